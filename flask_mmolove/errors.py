@@ -1,0 +1,58 @@
+"""Everything this package raises, in one tree.
+
+.. code-block:: text
+
+    MMOLoveError
+    ├── ConfigError       a setting is missing or wrong
+    ├── IdentityError     a player has no stable identity (yet)
+    ├── EventError        an event that MMOLove could only refuse
+    ├── SignatureError    a signature that does not hold
+    └── OutboxError       the outbox could not be read or written
+        └── OutboxBusy    ... within the time a caller may wait
+
+None of them reaches a visitor: while a request is handled they are logged.
+"""
+
+from __future__ import annotations
+
+
+class MMOLoveError(Exception):
+    """The base of every error of this package."""
+
+
+class ConfigError(MMOLoveError):
+    """A setting is missing or wrong. Raised at start, never in a request.
+
+    :param key: The key in ``app.config``, or ``None`` where no single one is meant.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class IdentityError(MMOLoveError):
+    """A player from whom no stable identity can be had."""
+
+
+class EventError(MMOLoveError, ValueError):
+    """An event whose fields MMOLove could only refuse.
+
+    :param field: The name of the field at fault.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class SignatureError(MMOLoveError):
+    """A signature header that is malformed, does not match, or is too old."""
+
+
+class OutboxError(MMOLoveError):
+    """The outbox could not be read or written."""
+
+
+class OutboxBusy(OutboxError):
+    """Others held the outbox for longer than the caller may wait."""

@@ -1,0 +1,32 @@
+"""The logger ``flask_mmolove``, and a brake for warnings that could repeat."""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+
+logger = logging.getLogger("flask_mmolove")
+
+
+class Brake:
+    """Lets a thing happen at most once in a while, per key.
+
+    :param pause: Seconds between two times.
+    :param clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self, pause: float, clock: t.Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pause = pause
+        self._clock = clock
+        self._next: dict[str, float] = {}
+
+    def passes(self, key: str = "") -> bool:
+        """Whether the thing may happen now; if so, the pause begins."""
+        now = self._clock()
+        if now < self._next.get(key, now):
+            return False
+        self._next[key] = now + self._pause
+        return True

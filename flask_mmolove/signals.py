@@ -1,0 +1,60 @@
+"""What others may listen to.
+
+The sender is always the Flask app. A receiver takes ``sender`` and keyword arguments,
+``**extra`` among them. One that raises is logged and harms neither a signup nor the
+delivery. blinker holds receivers weakly: connect functions of a module, not ones made
+inside a function.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from blinker import Namespace
+
+from .log import logger
+
+if t.TYPE_CHECKING:
+    from blinker import Signal
+    from flask import Flask
+
+_signals = Namespace()
+
+#: A visitor arrived with a token, and it was kept. Argument: ``token``.
+referral_captured = _signals.signal("referral-captured")
+
+#: An event stands in the outbox. Argument: ``entry``, an
+#: :class:`~flask_mmolove.outbox.Entry`.
+event_recorded = _signals.signal("event-recorded")
+
+#: MMOLove took an event. Argument: ``entry``.
+event_accepted = _signals.signal("event-accepted")
+
+#: MMOLove ignored an event because another referrer registered the referee first.
+#: Argument: ``entry``.
+event_ignored = _signals.signal("event-ignored")
+
+#: An event was refused for good or given up; it waits for ``flask mmolove retry``.
+#: Argument: ``entry``, whose ``answer`` says why.
+event_rejected = _signals.signal("event-rejected")
+
+#: The site's reward callback did its work. Argument: ``referral``, a
+#: :class:`~flask_mmolove.Referral`.
+player_rewarded = _signals.signal("player-rewarded")
+
+#: The site's reward callback raised. Arguments: ``referral`` and ``error``.
+reward_failed = _signals.signal("reward-failed")
+
+
+def notify(signal: Signal, app: Flask, **arguments: t.Any) -> None:
+    """Send a signal; a receiver that raises is logged and the next one is called."""
+    if not signal.receivers:
+        return
+    for receiver in signal.receivers_for(app):
+        try:
+            receiver(app, **arguments)
+        except Exception:
+            logger.exception(
+                "A receiver of the signal %r raised; nothing else is affected.",
+                signal.name,
+            )
