@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import typing as t
+
+from .errors import MMOLoveError
 
 logger = logging.getLogger("flask_mmolove")
 
@@ -30,3 +33,17 @@ class Brake:
             return False
         self._next[key] = now + self._pause
         return True
+
+
+@contextlib.contextmanager
+def shielded(what: str) -> t.Iterator[None]:
+    """Keep a failure of ours from the site: it is logged, and nothing is raised.
+
+    :param what: What failed, as the beginning of a sentence.
+    """
+    try:
+        yield
+    except MMOLoveError as e:
+        logger.error("%s The visitor saw nothing of it. %s", what, e)
+    except Exception:
+        logger.exception("%s The visitor saw nothing of it.", what)

@@ -15,7 +15,7 @@ from blinker import Namespace
 from .log import logger
 
 if t.TYPE_CHECKING:
-    from blinker import Signal
+    from blinker import NamedSignal
     from flask import Flask
 
 _signals = Namespace()
@@ -46,7 +46,7 @@ player_rewarded = _signals.signal("player-rewarded")
 reward_failed = _signals.signal("reward-failed")
 
 
-def notify(signal: Signal, app: Flask, **arguments: t.Any) -> None:
+def notify(signal: NamedSignal, app: Flask, **arguments: t.Any) -> None:
     """Send a signal; a receiver that raises is logged and the next one is called."""
     if not signal.receivers:
         return

@@ -18,6 +18,9 @@ from dataclasses import field
 from .errors import EventError
 from .errors import SignatureError
 
+#: Where MMOLove takes events.
+ENDPOINT = "https://mmolove.com/api/referral/events"
+
 SIGNATURE_HEADER = "X-MMOLove-Signature"
 
 #: Seconds by which the time of a signature may differ from the receiver's clock.
@@ -29,8 +32,10 @@ TOKEN_LIMIT = 1024
 # What ``Number`` holds exactly on the other side (2**53 - 1).
 _MAX_INTEGER = 9007199254740991
 
-_TOKEN = re.compile(r"[\x21-\x7e]{1,%d}" % TOKEN_LIMIT)
-_SIGNATURE = re.compile(r"t=([1-9]\d{0,15}),v1=sha256=([0-9a-f]{64})(?:,kid=([^,\s]+))?")
+_TOKEN = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_LIMIT}}}")
+_SIGNATURE = re.compile(
+    r"t=([1-9]\d{0,15}),v1=sha256=([0-9a-f]{64})(?:,kid=([^,\s]+))?", re.ASCII
+)
 
 # The bytes of ``JSON.stringify``: no spaces, text as it is.
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode

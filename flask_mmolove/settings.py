@@ -1,0 +1,249 @@
+"""The site's settings: each ``MMOLOVE_*`` key, its default and its check.
+
+They are read once, when the extension meets the app, so that a mistake is an error at
+start and never in a request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import hmac
+import ipaddress
+import os
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+from .log import logger
+from .wire import ENDPOINT
+
+PREFIX = "MMOLOVE_"
+
+#: Every key that may be left out, and what it is then.
+DEFAULTS: dict[str, t.Any] = {
+    "ENDPOINT": ENDPOINT,
+    "ENABLED": True,
+    "TEST": False,
+    "KEY_ID": None,
+    "OUTBOX": "sqlite:///mmolove.db",
+    "DELIVERY": "thread",
+    "ATTRIBUTION": "last-touch",
+    "COOKIE_DAYS": 90,
+    "TIMEOUT": 10,
+    "CONCURRENCY": 4,
+    "GIVE_UP_AFTER": 7,
+}
+
+#: Every key that must be there, and where its value is found.
+REQUIRED = {
+    "SERVER_ID": "the server id",
+    "REFERRAL_SECRET": "the signing secret",
+}
+
+_FLAGS = {"true": True, "yes": True, "on": True, "1": True}
+_FLAGS |= {"false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One app's settings, checked.
+
+    :param give_up_after: Seconds; the setting itself is in days.
+    :param timeout: Seconds for one whole attempt.
+    :param outbox: The file of the outbox.
+    """
+
+    server_id: str
+    secret: str = field(repr=False)
+    endpoint: str
+    enabled: bool
+    test: bool
+    key_id: str | None
+    outbox: Path
+    delivery: str
+    attribution: str
+    cookie_days: int
+    timeout: float
+    concurrency: int
+    give_up_after: float
+
+    @classmethod
+    def from_config(
+        cls, config: t.Mapping[str, t.Any], instance_path: str | Path
+    ) -> Settings:
+        """Read the ``MMOLOVE_*`` keys.
+
+        :param config: The app's ``config``.
+        :param instance_path: Where a relative ``MMOLOVE_OUTBOX`` lies.
+        :raises ConfigError: If one is missing or wrong; the message names the key and
+            its environment variable.
+        """
+        _warn_of_unknown_keys(config)
+        read = _Reader(config)
+        enabled = read.flag("ENABLED")
+        return cls(
+            enabled=enabled,
+            server_id=read.required("SERVER_ID") if enabled else "",
+            secret=read.required("REFERRAL_SECRET") if enabled else "",
+            endpoint=read.endpoint("ENDPOINT"),
+            test=read.flag("TEST"),
+            key_id=read.key_id("KEY_ID"),
+            outbox=read.outbox("OUTBOX", Path(instance_path)),
+            delivery=read.choice("DELIVERY", "thread", "inline", "manual"),
+            attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
+            cookie_days=int(read.number("COOKIE_DAYS", 0, 400)),
+            timeout=read.number("TIMEOUT", 0.1, 60),
+            concurrency=int(read.number("CONCURRENCY", 1, 64)),
+            give_up_after=read.number("GIVE_UP_AFTER", 0, 3650) * 86400,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes when a setting changes that MMOLove may refuse events for. The
+        secret keys it and cannot be read from it.
+        """
+        subject = "\n".join((self.endpoint, self.server_id, self.key_id or ""))
+        mac = hmac.new(self.secret.encode(), subject.encode(), hashlib.sha256)
+        return mac.hexdigest()[:16]
+
+
+class _Reader:
+    """Reads one key at a time, and says what is wrong with it."""
+
+    def __init__(self, config: t.Mapping[str, t.Any]) -> None:
+        self._config = config
+
+    def _get(self, name: str) -> t.Any:
+        value = self._config.get(PREFIX + name)
+        return DEFAULTS.get(name) if value is None else value
+
+    def required(self, name: str) -> str:
+        value = self._get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise _missing(name, "is not set" if value is None else "is empty")
+        # from_prefixed_env() reads values as JSON, so digits arrive as a number.
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise _wrong(
+                name,
+                f"was read as a {type(value).__name__}, not as text. In the "
+                f"environment, put it in double quotes inside single ones: '\"…\"'",
+            )
+        return value.strip()
+
+    def flag(self, name: str) -> bool:
+        value = self._get(name)
+        if isinstance(value, bool):
+            return value
+        try:
+            return _FLAGS[str(value).strip().lower()]
+        except KeyError:
+            raise _wrong(name, f"is true or false, not {value!r}") from None
+
+    def choice(self, name: str, *choices: str) -> str:
+        value = self._get(name)
+        if value in choices:
+            return t.cast(str, value)
+        listed = ", ".join(map(repr, choices))
+        raise _wrong(name, f"is one of {listed}, not {value!r}")
+
+    def number(self, name: str, least: float, most: float) -> float:
+        value = self._get(name)
+        if isinstance(value, timedelta):
+            unit = {"GIVE_UP_AFTER": "days", "COOKIE_DAYS": "days"}.get(name, "seconds")
+            value = value / timedelta(**{unit: 1})
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise _wrong(name, f"is a number, not {value!r}") from None
+        if not least <= number <= most:
+            raise _wrong(name, f"lies between {least:g} and {most:g}, not {value!r}")
+        return number
+
+    def key_id(self, name: str) -> str | None:
+        value = self._get(name)
+        if value is None or value == "":
+            return None
+        text = str(value)
+        if not text.isascii() or not text.isprintable() or set(text) & set(", "):
+            raise _wrong(name, f"is visible ASCII without commas, not {value!r}")
+        return text
+
+    def endpoint(self, name: str) -> str:
+        value = str(self._get(name)).strip()
+        try:
+            url = urlsplit(value)
+            host = url.hostname or ""
+            _ = url.port  # raises where it is no number
+        except ValueError:
+            raise _wrong(name, f"is no URL: {value!r}") from None
+        if not host or url.scheme not in {"http", "https"}:
+            raise _wrong(name, f"is an https:// URL, not {value!r}")
+        if url.scheme == "http" and not is_loopback(host):
+            raise _wrong(
+                name,
+                f"is {value!r}: over plain http anyone on the way could read the "
+                "tokens. Write https:// (http is taken for this machine only)",
+            )
+        return value
+
+    def outbox(self, name: str, instance_path: Path) -> Path:
+        value = self._get(name)
+        text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+        scheme, separator, path = text.partition("://")
+        if separator and scheme != "sqlite":
+            raise _wrong(
+                name,
+                f"is a file or 'sqlite:///<file>'; {scheme!r} is not supported yet",
+            )
+        file = path.removeprefix("/") if separator else text
+        if not file or file == ":memory:":
+            raise _wrong(name, "names no file: an outbox in memory would forget")
+        return instance_path / Path(file).expanduser()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _missing(name: str, how: str) -> ConfigError:
+    key, variable = PREFIX + name, f"FLASK_{PREFIX}{name}"
+    if os.environ.get(variable, "").strip():
+        cure = (
+            f"{variable} is in the environment but was not read: call "
+            "app.config.from_prefixed_env() before MMOLove(app)."
+        )
+    else:
+        cure = (
+            f"Copy {REQUIRED[name]} from the Referrals tab of your MMOLove dashboard "
+            f"into app.config[{key!r}], or into the environment variable {variable} "
+            "and call app.config.from_prefixed_env() before MMOLove(app)."
+        )
+    return ConfigError(f"{key} {how}. {cure}", key)
+
+
+def _wrong(name: str, what: str) -> ConfigError:
+    key = PREFIX + name
+    where = f"Change it in app.config, or FLASK_{key} in the environment."
+    return ConfigError(f"{key} {what}. {where}", key)
+
+
+def _warn_of_unknown_keys(config: t.Mapping[str, t.Any]) -> None:
+    known = {PREFIX + name for name in (*REQUIRED, *DEFAULTS)}
+    for key in config:
+        if key.startswith(PREFIX) and key not in known:
+            near = difflib.get_close_matches(key, sorted(known), 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            logger.warning("%s is no setting of Flask-MMOLove.%s", key, hint)

@@ -1,0 +1,138 @@
+"""One POST over requests, and nothing that requests would do besides.
+
+The adapter is used without a :class:`requests.Session` around it, for the session is
+what reads ``~/.netrc`` and proxies from the environment, keeps cookies and follows
+redirects, and a signed event wants none of that. What is added is a deadline: a timeout
+of requests is one for each read, so a server that drips a byte at a time would hold an
+attempt for ever.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import time
+import typing as t
+from importlib.metadata import version
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+from urllib3.util import Timeout
+
+from .wire import SIGNATURE_HEADER
+
+#: Bytes of an answer that are read; MMOLove's have about a hundred.
+ANSWER_LIMIT = 64 * 1024
+
+#: What :meth:`Transport.post` raises when no whole answer came.
+FAILURES = (requests.RequestException, HTTPError, OSError)
+
+
+class Transport:
+    """Sends signed bodies to one address over connections that are kept.
+
+    :param endpoint: Where to.
+    :param timeout: Seconds for one whole attempt. Only the look-up of the host's name
+        is not held by it: the system's resolver knows no deadline.
+    :param connections: How many are kept open at once.
+    """
+
+    def __init__(self, endpoint: str, timeout: float, connections: int) -> None:
+        self._timeout = timeout
+        self._adapter = _Adapter(pool_connections=1, pool_maxsize=connections)
+        self._request = requests.Request(
+            "POST",
+            endpoint,
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                "User-Agent": f"Flask-MMOLove/{version('Flask-MMOLove')}",
+            },
+        ).prepare()
+
+    def post(
+        self, body: bytes, signature: str
+    ) -> tuple[int, t.Mapping[str, str], bytes]:
+        """Send a body and give the answer's status, headers and first 64 KiB.
+
+        :raises FAILURES: If no whole answer came in time.
+        """
+        request = self._request.copy()
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+        request.headers[SIGNATURE_HEADER] = signature
+        response = self._adapter.send(
+            request, stream=True, timeout=t.cast(t.Any, Timeout(total=self._timeout))
+        )
+        try:
+            content = response.raw.read(ANSWER_LIMIT, decode_content=False)
+            if response.raw.read(1, decode_content=False):
+                response.raw.close()  # more than is wanted: do not read on
+        except BaseException:
+            response.raw.close()
+            raise
+        return response.status_code, response.headers, content
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._adapter.close()
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket until a moment, however many reads that takes."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        # urllib3 has just put there what is left of the whole attempt's time.
+        self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: t.Any, /) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer took longer than the whole attempt may")
+        self._sock.settimeout(left)
+        return t.cast("int | None", self._raw.readinto(buffer))
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_DeadlineReader(raw, sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _TLSConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: t.Any, **kwargs: t.Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
