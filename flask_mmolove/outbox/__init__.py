@@ -1,0 +1,8 @@
+"""The durable outbox: an event is a row on disk before anything is sent."""
+
+from .entry import Entry as Entry
+from .entry import Outbox as Outbox
+from .entry import Settlement as Settlement
+from .entry import State as State
+from .entry import Summary as Summary
+from .host import Host as Host

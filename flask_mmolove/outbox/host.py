@@ -1,0 +1,169 @@
+"""What a site's processes together know of MMOLove's health: one breaker for all.
+
+A breaker for each event would let a thousand events find out one by one that the host
+is down, and a breaker for each process would multiply that. So it is kept in the store.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import typing as t
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import replace
+
+from ..client import Outcome
+from ..client import Verdict
+
+#: Failures in a row after which nothing more is sent but a probe now and then.
+FAILURES = 5
+
+#: Refusals in a row that can only mean wrong settings.
+REFUSALS = 3
+
+#: Milliseconds between probes: at first, and at most.
+PROBE_FIRST = 2_000
+PROBE_REFUSED = 30_000
+PROBE_MOST = 15 * 60_000
+
+#: Attempts in flight at which the ramp after an outage ends.
+FULL_WIDTH = 16
+
+# No pause is longer than an hour; one that seems so was set by a clock since put right.
+_LONGEST_PAUSE = 3_600_000
+
+# A host that asks for patience answers, and so is not down.
+_ASKS_FOR_PATIENCE = {408, 425, 429}
+
+
+@dataclass(frozen=True)
+class Host:
+    """MMOLove's health as seen from here. Times are integer milliseconds.
+
+    :param failures: Attempts in a row without an answer of MMOLove's own.
+    :param refusals: Attempts in a row that were refused as by wrong settings.
+    :param refused_since: When the first of these was.
+    :param open_since: Since when the breaker is open, if it is.
+    :param reason: Why, for the person who reads it.
+    :param probes: Probes that failed since.
+    :param not_before: When something may be sent again.
+    :param width: Attempts in flight that are allowed on the way back; None is any.
+    :param down: How long the breaker was open in all, before this time.
+    """
+
+    failures: int = 0
+    refusals: int = 0
+    refused_since: int | None = None
+    open_since: int | None = None
+    reason: str = ""
+    probes: int = 0
+    not_before: int = 0
+    width: int | None = None
+    down: int = 0
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Host:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text)) if text else cls()
+
+    def to_json(self) -> str:
+        """Write it down."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    def uptime(self, now: int) -> int:
+        """A clock that stands still while the breaker is open. The age of an event is
+        measured by it, so that an outage makes none too old.
+        """
+        open_for = 0 if self.open_since is None else max(0, now - self.open_since)
+        return now - self.down - open_for
+
+    def room(self, now: int, in_flight: t.Callable[[], int], limit: int) -> int:
+        """How many entries may be claimed for sending now.
+
+        :param in_flight: Counts the attempts under way; asked only if it matters.
+        :param limit: How many are wanted.
+        """
+        if now < self.not_before <= now + _LONGEST_PAUSE:
+            return 0
+        if self.open_since is not None:
+            return 1
+        if self.width is not None:
+            return max(0, min(limit, self.width - in_flight()))
+        return limit
+
+    def probing(self, now: int, lease: int) -> Host:
+        """A probe is under way: nobody else sends until it is back or lost."""
+        if self.open_since is None:
+            return self
+        return replace(self, not_before=now + lease)
+
+    def learn(
+        self,
+        outcome: Outcome,
+        now: int,
+        uniform: t.Callable[[float, float], float] = random.uniform,
+    ) -> Host:
+        """What is known after one more attempt."""
+        if outcome.verdict is Verdict.RETRY:
+            host = self._failed(outcome, now, uniform)
+        elif outcome.verdict is Verdict.REFUSED:
+            host = self._refused(outcome, now, uniform)
+        else:
+            return self._answered(now)
+        wait = now + outcome.retry_after * 1000
+        return replace(host, not_before=max(host.not_before, wait))
+
+    def _answered(self, now: int) -> Host:
+        host = self
+        if self.open_since is not None:
+            down = self.down + max(0, now - self.open_since)
+            host = Host(width=1, down=down)
+        if host.width is not None:
+            width = host.width * 2
+            host = replace(host, width=width if width < FULL_WIDTH else None)
+        if host.failures or host.refusals:
+            host = replace(host, failures=0, refusals=0, refused_since=None)
+        return host
+
+    def _failed(
+        self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
+    ) -> Host:
+        if outcome.status in _ASKS_FOR_PATIENCE and self.open_since is None:
+            return self
+        host = replace(self, failures=self.failures + 1)
+        if host.failures < FAILURES and self.open_since is None and self.width is None:
+            return host
+        return host._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
+
+    def _refused(
+        self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
+    ) -> Host:
+        host = replace(
+            self,
+            failures=0,
+            refusals=self.refusals + 1,
+            refused_since=self.refused_since or now,
+        )
+        if host.refusals < REFUSALS and self.open_since is None:
+            return host
+        return host._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
+
+    def _opened(
+        self, reason: str, now: int, uniform: t.Callable[[float, float], float]
+    ) -> Host:
+        first = PROBE_REFUSED if self.refusals else PROBE_FIRST
+        most = min(PROBE_MOST, first * 2 ** min(self.probes, 20))
+        return replace(
+            self,
+            open_since=now if self.open_since is None else self.open_since,
+            reason=reason,
+            probes=self.probes + 1,
+            not_before=now + int(uniform(most / 2, most)),
+            width=None,
+        )
+
+
+def _words(outcome: Outcome) -> str:
+    said = " ".join(outcome.body[:200].split())
+    return f"(HTTP {outcome.status}: {said})" if outcome.status else f"({said})"

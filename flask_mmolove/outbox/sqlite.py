@@ -1,0 +1,398 @@
+"""The outbox in a SQLite file: no server, no set-up, and nothing of the site's own
+database.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import sqlite3
+import typing as t
+from pathlib import Path
+
+from ..client import judge
+from ..client import Verdict
+from ..wire import Event
+from .database import Database
+from .database import WORKER_PATIENCE
+from .entry import ATTEMPTS_AT_LEAST
+from .entry import Entry
+from .entry import Settlement
+from .entry import State
+from .entry import Summary
+from .host import Host
+
+# ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
+# to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.
+_SCHEMA = """
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY,
+    identity TEXT NOT NULL,
+    event TEXT NOT NULL,
+    test INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    server_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    state TEXT NOT NULL,
+    due INTEGER,
+    claim TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    recorded INTEGER NOT NULL,
+    born INTEGER NOT NULL,
+    settled INTEGER,
+    status INTEGER,
+    answer TEXT,
+    referral_id TEXT,
+    UNIQUE (identity, event, test)
+);
+CREATE INDEX event_due ON event (state, due) WHERE due IS NOT NULL;
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
+"""
+
+_COLUMNS = ", ".join(Entry._fields)
+
+# The state that a sure settlement may find besides the claim's own: someone's later
+# claim failed, and was wrong.
+_REFUTED = {"pending": "rejected", "accepted": "unpaid", "unknown": "unknown"}
+
+# No ``due`` lies further ahead: one that does was set by a clock since put right.
+_HORIZON = 6 * 3_600_000
+
+
+class SQLiteOutbox:
+    """An :class:`~flask_mmolove.outbox.Outbox` in a SQLite file.
+
+    :param path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = Database(path, [_SCHEMA])
+
+    def add(
+        self,
+        identity: str,
+        events: t.Sequence[Event],
+        now: int,
+        patience: float = WORKER_PATIENCE,
+    ) -> list[Entry]:
+        new = []
+        with self._db.transaction(patience) as db:
+            born = _host(db).uptime(now)
+            for event in events:
+                state, due = _start(db, identity, event.event, event.test, now)
+                cursor = db.execute(
+                    "INSERT INTO event (identity, event, test, token, server_id, body,"
+                    " state, due, recorded, born) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO NOTHING",
+                    (
+                        identity,
+                        event.event,
+                        event.test,
+                        event.token,
+                        event.server_id,
+                        event.encode(),
+                        state,
+                        due,
+                        now,
+                        born,
+                    ),
+                )
+                if cursor.rowcount:
+                    new.append(_read(db, cursor.lastrowid))
+        return new
+
+    def of(self, identity: str, test: bool) -> dict[str, Entry]:
+        rows = self._db.query(
+            f"SELECT {_COLUMNS} FROM event WHERE identity = ? AND test = ?",
+            (identity, test),
+        )
+        return {entry.event: entry for entry in map(Entry._make, rows)}
+
+    def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
+        with self._db.transaction() as db:
+            if state == "pending":
+                host = _host(db)
+                limit = host.room(now, lambda: _in_flight(db, now), limit)
+            batch = _separate(_due(db, state, now, limit))
+            if not batch:
+                return []
+            if state == "pending":
+                _remember(db, host.probing(now, lease), host)
+            claim = secrets.token_hex(8)
+            claimed = [
+                entry._replace(
+                    due=now + lease,
+                    claim=claim,
+                    attempts=entry.attempts + 1,
+                    crashes=entry.crashes + bool(entry.claim),
+                )
+                for entry in batch
+            ]
+            db.executemany(
+                "UPDATE event SET due = ?, claim = ?, attempts = ?, crashes = ?"
+                " WHERE id = ?",
+                [(e.due, e.claim, e.attempts, e.crashes, e.id) for e in claimed],
+            )
+        return claimed
+
+    def settle(
+        self,
+        settlements: t.Sequence[Settlement],
+        now: int,
+        learn: t.Callable[[Host], Host] = lambda host: host,
+    ) -> list[Entry]:
+        changed = []
+        with self._db.transaction() as db:
+            for settlement in settlements:
+                if _settle(db, settlement, now):
+                    changed.append(_read(db, settlement.entry.id))
+                    _follow(db, settlement, now)
+            before = _host(db)
+            after = learn(before)
+            _remember(db, after, before)
+            if before.open_since is not None and after.open_since is None:
+                self._redrive_refused(db, before, now)
+        return changed
+
+    def release(self, entries: t.Sequence[Entry]) -> None:
+        with self._db.transaction() as db:
+            db.executemany(
+                "UPDATE event SET due = recorded, claim = NULL, attempts = attempts - 1"
+                " WHERE id = ? AND claim = ?",
+                [(entry.id, entry.claim) for entry in entries],
+            )
+
+    def next_due(self, now: int) -> int | None:
+        ((pending, accepted),) = self._db.query(
+            "SELECT (SELECT min(due) FROM event WHERE state = 'pending' AND due > 0),"
+            " (SELECT min(due) FROM event WHERE state = 'accepted' AND due > 0)"
+        )
+        if pending is not None:
+            host = self.host()
+            if not host.room(now, lambda: 0, 1):
+                pending = max(pending, host.not_before)
+        soonest = min((d for d in (pending, accepted) if d is not None), default=None)
+        return now if soonest and soonest > now + _HORIZON else soonest
+
+    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
+        if self._fact("settings") == fingerprint:
+            return 0
+        with self._db.transaction() as db:
+            known = _fact(db, "settings")
+            _set_fact(db, "settings", fingerprint)
+            if known in (None, fingerprint):
+                return 0
+            refused = _refused(db)
+            for entry in refused:
+                _redrive(db, entry, now)
+            _readdress(db, server_id)
+            _remember(db, Host(down=now - _host(db).uptime(now)), None)
+        return len(refused)
+
+    def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
+        with self._db.transaction() as db:
+            rejected = [
+                entry
+                for entry in _in_states(db, ["rejected"], -1)
+                if ids is None or entry.id in ids
+            ]
+            for entry in rejected:
+                _redrive(db, entry, now)
+            return [_read(db, entry.id) for entry in rejected]
+
+    def list(self, states: t.Collection[State], limit: int) -> list[Entry]:
+        with self._db.transaction() as db:
+            return _in_states(db, states, limit)
+
+    def decide(self, id: int, state: State, now: int) -> Entry | None:
+        with self._db.transaction() as db:
+            cursor = db.execute(
+                "UPDATE event SET state = ?, due = ?, settled = ?, attempts = 0,"
+                " crashes = 0 WHERE id = ? AND state IN ('unknown', 'unpaid')",
+                (state, now if state == "accepted" else None, now, id),
+            )
+            return _read(db, id) if cursor.rowcount else None
+
+    def host(self) -> Host:
+        return Host.from_json(self._fact("host"))
+
+    def summary(self) -> Summary:
+        rows = self._db.query("SELECT state, count(*) FROM event GROUP BY state")
+        ((waiting, oldest),) = self._db.query(
+            "SELECT count(*) - count(due), min(recorded) FROM event"
+            " WHERE state = 'pending'"
+        )
+        return Summary(dict(rows), waiting, oldest, self.host())
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _redrive_refused(self, db: sqlite3.Connection, host: Host, now: int) -> None:
+        """What was refused while the settings were wrong at MMOLove's side, and they
+        are right now. Attempts count on, so that an event that is itself at fault does
+        not come back for ever.
+        """
+        for entry in _refused(db):
+            since = host.refused_since
+            if since is not None and since <= (entry.settled or 0):
+                if entry.attempts < ATTEMPTS_AT_LEAST:
+                    _redrive(db, entry, now, entry.attempts)
+
+    def _fact(self, name: str) -> str | None:
+        rows = self._db.query("SELECT value FROM fact WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+
+def _read(db: sqlite3.Connection, id: int | None) -> Entry:
+    row = db.execute(f"SELECT {_COLUMNS} FROM event WHERE id = ?", (id,)).fetchone()
+    return Entry._make(row)
+
+
+def _in_states(
+    db: sqlite3.Connection, states: t.Collection[str], limit: int
+) -> list[Entry]:
+    marks = ", ".join("?" * len(states))
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM event WHERE state IN ({marks})"
+        " ORDER BY id DESC LIMIT ?",
+        (*states, limit),
+    )
+    return list(map(Entry._make, rows))
+
+
+def _fact(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def _set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
+    db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+
+def _host(db: sqlite3.Connection) -> Host:
+    return Host.from_json(_fact(db, "host"))
+
+
+def _remember(db: sqlite3.Connection, host: Host, before: Host | None) -> None:
+    if host != before:
+        _set_fact(db, "host", host.to_json())
+
+
+def _start(
+    db: sqlite3.Connection, identity: str, name: str, test: bool, now: int
+) -> tuple[State, int | None]:
+    """What an event begins as: a ``qualified`` goes by its ``registered``."""
+    if name == "registered":
+        return "pending", now
+    row = db.execute(
+        "SELECT state FROM event"
+        " WHERE identity = ? AND event = 'registered' AND test = ?",
+        (identity, test),
+    ).fetchone()
+    if row == ("ignored",):
+        return "ignored", None
+    return "pending", now if row == ("accepted",) else None
+
+
+def _in_flight(db: sqlite3.Connection, now: int) -> int:
+    ((count,),) = db.execute(
+        "SELECT count(*) FROM event"
+        " WHERE state = 'pending' AND due > ? AND claim IS NOT NULL",
+        (now,),
+    )
+    return int(count)
+
+
+def _due(db: sqlite3.Connection, state: State, now: int, limit: int) -> list[Entry]:
+    found: list[Entry] = []
+    for condition, moment in (("due <= ?", now), ("due > ?", now + _HORIZON)):
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM event WHERE state = ? AND {condition}"
+            " ORDER BY due LIMIT ?",
+            (state, moment, limit - len(found)),
+        )
+        found += map(Entry._make, rows)
+    return found
+
+
+def _separate(entries: list[Entry]) -> list[Entry]:
+    """The first entry alone if it crashed before, else all up to one that did."""
+    if entries and entries[0].claim is not None:
+        return entries[:1]
+    return list(itertools.takewhile(lambda entry: entry.claim is None, entries))
+
+
+def _settle(db: sqlite3.Connection, settlement: Settlement, now: int) -> bool:
+    entry = settlement.entry
+    cursor = db.execute(
+        "UPDATE event SET state = ?, due = ?, claim = NULL, settled = ?, status = ?,"
+        " answer = ?, referral_id = coalesce(?, referral_id), attempts = ?, crashes = ?"
+        " WHERE id = ? AND ((state = ? AND (claim = ? OR ?)) OR (state = ? AND ?))",
+        (
+            settlement.state,
+            settlement.due,
+            now,
+            settlement.status,
+            settlement.answer,
+            settlement.referral_id,
+            0 if settlement.renewed else entry.attempts,
+            0 if settlement.renewed else entry.crashes,
+            entry.id,
+            entry.state,
+            entry.claim,
+            settlement.sure,
+            _REFUTED[entry.state],
+            settlement.sure,
+        ),
+    )
+    return cursor.rowcount > 0
+
+
+def _follow(db: sqlite3.Connection, settlement: Settlement, now: int) -> None:
+    """Let a ``registered`` draw its ``qualified`` along."""
+    entry = settlement.entry
+    if entry.event != "registered" or settlement.state not in ("accepted", "ignored"):
+        return
+    accepted = settlement.state == "accepted"
+    db.execute(
+        "UPDATE event SET state = ?, due = ? WHERE identity = ? AND test = ?"
+        " AND event = 'qualified' AND state = 'pending' AND due IS NULL",
+        (
+            "pending" if accepted else "ignored",
+            now if accepted else None,
+            entry.identity,
+            entry.test,
+        ),
+    )
+
+
+def _redrive(db: sqlite3.Connection, entry: Entry, now: int, attempts: int = 0) -> None:
+    state, due = _start(db, entry.identity, entry.event, entry.test, now)
+    db.execute(
+        "UPDATE event SET state = ?, due = ?, attempts = ?, crashes = 0 WHERE id = ?",
+        (state, due, attempts, entry.id),
+    )
+
+
+def _refused(db: sqlite3.Connection) -> list[Entry]:
+    """The entries that were rejected as wrong settings have it."""
+    return [
+        entry
+        for entry in _in_states(db, ["rejected"], -1)
+        if entry.status and judge(entry.status)[0] is Verdict.REFUSED
+    ]
+
+
+def _readdress(db: sqlite3.Connection, server_id: str) -> None:
+    """The id of the server stands inside the bytes, so they are made anew."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM event WHERE state = 'pending' AND server_id != ?",
+        (server_id,),
+    ).fetchall()
+    for entry in map(Entry._make, rows):
+        event = entry.addressed_to(server_id)
+        db.execute(
+            "UPDATE event SET server_id = ?, body = ? WHERE id = ?",
+            (event.server_id, event.encode(), entry.id),
+        )
