@@ -1,0 +1,8 @@
+"""The delivery: takes what is due out of the outbox, and gets it done."""
+
+from .engine import Engine as Engine
+from .engine import InlineEngine as InlineEngine
+from .engine import ManualEngine as ManualEngine
+from .step import Delivery as Delivery
+from .step import Rewarder as Rewarder
+from .thread import ThreadEngine as ThreadEngine

@@ -1,0 +1,23 @@
+"""When a failed attempt is made again."""
+
+from __future__ import annotations
+
+import random
+import typing as t
+
+#: Milliseconds: the least pause, the first pause at most, and the longest.
+LEAST = 1_000
+FIRST = 2_000
+MOST = 4 * 3_600_000
+
+
+def backoff(
+    attempts: int, uniform: t.Callable[[float, float], float] = random.uniform
+) -> int:
+    """Milliseconds to wait after so many attempts, with full jitter.
+
+    Anything between the least pause and a ceiling that doubles with each attempt, so
+    that what failed together does not come back together.
+    """
+    ceiling = min(MOST, FIRST * 2 ** min(max(attempts, 1) - 1, 20))
+    return int(uniform(LEAST, ceiling))

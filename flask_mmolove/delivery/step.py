@@ -1,0 +1,320 @@
+"""One turn of the delivery: claim, sign and send, settle; then pay the rewards.
+
+It knows no thread and no Flask. Whatever turns it, a thread, a command or a queue's
+worker, turns this same step, and the rows alone say what is to be done.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import typing as t
+
+from ..client import Outcome
+from ..client import ReferralClient
+from ..client import Verdict
+from ..log import logger
+from ..outbox import Entry
+from ..outbox import Host
+from ..outbox import Outbox
+from ..outbox import Settlement
+from ..outbox.entry import ATTEMPTS_AT_LEAST
+from ..settings import Settings
+from .backoff import backoff
+
+#: Times a reward callback may raise before its reward is set aside for a person.
+REWARD_FAILURES = 5
+
+#: Times an entry may take its worker down with it. A healthy one can be unlucky when
+#: workers are killed for other reasons, so this is far more than chance explains.
+CRASHES = 20
+
+#: Milliseconds for which a reward callback has its entry alone.
+REWARD_LEASE = 300_000
+
+#: Rewards that are paid before events are looked at again.
+REWARDS_IN_A_ROW = 20
+
+# Answers are settled together: one commit for many is what makes delivery quick. What
+# a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
+_GROUP = 16
+
+# Entries claimed at a time, for each attempt that can be in flight.
+_ENTRIES_EACH = 8
+_GROUP_SECONDS = 0.2
+
+Report = t.Callable[[Entry], None]
+Map = t.Callable[
+    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]],
+    t.Iterable[tuple[Entry, "Outcome | None"]],
+]
+
+
+class Rewarder(t.Protocol):
+    """Calls the site's reward callback.
+
+    ``at_most_once`` is how the site registered it.
+    """
+
+    at_most_once: bool
+
+    def __call__(self, entry: Entry) -> None:
+        """Give the reward of an entry, or raise."""
+
+
+class Delivery:
+    """Gets done what stands in an outbox.
+
+    :param reward: Gives the site's callback, or None while the site has none.
+    :param report: Told each entry whose state changed.
+    :param clock: Unix seconds; for tests.
+    :param uniform: Random numbers between two; for tests.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: ReferralClient,
+        settings: Settings,
+        *,
+        reward: t.Callable[[], Rewarder | None],
+        report: Report,
+        clock: t.Callable[[], float] = time.time,
+        uniform: t.Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.outbox = outbox
+        self._client = client
+        self._reward = reward
+        self._report = report
+        self._settings = settings
+        self._timeout = int(settings.timeout * 1000)
+        self._adopted = False
+        self._clock = clock
+        self._uniform = uniform
+        self._held: dict[int, Entry] = {}
+        self._unsettled: dict[int, tuple[Entry, Outcome]] = {}
+        self._stopped = False
+
+    def now(self) -> int:
+        """The time in milliseconds."""
+        return int(self._clock() * 1000)
+
+    def step(self, map: Map = map) -> int:
+        """Do once what is due now, and give how many entries were handled.
+
+        :param map: How attempts are made: one after another, unless given.
+        :raises OutboxError: If the store fails. What was answered meanwhile is kept,
+            settled by a later step, and not sent again by this process.
+        """
+        return self._send(map) + self._pay()
+
+    def drain(self) -> int:
+        """Turn until nothing is due, and give how many entries were handled."""
+        total = 0
+        while handled := self.step():
+            total += handled
+        return total
+
+    def stop(self) -> None:
+        """Start nothing new, and give back what was claimed and not yet settled."""
+        self._stopped = True
+        held = list(self._held.values())
+        if held:
+            self.outbox.release(held)
+
+    def _send(self, map: Map) -> int:
+        if not self._adopted:
+            self._adopt()
+        if self._unsettled:
+            self._settle(list(self._unsettled.values()), [])
+        # Long enough for a batch that is sent one by one to a host that takes its time.
+        lease = 12 * self._timeout
+        limit = self._settings.concurrency * _ENTRIES_EACH
+        entries = self.outbox.claim("pending", self.now(), lease, limit)
+        self._held.update((entry.id, entry) for entry in entries)
+        answered: list[tuple[Entry, Outcome]] = []
+        skipped: list[Entry] = []
+        since = time.monotonic()
+        for entry, outcome in map(self._attempt, entries):
+            if outcome is None:
+                skipped.append(entry)
+                continue
+            answered.append((entry, outcome))
+            if len(answered) >= _GROUP or time.monotonic() - since > _GROUP_SECONDS:
+                self._settle(answered, [])
+                answered = []
+                since = time.monotonic()
+        self._settle(answered, skipped)
+        return len(entries) - len(skipped)
+
+    def _adopt(self) -> None:
+        settings = self._settings
+        count = self.outbox.adopt(settings.fingerprint, settings.server_id, self.now())
+        self._adopted = True
+        if count:
+            logger.warning(
+                "The settings for MMOLove have changed: %d events that were refused "
+                "under the old ones are sent again.",
+                count,
+            )
+
+    def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
+        if entry.id in self._unsettled:
+            return self._unsettled[entry.id]
+        # Once its lease is over, another worker may have it.
+        if self._stopped or self.now() + self._timeout > (entry.due or 0):
+            return entry, None
+        try:
+            return entry, self._client.send(entry.body)
+        except Exception as e:
+            logger.exception("Event %s could not be sent at all.", entry.id)
+            return entry, Outcome(0, False, repr(e), Verdict.RETRY, "A fault of ours.")
+
+    def _settle(
+        self, answered: list[tuple[Entry, Outcome]], skipped: list[Entry]
+    ) -> None:
+        now = self.now()
+        self._unsettled.update((entry.id, (entry, o)) for entry, o in answered)
+        if answered:
+            changed = self.outbox.settle(
+                [self._judge(entry, outcome, now) for entry, outcome in answered],
+                now,
+                lambda host: self._learn(host, [o for _, o in answered], now),
+            )
+            for entry, _ in answered:
+                self._unsettled.pop(entry.id, None)
+                self._held.pop(entry.id, None)
+            for entry in changed:
+                self._tell(entry)
+        if skipped:
+            self.outbox.release(skipped)
+            for entry in skipped:
+                self._held.pop(entry.id, None)
+
+    def _judge(self, entry: Entry, outcome: Outcome, now: int) -> Settlement:
+        settled = Settlement(
+            entry,
+            "accepted",
+            sure=True,
+            renewed=True,
+            status=outcome.status,
+            answer=outcome.body[:500],
+            referral_id=outcome.referral_id,
+        )
+        if outcome.verdict is Verdict.IGNORED:
+            return settled._replace(state="ignored")
+        if outcome.verdict is Verdict.ACCEPTED:
+            if entry.event != "qualified" or entry.test or not outcome.credited:
+                return settled
+            if self._reward() is None:
+                return settled._replace(state="unpaid")
+            return settled._replace(due=now)
+        failed = settled._replace(sure=False, renewed=False)
+        if outcome.verdict is not Verdict.RETRY or self._is_hopeless(entry, now):
+            return failed._replace(state="rejected")
+        pause = backoff(entry.attempts, self._uniform)
+        due = now + max(pause, outcome.retry_after * 1000)
+        return failed._replace(state="pending", due=due)
+
+    def _is_hopeless(self, entry: Entry, now: int) -> bool:
+        if entry.crashes >= CRASHES:
+            return True
+        if entry.attempts < ATTEMPTS_AT_LEAST:
+            return False
+        age = self.outbox.host().uptime(now) - entry.born
+        return age > self._settings.give_up_after * 1000
+
+    def _learn(self, host: Host, outcomes: t.Iterable[Outcome], now: int) -> Host:
+        after = host
+        for outcome in outcomes:
+            after = after.learn(outcome, now, self._uniform)
+        if host.open_since is None and after.open_since is not None:
+            logger.error(
+                "MMOLove cannot be reached as it should; events wait and are not lost. "
+                "%s It is tried again by itself.",
+                after.reason,
+            )
+        elif host.open_since is not None and after.open_since is None:
+            seconds = (now - host.open_since) // 1000
+            logger.warning("MMOLove answers again, after %d s.", seconds)
+        return after
+
+    def _tell(self, entry: Entry) -> None:
+        if entry.state == "rejected":
+            logger.warning(
+                "Event %s (%s of player %s) was rejected: HTTP %s, %s. It is kept; "
+                "after the mend, send it again with 'flask mmolove retry'.",
+                entry.id,
+                entry.event,
+                entry.identity,
+                entry.status,
+                entry.answer,
+            )
+        elif entry.state == "unpaid":
+            logger.error(
+                "The reward of event %s (player %s) is set aside: %s. See 'flask "
+                "mmolove rewards'.",
+                entry.id,
+                entry.identity,
+                entry.answer,
+            )
+        elif entry.state != "pending":
+            logger.info(
+                "Event %s (%s of player %s) is %s.",
+                entry.id,
+                entry.event,
+                entry.identity,
+                entry.state,
+            )
+        self._report(entry)
+
+    def _pay(self) -> int:
+        rewarder = self._reward()
+        if rewarder is None:
+            return 0
+        for count in range(REWARDS_IN_A_ROW):
+            # One at a time: what is claimed and not yet paid when the process dies
+            # has to wait for its lease.
+            if self._stopped:
+                return count
+            entries = self.outbox.claim("accepted", self.now(), REWARD_LEASE, 1)
+            if not entries:
+                return count
+            self._give(rewarder, entries[0])
+        return REWARDS_IN_A_ROW
+
+    def _give(self, rewarder: Rewarder, entry: Entry) -> None:
+        if entry.crashes >= CRASHES:
+            words = f"its callback took the process down {entry.crashes} times"
+            self._settle_reward(Settlement(entry, "unpaid", answer=words))
+            return
+        if rewarder.at_most_once:
+            # Recorded first: a crash from here on leaves it for a person to decide.
+            begun = self._settle_reward(Settlement(entry, "unknown"))
+            if begun is None:
+                return
+            entry = begun
+        try:
+            rewarder(entry)
+        except Exception as e:
+            logger.exception(
+                "The reward callback raised for player %s.", entry.identity
+            )
+            if not rewarder.at_most_once:
+                self._settle_reward(self._failed_reward(entry, e))
+        else:
+            self._settle_reward(Settlement(entry, "rewarded", sure=True))
+
+    def _failed_reward(self, entry: Entry, error: Exception) -> Settlement:
+        words = f"its callback raised {type(error).__name__}"
+        if entry.attempts - entry.crashes >= REWARD_FAILURES:
+            return Settlement(entry, "unpaid", answer=words)
+        due = self.now() + backoff(entry.attempts, self._uniform)
+        return Settlement(entry, "accepted", due=due, answer=words)
+
+    def _settle_reward(self, settlement: Settlement) -> Entry | None:
+        settled = settlement._replace(status=settlement.entry.status)
+        for changed in self.outbox.settle([settled], self.now()):
+            self._tell(changed)
+            return changed
+        return None

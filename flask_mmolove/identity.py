@@ -1,0 +1,49 @@
+"""Who a player is to MMOLove: an id that never changes."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .errors import IdentityError
+
+_CURE = (
+    "Give it to registered() or qualify(), or say with @mmolove.identity what it is."
+)
+
+
+def identify(player: t.Any, rule: t.Callable[[t.Any], t.Any] | None = None) -> str:
+    """A player's stable identity: what the site's rule says, or else ``player.id``, the
+    text or number itself, or ``player.get_id()``.
+
+    :param player: The site's own object for an account, or its id.
+    :param rule: The site's ``@mmolove.identity``.
+    :raises IdentityError: If there is none, or none yet.
+    """
+    if hasattr(player, "_get_current_object"):
+        player = player._get_current_object()
+    name = type(player).__name__
+    if rule is not None:
+        return _as_text(rule(player), f"What @mmolove.identity gives for a {name}")
+    if isinstance(player, (str, int)):
+        return _as_text(player, "A player")
+    if hasattr(player, "id"):
+        return _as_text(player.id, f"The id of a {name}")
+    if callable(getattr(player, "get_id", None)):
+        return _as_text(player.get_id(), f"get_id() of a {name}")
+    raise IdentityError(f"A {name} has neither an id nor a get_id(). {_CURE}")
+
+
+def _as_text(value: t.Any, subject: str) -> str:
+    if value is None:
+        raise IdentityError(
+            f"{subject} is None. A new account has its id after "
+            "db.session.commit(), or flush(): report the player after that. " + _CURE
+        )
+    if isinstance(value, (bool, float, bytes)):
+        raise IdentityError(
+            f"{subject} is {value!r}, which is no id that lasts. " + _CURE
+        )
+    text = str(value).strip()
+    if not text:
+        raise IdentityError(f"{subject} is empty. {_CURE}")
+    return text
