@@ -1,0 +1,213 @@
+"""Step 2, register: the signup view made an account, and ``registered`` is reported."""
+
+from __future__ import annotations
+
+import sys
+import typing as t
+from dataclasses import dataclass
+from functools import partial
+from functools import wraps
+
+from flask import after_this_request
+from flask import current_app
+from flask import has_request_context
+from flask import request
+from flask import Response
+from flask import session
+
+from .capture import current_mmref
+from .capture import forget
+from .errors import IdentityError
+from .log import Brake
+from .log import logger
+from .log import shielded
+from .state import current_state
+from .state import F
+from .state import State
+from .wire import is_token
+
+_ENVIRON = "flask_mmolove.signup"
+
+_FAILED = "A signup could not be reported to MMOLove."
+
+_nameless = Brake(float("inf"))
+
+
+@t.overload
+def referral_register(view: F) -> F: ...
+
+
+@t.overload
+def referral_register(
+    *, player: t.Callable[[Response], t.Any] | None = None
+) -> t.Callable[[F], F]: ...
+
+
+def referral_register(
+    view: t.Any = None, *, player: t.Callable[[Response], t.Any] | None = None
+) -> t.Any:
+    """Report the account that a signup view makes, if its visitor carries a token.
+
+    .. code-block:: python
+
+        @app.post("/register")
+        @referral_register
+        def register():
+            ...
+
+    It is sugar for reading :func:`current_mmref` before the view runs and calling
+    :func:`registered` after it. The referee is the one the view names with
+    ``registered(player)``, else what ``player`` gives, else the user whom Flask-Login
+    logged in. Without one, or with an error response, nothing is reported: no status
+    code proves a signup. Then the token is used up.
+
+    For a class-based view, write ``decorators = [referral_register]`` in the class.
+
+    :param player: Takes the response and gives the new player, or None.
+    :raises TypeError: At import, if it is put on something that is no function.
+    """
+    if view is None:
+        return partial(referral_register, player=player)
+    if isinstance(view, type) or not callable(view):
+        raise TypeError(
+            f"@referral_register goes on a view function, not on {view!r}. For a "
+            "class-based view write 'decorators = [referral_register]' in the class; "
+            "a callable that finds the player is named: player=..."
+        )
+
+    @wraps(view)
+    def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        signup = _begin(player)
+        response = current_app.ensure_sync(view)(*args, **kwargs)
+        if signup is not None:
+            # When the view's value has become a response, and whatever the app's own
+            # hooks make of it is known.
+            after_this_request(signup.finish)
+        return response
+
+    return wrapper
+
+
+def registered(player: t.Any, *, token: str | None = None) -> None:
+    """Say that a player has just signed up.
+
+    Inside a view with :func:`referral_register` the player is handed over, and reported
+    when the response leaves without an error. Anywhere else, in a signal's receiver, a
+    login callback or a script, it is recorded at once. A player without a token was not
+    referred, and nothing happens. Saying it again changes nothing.
+
+    :param player: The site's object for the account, or its id.
+    :param token: The player's ``mmref``, where it is not this visitor's; else
+        ``player.mmref`` is looked at, where an older integration kept it.
+    :raises IdentityError: Outside a request, if the player has no identity. While a
+        request is handled nothing is raised: it is logged.
+    :raises OutboxError: Outside a request, if the outbox cannot take the event.
+    """
+    if not has_request_context():
+        _record(current_state(), player, token)
+        return
+    with shielded(_FAILED):
+        signup = request.environ.get(_ENVIRON)
+        if signup is not None:
+            signup.hand_over(player, token)
+        elif _record(current_state(), player, token):
+            after_this_request(_forget)
+
+
+@dataclass
+class Signup:
+    """A signup view at work.
+
+    :param token: What its visitor carried before it ran.
+    :param user: Flask-Login's user before it ran.
+    :param find: The decorator's ``player``.
+    :param referee: Whom the view handed over.
+    """
+
+    state: State
+    token: str
+    user: str | None
+    find: t.Callable[[Response], t.Any] | None
+    referee: t.Any = None
+
+    def hand_over(self, player: t.Any, token: str | None) -> None:
+        """Keep the player until the response leaves."""
+        self.token = token or self.token
+        try:
+            # Later the site may have closed the session its object lives in.
+            self.referee = self.state.identify(player)
+        except IdentityError:
+            self.referee = player  # not flushed yet: it has an id when we look again
+
+    def finish(self, response: Response) -> Response:
+        """Report the referee, if there is one."""
+        with shielded(_FAILED):
+            request.environ.pop(_ENVIRON, None)
+            if response.status_code >= 400:
+                return response
+            player = self._find_referee(response)
+            if player is None:
+                self._warn(response)
+            elif _record(self.state, player, self.token):
+                forget(response)
+        return response
+
+    def _find_referee(self, response: Response) -> t.Any:
+        if self.referee is not None:
+            return self.referee
+        if self.find is not None:
+            return self.find(response)
+        user = _login_id()
+        if user is None or user == self.user:
+            return None
+        from flask_login import current_user
+
+        return current_user
+
+    def _warn(self, response: Response) -> None:
+        if self.find is not None or request.method != "POST":
+            return
+        if _nameless.passes(f"{id(self.state)} {request.endpoint}"):
+            logger.warning(
+                "The view %r answered %s to a visitor with a token and named no new "
+                "player, so nothing was reported. If a player signed up, name it in "
+                "one of three ways: call registered(player) in the view; write "
+                "@referral_register(player=lambda response: ...); or log the player "
+                "in with Flask-Login's login_user(). This is said once per view.",
+                request.endpoint,
+                response.status_code,
+            )
+
+
+def _begin(find: t.Callable[[Response], t.Any] | None) -> Signup | None:
+    with shielded("A visitor's token could not be read."):
+        token = current_mmref()
+        if token is not None:
+            signup = Signup(current_state(), token, _login_id(), find)
+            request.environ[_ENVIRON] = signup
+            return signup
+    return None
+
+
+def _record(state: State, player: t.Any, token: str | None) -> bool:
+    """Record a player's ``registered``, and say whether there was one to record."""
+    if not state.settings.enabled:
+        return False
+    token = token or current_mmref() or getattr(player, "mmref", None)
+    if not is_token(token):
+        return False
+    state.record(state.identify(player), token, "registered")
+    return True
+
+
+def _forget(response: Response) -> Response:
+    with shielded("A visitor's token could not be forgotten."):
+        return forget(response)
+    return response
+
+
+def _login_id() -> str | None:
+    """Flask-Login's user in this session, without loading it from the database."""
+    if "flask_login" in sys.modules and hasattr(current_app, "login_manager"):
+        return t.cast("str | None", session.get("_user_id"))
+    return None

@@ -1,0 +1,119 @@
+"""Step 5, reward: a player qualified, and whoever invited them gets something."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timezone
+
+from flask import current_app
+
+from . import signals
+from .outbox import Entry
+from .outbox import State as EntryState
+from .state import current_state
+from .state import State
+from .wire import is_token
+
+
+@dataclass(frozen=True)
+class Referral:
+    """A player who came by invitation, and how far it got.
+
+    :param identity: The referee: the new player's id.
+    :param state: ``pending`` until MMOLove has answered; ``accepted``, then
+        ``rewarded``; ``ignored`` if another referrer was first; ``rejected`` if MMOLove
+        refused; ``unknown`` or ``unpaid`` if a person has to look at the reward.
+    :param reward_key: Always the same for this referral. A game that gives nothing
+        twice for one key pays once, whatever happens.
+    :param referral_id: MMOLove's name for the referral, once it answered with one.
+    :param registered_at: When the signup was recorded, in UTC.
+    :param qualified_at: When the milestone was.
+    :param rewarded_at: When the reward was given, if it was.
+    """
+
+    identity: str
+    state: EntryState
+    reward_key: str
+    referral_id: str | None
+    registered_at: datetime | None
+    qualified_at: datetime
+    rewarded_at: datetime | None = None
+
+    @classmethod
+    def from_entries(cls, entries: t.Mapping[str, Entry]) -> Referral:
+        """Put a referral together from its ``registered`` and ``qualified``."""
+        registered, qualified = entries.get("registered"), entries["qualified"]
+        paid = qualified.settled if qualified.state == "rewarded" else None
+        return cls(
+            identity=qualified.identity,
+            state=qualified.state,
+            reward_key=f"mmolove-{qualified.server_id}-{qualified.identity}",
+            referral_id=qualified.referral_id
+            or (registered.referral_id if registered else None),
+            registered_at=_utc(registered.recorded) if registered else None,
+            qualified_at=_utc(qualified.recorded),
+            rewarded_at=None if paid is None else _utc(paid),
+        )
+
+
+def qualify(player: t.Any) -> Referral | None:
+    """Say that a player has reached the milestone that the site defines.
+
+    If the player was referred, ``qualified`` is recorded and on its way; once MMOLove
+    has credited it, the callback of ``@mmolove.reward`` is called. Saying it again
+    changes nothing.
+
+    A signup that was never recorded here counts too if ``player.mmref`` holds the
+    token, as hand-made integrations keep it: its ``registered`` is then reported first,
+    which MMOLove takes as a repetition if it has come before.
+
+    :param player: The site's object for the account, or its id.
+    :return: How far the referral got, or None if the player was not referred.
+    :raises IdentityError: If the player has no identity.
+    :raises OutboxError: If the outbox cannot be read or written.
+    """
+    state = current_state()
+    if not state.settings.enabled:
+        return None
+    identity = state.identify(player)
+    entries = state.outbox.of(identity, state.settings.test)
+    if "qualified" not in entries:
+        known = entries.get("registered")
+        token = known.token if known else getattr(player, "mmref", None)
+        if not is_token(token):
+            return None
+        state.record(identity, token, "registered", "qualified")
+        entries = state.outbox.of(identity, state.settings.test)
+    return Referral.from_entries(entries)
+
+
+class CallbackRewarder:
+    """Calls the site's reward callback, in the app's context."""
+
+    def __init__(self, state: State, callback: t.Callable[[Referral], t.Any]) -> None:
+        self._state = state
+        self._callback = callback
+        self.at_most_once = state.callbacks.at_most_once
+
+    def __call__(self, entry: Entry) -> None:
+        state = self._state
+        entries = state.outbox.of(entry.identity, bool(entry.test))
+        referral = Referral.from_entries({**entries, "qualified": entry})
+        try:
+            with state.app.app_context():
+                current_app.ensure_sync(self._callback)(referral)
+        except Exception as e:
+            state.notify(signals.reward_failed, referral=referral, error=e)
+            raise
+
+
+def tell_rewarded(state: State, entry: Entry) -> None:
+    """Send ``player_rewarded`` for an entry whose reward is written down."""
+    entries = state.outbox.of(entry.identity, bool(entry.test))
+    state.notify(signals.player_rewarded, referral=Referral.from_entries(entries))
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
