@@ -152,7 +152,7 @@ def status(state: State, as_json: bool) -> None:
             click.echo(f"{name:<9} {count:>8}  {note}".rstrip())
     if summary.oldest is not None:
         click.echo(
-            f"\nThe oldest pending event waits since {_ago(summary.oldest, now)}."
+            f"\nThe oldest pending event has waited {_ago(summary.oldest, now)}."
         )
 
 
@@ -188,7 +188,7 @@ def _host_in_words(summary: Summary, now: int) -> str:
         return "no trouble known"
     next_try = max(0, host.not_before - now) // 1000
     return (
-        f"in trouble since {_ago(host.open_since, now)}, tried again in {next_try} s: "
+        f"in trouble for {_ago(host.open_since, now)}, tried again in {next_try} s: "
         f"{host.reason}"
     )
 
@@ -249,9 +249,7 @@ def retry(
         _show(state.outbox.list(["rejected"], 1000), as_json)
         return
     if bool(ids) == everything:
-        raise click.UsageError(
-            "Name the events by id, or say --all. --list shows them."
-        )
+        raise click.UsageError("Name events by id, or say --all. --list shows them.")
     entries = state.outbox.retry(state.deliveries().now(), None if everything else ids)
     missing = sorted(set(ids) - {entry.id for entry in entries})
     if as_json:
@@ -336,7 +334,7 @@ def _entry_data(entry: Entry) -> dict[str, t.Any]:
     help="From FLASK_MMOLOVE_REFERRAL_SECRET where it is set, else demo-secret.",
 )
 @click.option(
-    "--state", "path", type=click.Path(dir_okay=False), help="Keep in a file."
+    "--state", "path", type=click.Path(dir_okay=False), help="A file to keep."
 )
 @click.option("--fail", type=click.IntRange(300, 599), help="Answer with this status.")
 @click.option(
@@ -345,9 +343,7 @@ def _entry_data(entry: Entry) -> dict[str, t.Any]:
     help="Hang up before the event is processed, or after.",
 )
 @click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")
-@click.option(
-    "--rate", type=click.FloatRange(0, 1), default=1.0, help="Share of faults."
-)
+@click.option("--rate", type=click.FloatRange(0, 1), default=1.0, help="How often.")
 def sandbox(
     port: int,
     register_url: str,

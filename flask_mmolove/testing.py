@@ -1,0 +1,76 @@
+"""Fixtures for the tests of a site that uses this extension: a pytest plugin that is
+there when the package is installed.
+
+.. code-block:: python
+
+    @pytest.fixture
+    def app(mmolove_sandbox):
+        return create_app(mmolove_sandbox.config)
+
+    def test_a_friend_signs_up(client, mmolove_sandbox):
+        client.get(f"/register?mmref={mmolove_sandbox.mint()}")
+        client.post("/register", data={"name": "Ada"})
+        assert mmolove_sandbox.reported == [("registered", "1")]
+"""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+if t.TYPE_CHECKING:
+    from .reward import Referral
+    from .sandbox import Sandbox
+
+
+class SiteSandbox:
+    """A stand-in for MMOLove, and what the site did with it.
+
+    :param sandbox: The stand-in itself, with its faults, referrals and arrivals.
+    :param config: What the site's ``app.config`` gets: the stand-in's settings, an
+        outbox of the test's own, and delivery at once, in the calling thread.
+    :param rewarded: The referrals whose reward the site gave.
+    """
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.sandbox = sandbox
+        self.rewarded: list[Referral] = []
+        self.config: dict[str, t.Any] = {
+            **sandbox.settings,
+            "MMOLOVE_OUTBOX": folder / "mmolove.db",
+            "MMOLOVE_DELIVERY": "inline",
+        }
+
+    def mint(self, ref: str = "demo") -> str:
+        """A token, as a click on a player's share link would give.
+
+        :param ref: The code of the player who shared the link.
+        """
+        return self.sandbox.mint(ref)
+
+    @property
+    def reported(self) -> list[tuple[str, str | None]]:
+        """The events MMOLove accepted, in order, each with its player's identity."""
+        players = {r.token: r.referee_identity for r in self.sandbox.referrals}
+        return [(str(e.event), players.get(str(e.token))) for e in self.sandbox.events]
+
+    def _note(self, sender: Flask, referral: Referral, **extra: t.Any) -> None:
+        self.rewarded.append(referral)
+
+
+@pytest.fixture
+def mmolove_sandbox(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> t.Iterator[SiteSandbox]:
+    """A stand-in for MMOLove in the background, for one test."""
+    # Imported here: a plugin is loaded at the start of every run, and before coverage.
+    from .sandbox import Sandbox
+    from .signals import player_rewarded
+
+    with Sandbox() as sandbox:
+        site = SiteSandbox(sandbox, tmp_path_factory.mktemp("mmolove"))
+        with player_rewarded.connected_to(site._note):
+            yield site
