@@ -1,0 +1,178 @@
+"""The Flask app of the stand-in: share links, the events endpoint, and the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import typing as t
+from dataclasses import asdict
+from datetime import datetime
+from datetime import timezone
+from urllib.parse import urlencode
+from urllib.parse import urlsplit
+from urllib.parse import urlunsplit
+
+from flask import abort
+from flask import Flask
+from flask import redirect
+from flask import render_template
+from flask import request
+from flask.typing import ResponseReturnValue
+from flask.wrappers import Response
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from ..wire import SIGNATURE_HEADER
+from .faults import Faults
+from .faults import hang_up
+from .faults import NO_FAULTS
+from .ledger import Ledger
+from .rules import Message
+from .rules import Server
+from .state import State
+from .tokens import is_ref
+
+#: The path of the endpoint, as at MMOLove.
+EVENTS_PATH = "/api/referral/events"
+
+#: Bytes that a body may have; an event has a few hundred.
+BODY_LIMIT = 64 * 1024
+
+#: How many arrivals and referrals the page shows; ``history.json`` has them all.
+PAGE_LENGTH = 100
+
+_CONTENT_POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:"
+
+
+def create_sandbox(
+    *,
+    server_id: str = "demo-server",
+    secret: str | None = "demo-secret",
+    registration_url: str = "http://127.0.0.1:5000/register",
+    path: str | os.PathLike[str] | None = None,
+    faults: Faults = NO_FAULTS,
+    now: t.Callable[[], float] = time.time,
+) -> Flask:
+    """Create a stand-in for MMOLove with one server. Its :class:`State` is
+    ``app.extensions["mmolove_sandbox"]``.
+
+    :param server_id: The server's id.
+    :param secret: Its referral secret; ``None`` for a server that has none yet.
+    :param registration_url: Where its share links lead.
+    :param path: A file for the ledger, so that a restart forgets nothing.
+    :param faults: What goes wrong.
+    :param now: Unix seconds.
+    """
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    server = Server(server_id, secret, registration_url)
+    state = State(server, Ledger(path), faults, now)
+    app.extensions["mmolove_sandbox"] = state
+    _add_share_links(app, state)
+    _add_endpoint(app, state)
+    _add_pages(app, state)
+    _add_answers(app, state)
+    app.add_template_filter(_moment, "moment")
+    return app
+
+
+def _add_share_links(app: Flask, state: State) -> None:
+    @app.get("/r/<server_id>")
+    def share(server_id: str) -> ResponseReturnValue:
+        server = state.servers.get(server_id)
+        if server is None:
+            abort(404, f"There is no server {server_id!r} here.")
+        ref = request.args.get("ref", "").strip()
+        if not is_ref(ref):
+            abort(
+                400,
+                "A share link ends in ?ref= and the code of the player who shares it:"
+                " 1 to 64 plain letters, digits or signs.",
+            )
+        token = state.mint(ref, server.id)
+        return redirect(_with_token(server.registration_url, token))
+
+
+def _with_token(url: str, token: str) -> str:
+    """A registration URL with the token appended to whatever query it has."""
+    parts = urlsplit(url)
+    query = "&".join(filter(None, [parts.query, urlencode({"mmref": token})]))
+    return urlunsplit(parts._replace(query=query))
+
+
+def _add_endpoint(app: Flask, state: State) -> None:
+    @app.post(EVENTS_PATH)
+    def events() -> ResponseReturnValue:
+        arrival, faults = state.receive(
+            Message(
+                body=_raw_body(),
+                signature=request.headers.get(SIGNATURE_HEADER),
+                content_type=request.mimetype,
+            )
+        )
+        if arrival.lost:
+            hang_up(request.environ)
+            # Read by nobody. Where hanging up is not possible, a proxy that lost its
+            # backend is the nearest thing.
+            return Response(status=502)
+        response = Response(arrival.answer, arrival.status, mimetype="application/json")
+        if faults.retry_after is not None and arrival.outcome == "fault":
+            response.headers["Retry-After"] = str(faults.retry_after)
+        return response
+
+
+def _raw_body() -> bytes | None:
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        return None
+
+
+def _add_pages(app: Flask, state: State) -> None:
+    @app.get("/")
+    def page() -> ResponseReturnValue:
+        arrivals = state.arrivals
+        return render_template(
+            "page.html",
+            servers=state.servers.values(),
+            arrivals=arrivals[: -PAGE_LENGTH - 1 : -1],
+            total=len(arrivals),
+            referrals=state.referrals[: -PAGE_LENGTH - 1 : -1],
+            faults=state.faults.words,
+        )
+
+    @app.get("/history.json")
+    def history() -> ResponseReturnValue:
+        arrivals = [
+            {**asdict(row), "body": row.body.decode(errors="backslashreplace")}
+            for row in state.arrivals
+        ]
+        referrals = [{"id": row.id, **asdict(row)} for row in state.referrals]
+        return {"arrivals": arrivals, "referrals": referrals}
+
+
+def _add_answers(app: Flask, state: State) -> None:
+    @app.errorhandler(HTTPException)
+    def problem(error: HTTPException) -> ResponseReturnValue:
+        status = error.code or 500
+        if request.path.startswith("/api/"):
+            answer = json.dumps({"error": error.name.lower().replace(" ", "_")})
+            response = Response(answer, status, mimetype="application/json")
+        else:
+            response = Response(render_template("problem.html", error=error), status)
+        if allowed := getattr(error, "valid_methods", None):
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        response.date = datetime.fromtimestamp(state.time(), timezone.utc)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Content-Security-Policy"] = _CONTENT_POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _moment(when: float) -> datetime:
+    return datetime.fromtimestamp(when, timezone.utc)

@@ -1,0 +1,89 @@
+"""Trouble to order, to see a client at work."""
+
+from __future__ import annotations
+
+import random
+import socket
+import typing as t
+from dataclasses import dataclass
+from dataclasses import field
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong at the events endpoint. Share links and the page stay well, but
+    for the clock.
+
+    :param fail: Answer with this status and process nothing, for example 503.
+    :param retry_after: Seconds for a ``Retry-After`` header beside ``fail``.
+    :param drop: ``"request"`` closes the connection and processes nothing;
+        ``"answer"`` processes the event and then closes: only the answer is lost.
+    :param latency: Seconds before anything is done. The stop of a :class:`Sandbox`
+        cuts them short.
+    :param clock: Seconds by which the stand-in's clock and its ``Date`` are wrong,
+        for every request.
+    :param rate: The share of requests that meet the fault, from 0 to 1.
+    :param random: Numbers from 0 to 1 that decide which; pass
+        ``random.Random(7).random`` for a run that can be repeated.
+    """
+
+    fail: int | None = None
+    retry_after: int | None = None
+    drop: t.Literal["request", "answer"] | None = None
+    latency: float = 0
+    clock: float = 0
+    rate: float = 1
+    random: t.Callable[[], float] = field(
+        default=random.random, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.fail is not None and not 300 <= self.fail <= 599:
+            raise ValueError(f"'fail' is a status from 300 to 599, not {self.fail!r}.")
+        if self.drop not in {None, "request", "answer"}:
+            raise ValueError(f"'drop' is 'request' or 'answer', not {self.drop!r}.")
+        if self.fail is not None and self.drop is not None:
+            raise ValueError("One answer can have 'fail' or 'drop', not both.")
+        if self.latency < 0 or not 0 <= self.rate <= 1:
+            raise ValueError("'latency' is not negative; 'rate' is from 0 to 1.")
+
+    def strike(self) -> Faults:
+        """The faults that the next request meets: these, or none."""
+        struck = self.rate == 1 or self.random() < self.rate
+        return self if struck else NO_FAULTS
+
+    @property
+    def words(self) -> str:
+        """The faults in one phrase; empty if there is none."""
+        parts = [
+            f"answers {self.fail}" if self.fail else "",
+            f"loses the {self.drop}" if self.drop else "",
+            f"waits {self.latency:g} s" if self.latency else "",
+        ]
+        struck = " and ".join(filter(None, parts))
+        if struck and self.rate < 1:
+            struck += f" for {self.rate:.0%} of the requests"
+        endpoint = f"the endpoint {struck}" if struck else ""
+        clock = f"the clock is {self.clock:+g} s off" if self.clock else ""
+        return "; ".join(filter(None, [endpoint, clock]))
+
+
+#: All is well.
+NO_FAULTS = Faults()
+
+
+def hang_up(environ: dict[str, t.Any]) -> bool:
+    """Close the connection of a request, so that no answer can follow.
+
+    This takes the socket that werkzeug's development server puts into the environ; its
+    attempt to answer then finds a broken pipe, which it takes for a visitor who left.
+    Under another server, and in the test client, there is none: ``False``.
+    """
+    connection = environ.get("werkzeug.socket")
+    if connection is None:
+        return False
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:  # The other side was faster.
+        pass
+    return True

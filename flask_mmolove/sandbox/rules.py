@@ -1,0 +1,211 @@
+"""The contract's checks, in the contract's order."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ..errors import SignatureError
+from ..wire import Signature
+from ..wire import WINDOW
+from . import tokens
+from .ledger import Ledger
+from .ledger import Referral
+from .reasons import Refused
+from .report import Report
+
+
+@dataclass(frozen=True)
+class Server:
+    """A game server as MMOLove knows it.
+
+    :param id: The server id.
+    :param secret: Its referral secret; ``None`` before the owner created one.
+    :param registration_url: Where a share link leads.
+    :param referrals: Whether the owner has referrals switched on.
+    """
+
+    id: str
+    secret: str | None
+    registration_url: str
+    referrals: bool = True
+
+
+@dataclass(frozen=True)
+class Message:
+    """A request, before anything in it is believed.
+
+    :param body: The raw bytes; ``None`` if there were too many.
+    :param signature: The value of ``X-MMOLove-Signature``, if it was sent.
+    :param content_type: The media type, without parameters.
+    """
+
+    body: bytes | None
+    signature: str | None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is answered, and why.
+
+    :param outcome: As in :class:`~flask_mmolove.sandbox.Arrival`.
+    """
+
+    status: int | None
+    answer: dict[str, t.Any]
+    outcome: str
+    reason: str
+    hint: str = ""
+
+
+_TEST = Verdict(
+    200,
+    {"ok": True, "test": True},
+    "test",
+    "A dry run: everything was verified, nothing was written.",
+    "No reward is due for a dry run.",
+)
+_DUPLICATE = Verdict(
+    200,
+    {"ok": True, "duplicate": True},
+    "duplicate",
+    "This very event was accepted before.",
+    "Nothing to mend: sending it again was harmless.",
+)
+_FIRST_TOUCH = Verdict(
+    200,
+    {"ok": True, "ignored": "first_touch_conflict"},
+    "ignored",
+    "Another referrer registered this account first.",
+    "Nothing to mend, and never reward this referral.",
+)
+
+
+def judge(
+    message: Message, servers: t.Mapping[str, Server], ledger: Ledger, now: float
+) -> Verdict:
+    """Take a request through every check. Call it inside a transaction of the ledger:
+    an event that is accepted changes it.
+    """
+    try:
+        signature = _read_signature(message)
+        body = _read_body(message)
+        report = Report.parse(body)
+        server_id, secret = _find_secret(report, servers)
+        _authenticate(signature, body, secret, now)
+        if report.test:
+            return _TEST
+        referral = find_referral(ledger, report.token, server_id)
+        if ledger.has_accepted(*report.key):
+            return _DUPLICATE
+        if _lost_first_touch(report, referral, ledger):
+            return _FIRST_TOUCH
+        return _advance(report, referral, ledger, now)
+    except Refused as refused:
+        status, words, hint = refused.reason
+        return Verdict(status, {"error": refused.error}, "refused", words, hint)
+
+
+def find_referral(ledger: Ledger, token: str, server_id: str) -> Referral:
+    """The referral of a token. A token speaks for itself: one that was minted before
+    a ledger in memory was lost is taken up again.
+
+    :raises Refused: If it was not minted for this server.
+    """
+    content = tokens.read(token, server_id)
+    if content is None:
+        raise Refused("unknown_token")
+    referral = ledger.referral(token)
+    if referral is None:
+        referral = Referral(token, server_id, content.ref, content.expires)
+        ledger.add(referral)
+    return referral
+
+
+def _read_signature(message: Message) -> Signature:
+    if message.signature is None:
+        raise Refused("missing_signature")
+    try:
+        return Signature.parse(message.signature)
+    except SignatureError as e:
+        raise Refused("malformed_signature") from e
+
+
+def _read_body(message: Message) -> bytes:
+    # The contract knows neither 413 nor 415: for good, and the site's fault, is 400.
+    if message.body is None:
+        raise Refused("body_too_large")
+    if message.content_type != "application/json":
+        raise Refused("wrong_content_type")
+    return message.body
+
+
+def _find_secret(report: Report, servers: t.Mapping[str, Server]) -> tuple[str, str]:
+    server = servers.get(report.server_id)
+    if server is None:
+        raise Refused("unknown_server")
+    if not server.referrals:
+        raise Refused("referrals_off")
+    if not server.secret:
+        raise Refused("no_secret")
+    return server.id, server.secret
+
+
+def _authenticate(signature: Signature, body: bytes, secret: str, now: float) -> None:
+    try:
+        # Judged by its own time, so that only the bytes and the secret are in question.
+        signature.verify(body, secret, signature.timestamp)
+    except SignatureError as e:
+        raise Refused("bad_signature") from e
+    behind = now - signature.timestamp
+    if abs(behind) > WINDOW:
+        side = "behind" if behind > 0 else "ahead of"
+        raise Refused(
+            "stale_signature",
+            f"The signature's time is {abs(behind):.0f} s {side} the clock here;"
+            f" {WINDOW} s are allowed.",
+        )
+
+
+def _lost_first_touch(report: Report, referral: Referral, ledger: Ledger) -> bool:
+    # Ignored events are not remembered as duplicates: `duplicate` tells a site that the
+    # referral was credited, which here it never is.
+    if referral.state == "ignored":
+        return True
+    if report.referee_identity is None:
+        return False
+    anchored = ledger.anchored(referral.server_id, report.referee_identity)
+    if anchored is None or anchored.token == referral.token:
+        return False
+    # A token that lost can never be paid, whomever it names next. One that has won a
+    # referee of its own keeps it.
+    if referral.state == "clicked":
+        ledger.move(referral.token, "ignored")
+    return True
+
+
+def _advance(report: Report, referral: Referral, ledger: Ledger, now: float) -> Verdict:
+    state = _next_state(report, referral, now)
+    # Another referee on a registered token does not move the anchor: one referral has
+    # one referee.
+    referee = report.referee_identity if referral.state == "clicked" else None
+    ledger.move(referral.token, state, referee)
+    ledger.accept(*report.key)
+    answer = {"ok": True, "referral_id": referral.id, "state": state}
+    moved = "is now" if state != referral.state else "was already"
+    return Verdict(200, answer, "accepted", f"The referral {moved} {state}.")
+
+
+def _next_state(report: Report, referral: Referral, now: float) -> str:
+    # The endpoint takes `reversed` and acts on the other two only.
+    if report.event == "reversed":
+        return referral.state
+    if referral.state in {"reversed", "rejected"}:
+        raise Refused("referral_closed")
+    # Only what was never registered expires; a registered referral can still qualify.
+    if referral.state == "clicked" and now >= referral.expires:
+        raise Refused("referral_expired")
+    if referral.state == "clicked" and report.event == "qualified":
+        raise Refused("not_registered")
+    return "qualified" if referral.state == "qualified" else report.event

@@ -1,0 +1,202 @@
+"""Serving the stand-in on this machine: in a thread for tests, or in the foreground."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import typing as t
+from contextlib import suppress
+from urllib.parse import urlencode
+
+from flask import Flask
+from werkzeug.serving import ThreadedWSGIServer
+from werkzeug.serving import WSGIRequestHandler
+
+from .app import create_sandbox
+from .app import EVENTS_PATH
+from .faults import Faults
+from .faults import NO_FAULTS
+from .ledger import Arrival
+from .ledger import Referral
+from .state import State
+
+
+class Sandbox:
+    """A stand-in for MMOLove, served on loopback by a thread of its own::
+
+        with Sandbox() as sandbox:
+            app.config.update(sandbox.settings)
+            ...
+            assert [e.event for e in sandbox.events] == ["registered"]
+
+    The parameters are those of :func:`create_sandbox`.
+
+    :param port: A port to serve on; any free one, unless given. Once chosen it stays
+        the same, so :meth:`stop` and :meth:`start` make an outage.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_id: str = "demo-server",
+        secret: str | None = "demo-secret",
+        registration_url: str = "http://127.0.0.1:5000/register",
+        path: str | os.PathLike[str] | None = None,
+        faults: Faults = NO_FAULTS,
+        now: t.Callable[[], float] = time.time,
+        port: int = 0,
+    ) -> None:
+        self.app = create_sandbox(
+            server_id=server_id,
+            secret=secret,
+            registration_url=registration_url,
+            path=path,
+            faults=faults,
+            now=now,
+        )
+        self.server_id = server_id
+        self._secret = secret
+        self._port = port
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Sandbox:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to serve; nothing happens if it does already."""
+        if self._server is not None:
+            return
+        self._server = _Server("127.0.0.1", self._port, self.app)
+        self._port = self._server.port
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.01},
+            name="mmolove-sandbox",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving, as in an outage; what was remembered stays. An answer that is
+        under way is still given.
+        """
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._server = self._thread = None
+
+    def close(self) -> None:
+        """Stop for good, and close the ledger."""
+        self.stop()
+        self.state.ledger.close()
+
+    @property
+    def state(self) -> State:
+        """The servers, the ledger and the clock behind it."""
+        state: State = self.app.extensions["mmolove_sandbox"]
+        return state
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong; assign others while it runs."""
+        return self.state.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self.state.faults = faults
+
+    @property
+    def url(self) -> str:
+        """Where it is served, without a slash at the end."""
+        if not self._port:
+            raise RuntimeError("A sandbox has no address before it is started.")
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def endpoint(self) -> str:
+        """Where events are sent to."""
+        return f"{self.url}{EVENTS_PATH}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a site sets in ``app.config`` to talk to it."""
+        return {
+            "MMOLOVE_SERVER_ID": self.server_id,
+            "MMOLOVE_REFERRAL_SECRET": self._secret or "",
+            "MMOLOVE_ENDPOINT": self.endpoint,
+        }
+
+    def share_link(self, ref: str = "demo") -> str:
+        """The link that a player shares."""
+        return f"{self.url}/r/{self.server_id}?{urlencode({'ref': ref})}"
+
+    def mint(self, ref: str = "demo") -> str:
+        """A token, as a click on :meth:`share_link` would give."""
+        return self.state.mint(ref)
+
+    @property
+    def events(self) -> list[Arrival]:
+        """What was accepted and changed something or could have, oldest first: no
+        duplicates, no dry runs, nothing ignored or refused.
+        """
+        return [row for row in self.arrivals if row.outcome == "accepted"]
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        """Every request to the endpoint, oldest first."""
+        return self.state.arrivals
+
+    @property
+    def referrals(self) -> list[Referral]:
+        """Every referral, oldest first."""
+        return self.state.referrals
+
+
+class _Handler(WSGIRequestHandler):
+    # No keep-alive: werkzeug closes each connection after its answer, on purpose, as it
+    # does not know where an unread body ends.
+    protocol_version = "HTTP/1.1"
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        # The app has a Date of its own, from its own clock; two would be one too many.
+        self.send_response_only(code, message)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """The page is the log."""
+
+
+class _Server(ThreadedWSGIServer):
+    """Waits for its answers when it closes, and for nothing else: a browser keeps
+    connections open in reserve, and those would hold it up for ever.
+    """
+
+    daemon_threads = False
+
+    def __init__(self, host: str, port: int, app: Flask) -> None:
+        self._stopping: threading.Event = app.extensions["mmolove_sandbox"].stopping
+        self._stopping.clear()
+        self._open: set[socket.socket] = set()
+        super().__init__(host, port, app, _Handler)
+
+    def process_request(self, request: t.Any, client_address: t.Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: t.Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        self._stopping.set()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+        super().server_close()

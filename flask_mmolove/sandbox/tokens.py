@@ -1,0 +1,69 @@
+"""The ``mmref`` tokens of the stand-in: signed, bound to one server, good for 90 days.
+
+A site must not look inside one, so nothing here is a promise about the real ones.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from itsdangerous import BadData
+from itsdangerous import URLSafeSerializer
+
+#: Seconds for which a token can be registered.
+LIFETIME = 90 * 24 * 60 * 60
+
+# No secret: there is nothing to guard on this machine, and a key that never changes
+# lets a token outlive a restart, as it does at the real service.
+_KEY = "mmolove-sandbox"
+
+# It stands in front, so that shortened tokens can be told apart; the salt binds it.
+_NONCE_LENGTH = 8
+
+_REF = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a token says.
+
+    :param ref: The code of the player who shared the link.
+    :param expires: Unix seconds after which it cannot be registered any more.
+    """
+
+    ref: str
+    expires: int
+
+
+def is_ref(value: str) -> bool:
+    """Whether a text can be a referrer's code; the limit keeps tokens short enough
+    for a cookie.
+    """
+    return _REF.fullmatch(value) is not None
+
+
+def mint(server_id: str, ref: str, now: float) -> str:
+    """A new token; two clicks in one second get two different ones."""
+    nonce = secrets.token_hex(_NONCE_LENGTH // 2)
+    content = {"ref": ref, "exp": int(now) + LIFETIME}
+    return f"{nonce}{_serializer(server_id, nonce).dumps(content)!s}"
+
+
+def read(token: str, server_id: str) -> Token | None:
+    """What a token says, or ``None`` if it was not minted here for this server."""
+    nonce, signed = token[:_NONCE_LENGTH], token[_NONCE_LENGTH:]
+    serializer = _serializer(server_id, nonce)
+    try:
+        content = serializer.loads(signed)
+    except BadData:
+        return None
+    # The last letter of a signature has spare bits, so a near-copy can verify too.
+    if serializer.dumps(content) != signed:
+        return None
+    return Token(content["ref"], content["exp"])
+
+
+def _serializer(server_id: str, nonce: str) -> URLSafeSerializer:
+    return URLSafeSerializer(_KEY, salt=f"mmolove-sandbox.mmref.{nonce}.{server_id}")
