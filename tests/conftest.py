@@ -14,9 +14,7 @@ MakeApp = t.Callable[..., Flask]
 
 
 @pytest.fixture
-def make_app(
-    tmp_path: Path, mmolove_sandbox: SiteSandbox
-) -> t.Iterator[MakeApp]:
+def make_app(tmp_path: Path, mmolove_sandbox: SiteSandbox) -> t.Iterator[MakeApp]:
     """Makes sites that report to the sandbox; keyword arguments are ``MMOLOVE_*``."""
     made: list[Flask] = []
 

@@ -210,19 +210,22 @@ class Delivery:
                 return settled._replace(state="unpaid")
             return settled._replace(due=now)
         failed = settled._replace(sure=False, renewed=False)
-        if outcome.verdict is not Verdict.RETRY or self._is_hopeless(entry, now):
+        if not self._is_worth_a_retry(entry, outcome, now):
             return failed._replace(state="rejected")
         pause = backoff(entry.attempts, self._uniform)
         due = now + max(pause, outcome.retry_after * 1000)
         return failed._replace(state="pending", due=due)
 
-    def _is_hopeless(self, entry: Entry, now: int) -> bool:
-        if entry.crashes >= CRASHES:
-            return True
-        if entry.attempts < ATTEMPTS_AT_LEAST:
+    def _is_worth_a_retry(self, entry: Entry, outcome: Outcome, now: int) -> bool:
+        if entry.crashes >= CRASHES or outcome.verdict is Verdict.REJECTED:
             return False
-        age = self.outbox.host().uptime(now) - entry.born
-        return age > self._settings.give_up_after * 1000
+        host = self.outbox.host()
+        if outcome.verdict is Verdict.REFUSED:
+            # A probe with settings known to be wrong says nothing of its event.
+            return host.open_since is not None and host.blames_settings(outcome, now)
+        if entry.attempts < ATTEMPTS_AT_LEAST:
+            return True
+        return host.uptime(now) - entry.born <= self._settings.give_up_after * 1000
 
     def _learn(self, host: Host, outcomes: t.Iterable[Outcome], now: int) -> Host:
         after = host

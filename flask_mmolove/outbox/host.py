@@ -33,6 +33,10 @@ FULL_WIDTH = 16
 # No pause is longer than an hour; one that seems so was set by a clock since put right.
 _LONGEST_PAUSE = 3_600_000
 
+# A 404 can mean the token too. While events were accepted not long ago, it does.
+_PROVEN_FOR = 3_600_000
+_PROVEN_NOTED = 600_000
+
 # A host that asks for patience answers, and so is not down.
 _ASKS_FOR_PATIENCE = {408, 425, 429}
 
@@ -49,6 +53,7 @@ class Host:
     :param probes: Probes that failed since.
     :param not_before: When something may be sent again.
     :param width: Attempts in flight that are allowed on the way back; None is any.
+    :param proven: When an event was last accepted, to within ten minutes.
     :param down: How long the breaker was open in all, before this time.
     """
 
@@ -60,6 +65,7 @@ class Host:
     probes: int = 0
     not_before: int = 0
     width: int | None = None
+    proven: int = 0
     down: int = 0
 
     @classmethod
@@ -107,23 +113,31 @@ class Host:
         """What is known after one more attempt."""
         if outcome.verdict is Verdict.RETRY:
             host = self._failed(outcome, now, uniform)
-        elif outcome.verdict is Verdict.REFUSED:
+        elif self.blames_settings(outcome, now):
             host = self._refused(outcome, now, uniform)
         else:
-            return self._answered(now)
+            return self._answered(now, outcome.ok)
         wait = now + outcome.retry_after * 1000
         return replace(host, not_before=max(host.not_before, wait))
 
-    def _answered(self, now: int) -> Host:
+    def blames_settings(self, outcome: Outcome, now: int) -> bool:
+        """Whether a refusal means the settings, and so every event."""
+        if outcome.verdict is not Verdict.REFUSED:
+            return False
+        return outcome.status != 404 or now - self.proven > _PROVEN_FOR
+
+    def _answered(self, now: int, accepted: bool) -> Host:
         host = self
         if self.open_since is not None:
             down = self.down + max(0, now - self.open_since)
-            host = Host(width=1, down=down)
+            host = Host(width=1, down=down, proven=self.proven)
         if host.width is not None:
             width = host.width * 2
             host = replace(host, width=width if width < FULL_WIDTH else None)
         if host.failures or host.refusals:
             host = replace(host, failures=0, refusals=0, refused_since=None)
+        if accepted and not now - _PROVEN_NOTED < host.proven <= now:
+            host = replace(host, proven=now)
         return host
 
     def _failed(

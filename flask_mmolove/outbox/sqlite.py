@@ -15,7 +15,6 @@ from ..client import Verdict
 from ..wire import Event
 from .database import Database
 from .database import WORKER_PATIENCE
-from .entry import ATTEMPTS_AT_LEAST
 from .entry import Entry
 from .entry import Settlement
 from .entry import State
@@ -142,18 +141,18 @@ class SQLiteOutbox:
         now: int,
         learn: t.Callable[[Host], Host] = lambda host: host,
     ) -> list[Entry]:
-        changed = []
         with self._db.transaction() as db:
-            for settlement in settlements:
-                if _settle(db, settlement, now):
-                    changed.append(_read(db, settlement.entry.id))
-                    _follow(db, settlement, now)
+            changed = [each for each in settlements if _settle(db, each, now)]
+            for settlement in changed:
+                _follow(db, settlement, now)
             before = _host(db)
             after = learn(before)
             _remember(db, after, before)
-            if before.open_since is not None and after.open_since is None:
-                self._redrive_refused(db, before, now)
-        return changed
+            if before.open_since is None and after.open_since is not None:
+                _absolve(db, after, now)
+            elif before.open_since is not None and after.open_since is None:
+                _hasten(db, now)
+            return [_read(db, settlement.entry.id) for settlement in changed]
 
     def release(self, entries: t.Sequence[Entry]) -> None:
         with self._db.transaction() as db:
@@ -186,6 +185,7 @@ class SQLiteOutbox:
             refused = _refused(db)
             for entry in refused:
                 _redrive(db, entry, now)
+            _hasten(db, now)
             _readdress(db, server_id)
             _remember(db, Host(down=now - _host(db).uptime(now)), None)
         return len(refused)
@@ -227,17 +227,6 @@ class SQLiteOutbox:
 
     def close(self) -> None:
         self._db.close()
-
-    def _redrive_refused(self, db: sqlite3.Connection, host: Host, now: int) -> None:
-        """What was refused while the settings were wrong at MMOLove's side, and they
-        are right now. Attempts count on, so that an event that is itself at fault does
-        not come back for ever.
-        """
-        for entry in _refused(db):
-            since = host.refused_since
-            if since is not None and since <= (entry.settled or 0):
-                if entry.attempts < ATTEMPTS_AT_LEAST:
-                    _redrive(db, entry, now, entry.attempts)
 
     def _fact(self, name: str) -> str | None:
         rows = self._db.query("SELECT value FROM fact WHERE name = ?", (name,))
@@ -368,10 +357,27 @@ def _follow(db: sqlite3.Connection, settlement: Settlement, now: int) -> None:
 
 
 def _redrive(db: sqlite3.Connection, entry: Entry, now: int, attempts: int = 0) -> None:
-    state, due = _start(db, entry.identity, entry.event, entry.test, now)
+    state, due = _start(db, entry.identity, entry.event, bool(entry.test), now)
     db.execute(
         "UPDATE event SET state = ?, due = ?, attempts = ?, crashes = 0 WHERE id = ?",
         (state, due, attempts, entry.id),
+    )
+
+
+def _absolve(db: sqlite3.Connection, host: Host, now: int) -> None:
+    """The settings turned out to be at fault, not the events that were refused."""
+    if host.refused_since is not None:
+        for entry in _refused(db):
+            if host.refused_since <= (entry.settled or 0):
+                _redrive(db, entry, now, entry.attempts)
+
+
+def _hasten(db: sqlite3.Connection, now: int) -> None:
+    """The host is well again: what failed meanwhile need not wait any longer."""
+    db.execute(
+        "UPDATE event SET due = ? WHERE state = 'pending' AND due > ?"
+        " AND claim IS NULL",
+        (now, now),
     )
 
 

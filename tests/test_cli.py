@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import requests
+from click.testing import Result
+from conftest import MakeApp
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
+from flask_mmolove import registered
+from flask_mmolove.cli import mmolove as command
+from flask_mmolove.sandbox import Faults
+from flask_mmolove.testing import SiteSandbox
+
+Run = t.Callable[..., Result]
+
+
+@pytest.fixture
+def run() -> Run:
+    def run(app: Flask, *args: str) -> Result:
+        info = ScriptInfo(create_app=lambda: app)
+        return app.test_cli_runner().invoke(command, args, obj=info)
+
+    return run
+
+
+class TestCheck:
+    def test_all_is_well(self, app: Flask, run: Run) -> None:
+        result = run(app, "check")
+        assert result.exit_code == 0
+        lines = [line.split()[:2] for line in result.output.splitlines()]
+        names = ["settings", "clock", "registered", "qualified"]
+        assert lines == [["ok", name] for name in names]
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"REFERRAL_SECRET": "a typo"}, ["HTTP 401", "MMOLOVE_REFERRAL_SECRET"]),
+            ({"SERVER_ID": "nobody"}, ["HTTP 404", "MMOLOVE_SERVER_ID"]),
+            ({"ENDPOINT": "http://127.0.0.1:1/"}, ["no answer", "refused"]),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_a_line_with_the_key(
+        self,
+        make_app: MakeApp,
+        run: Run,
+        settings: dict[str, str],
+        words: list[str],
+    ) -> None:
+        result = run(make_app(**settings), "check")
+        assert result.exit_code == 1
+        (line,) = [x for x in result.output.splitlines() if x.startswith("FAIL  reg")]
+        assert all(word in line for word in words)
+        assert "a typo" not in result.output
+
+    def test_a_wrong_clock_is_found(
+        self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove_sandbox.sandbox.faults = Faults(clock=200)
+        result = run(app, "check")
+        assert result.exit_code == 1
+        assert "FAIL  clock       200 s behind MMOLove's" in result.output
+
+    def test_it_writes_nothing(
+        self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        findings = json.loads(run(app, "check", "--json").output)
+        assert all(finding["ok"] for finding in findings)
+        outcomes = [a.outcome for a in mmolove_sandbox.sandbox.arrivals]
+        assert outcomes == ["test", "test"]
+
+
+class TestStatus:
+    def test_nothing_yet(self, app: Flask, run: Run) -> None:
+        assert "No events yet" in run(app, "status").output
+
+    def test_it_counts_and_says_what_waits(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        app = make_app(DELIVERY="manual")
+        with app.app_context():
+            registered(7, token=mmolove_sandbox.mint())
+            qualify(7)
+        output = run(app, "status").output
+        assert "pending          2  to be sent" in output
+        assert "The oldest pending event has waited" in output
+        data = json.loads(run(app, "status", "--json").output)
+        assert data["counts"]["pending"] == 2
+        assert data["waiting_for_registered"] == 1
+        assert data["oldest_pending_seconds"] >= 0
+
+    def test_trouble_is_named(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove_sandbox.sandbox.faults = Faults(fail=503)
+        app = make_app()
+        with app.app_context():
+            for player in range(6):
+                registered(player, token=mmolove_sandbox.mint())
+        assert "in trouble for" in run(app, "status").output
+        assert "HTTP 503" in run(app, "status").output
+
+
+class TestDeliver:
+    def test_it_sends_what_is_due(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        app = make_app(DELIVERY="manual")
+        with app.app_context():
+            registered(7, token=mmolove_sandbox.mint())
+        assert run(app, "deliver").output == "1 handled, 0 pending.\n"
+        assert mmolove_sandbox.reported == [("registered", "7")]
+
+
+class TestRetry:
+    @pytest.fixture
+    def rejected(self, make_app: MakeApp) -> Flask:
+        app = make_app()
+        with app.app_context():
+            registered(7, token="junk")
+        return app
+
+    def test_what_was_rejected_is_listed_with_its_words_and_a_hint(
+        self, rejected: Flask, run: Run
+    ) -> None:
+        output = run(rejected, "retry", "--list").output
+        assert "registered  player 7  rejected" in output
+        assert "unknown_token" in output
+        assert "MMOLOVE_SERVER_ID" in output
+        (entry,) = json.loads(run(rejected, "retry", "--list", "--json").output)
+        assert (entry["status"], entry["state"]) == (404, "rejected")
+
+    def test_it_is_sent_again_by_id_or_all(
+        self, rejected: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        for args in (["1"], ["--all"]):
+            result = run(rejected, "retry", *args)
+            assert result.output == "1 rejected events are pending again.\n"
+        assert len(mmolove_sandbox.sandbox.arrivals) == 3
+
+    def test_an_id_that_is_not_rejected_is_said_so(
+        self, rejected: Flask, run: Run
+    ) -> None:
+        result = run(rejected, "retry", "99")
+        assert result.exit_code == 1
+        assert "Event 99 is not rejected, or not there." in result.output
+
+    def test_it_wants_to_know_which(self, rejected: Flask, run: Run) -> None:
+        assert run(rejected, "retry").exit_code == 2
+
+
+class TestRewards:
+    def test_a_person_decides(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove = MMOLove()
+        given: list[str] = []
+
+        @mmolove.reward(at_most_once=True)
+        def grant(referral: t.Any) -> None:
+            given.append(referral.identity)
+            if len(given) <= 2:
+                raise RuntimeError("the game is down")
+
+        app = make_app(mmolove)
+        with app.app_context():
+            for player in (7, 8):
+                registered(player, token=mmolove_sandbox.mint())
+                qualify(player)
+        listed = json.loads(run(app, "rewards", "--json").output)
+        ids = {entry["identity"]: str(entry["id"]) for entry in listed}
+        result = run(app, "rewards", "--paid", ids["7"], "--again", ids["8"])
+        assert "noted as given" in result.output
+        assert given == ["7", "8", "8"]
+        assert run(app, "rewards").output == "None.\n"
+        result = run(app, "rewards", "--paid", ids["7"])
+        assert result.exit_code == 1
+
+
+def test_a_mistake_in_the_settings_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "game.py").write_text(
+        "from flask import Flask\nfrom flask_mmolove import MMOLove\n"
+        "app = Flask(__name__)\nMMOLove(app)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "game", "mmolove", "check"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: MMOLOVE_SERVER_ID is not set.")
+    assert "FLASK_MMOLOVE_SERVER_ID" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_app_without_mmolove_is_told_so(run: Run) -> None:
+    result = run(Flask("bare"), "status")
+    assert result.exit_code == 1
+    assert "Did you forget mmolove.init_app(app)" in result.output
+
+
+def test_switched_off_is_said(make_app: MakeApp, run: Run) -> None:
+    result = run(make_app(ENABLED=False), "status")
+    assert "MMOLOVE_ENABLED is false" in result.output
+
+
+def test_the_sandbox_runs_without_a_site(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flask", "mmolove", "sandbox", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        url = first.split()[-1]
+        assert requests.get(url, timeout=10).status_code == 200
+        link = process.stdout.readline().split()[-1]
+        response = requests.get(link, allow_redirects=False, timeout=10)
+        assert "/register?mmref=" in response.headers["Location"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)

@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import logging
+import threading
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from flask_mmolove import ReferralClient
+from flask_mmolove.delivery import Delivery
+from flask_mmolove.delivery import ThreadEngine
+from flask_mmolove.delivery.backoff import backoff
+from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.sandbox import Faults
+from flask_mmolove.settings import Settings
+from flask_mmolove.testing import SiteSandbox
+
+DAY = 86_400.0
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.time = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Grant:
+    """A reward callback that fails as often as it is told."""
+
+    def __init__(self, failures: int = 0, at_most_once: bool = False) -> None:
+        self.failures = failures
+        self.at_most_once = at_most_once
+        self.given: list[str] = []
+
+    def __call__(self, entry: Entry) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the game is down")
+        self.given.append(entry.identity)
+
+
+class Bench:
+    """A delivery with everything around it real but its clock."""
+
+    def __init__(self, site: SiteSandbox, folder: Path, grant: Grant | None) -> None:
+        self.site = site
+        self.clock = Clock()
+        site.sandbox.state.clock = self.clock
+        self.outbox = SQLiteOutbox(folder / "bench.db")
+        self.told: list[tuple[str, str]] = []
+        self.grant = grant
+        self.settings = Settings.from_config(site.config, folder)
+        self.delivery = self.new_process()
+
+    def new_process(self) -> Delivery:
+        client = ReferralClient(
+            server_id=self.settings.server_id,
+            secret=self.settings.secret,
+            endpoint=self.settings.endpoint,
+            clock=self.clock,
+        )
+        return Delivery(
+            self.outbox,
+            client,
+            self.settings,
+            reward=lambda: self.grant,
+            report=lambda entry: self.told.append((entry.event, entry.state)),
+            clock=self.clock,
+        )
+
+    def add(self, identity: str, *names: str, token: str | None = None) -> None:
+        token = token or self.site.mint()
+        server_id = self.settings.server_id
+        events = [
+            make_event(name, identity, token, server_id, int(self.clock()), False)
+            for name in names
+        ]
+        self.outbox.add(identity, events, self.delivery.now())
+
+    def state(self, identity: str, name: str) -> str:
+        return self.outbox.of(identity, False)[name].state
+
+    def pass_time(self, seconds: float, steps: int = 1) -> None:
+        for _ in range(steps):
+            self.clock.time += seconds / steps
+            self.delivery.drain()
+
+
+Fixture = t.Callable[..., Bench]
+
+
+@pytest.fixture
+def make_bench(mmolove_sandbox: SiteSandbox, tmp_path: Path) -> t.Iterator[Fixture]:
+    benches: list[Bench] = []
+
+    def make(grant: Grant | None = None) -> Bench:
+        benches.append(Bench(mmolove_sandbox, tmp_path, grant))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.outbox.close()
+
+
+@pytest.fixture
+def bench(make_bench: Fixture) -> Bench:
+    return make_bench(Grant())
+
+
+def test_everything_due_is_delivered_in_order_and_rewarded_once(bench: Bench) -> None:
+    for identity in "abc":
+        bench.add(identity, "registered", "qualified")
+    bench.delivery.drain()
+    assert sorted(bench.site.reported) == sorted(
+        (name, identity) for identity in "abc" for name in ("registered", "qualified")
+    )
+    assert bench.grant is not None
+    assert sorted(bench.grant.given) == ["a", "b", "c"]
+    assert bench.delivery.drain() == 0
+
+
+def test_each_attempt_is_signed_at_its_own_time(bench: Bench) -> None:
+    bench.site.sandbox.faults = Faults(fail=503)
+    bench.add("7", "registered")
+    bench.delivery.drain()
+    bench.site.sandbox.faults = Faults()
+    # A signature of the first attempt would long be out of MMOLove's window.
+    bench.pass_time(DAY)
+    assert bench.state("7", "registered") == "accepted"
+    first, *_, last = bench.site.sandbox.arrivals
+    assert first.status == 503
+    assert last.status == 200
+
+
+def test_a_lost_answer_is_sent_again_and_counts_once(bench: Bench) -> None:
+    bench.site.sandbox.faults = Faults(drop="answer")
+    bench.add("7", "registered", "qualified")
+    bench.delivery.drain()
+    assert bench.state("7", "registered") == "pending"
+    bench.site.sandbox.faults = Faults()
+    bench.pass_time(60)
+    assert bench.state("7", "qualified") == "rewarded"
+    assert bench.site.reported == [("registered", "7"), ("qualified", "7")]
+    outcomes = [arrival.outcome for arrival in bench.site.sandbox.arrivals]
+    assert outcomes == ["accepted", "duplicate", "accepted"]
+
+
+def test_a_duplicate_pays_when_our_ledger_shows_no_payment(bench: Bench) -> None:
+    token = bench.site.mint()
+    bench.add("7", "registered", token=token)
+    bench.delivery.drain()
+    bench.site.sandbox.faults = Faults(drop="answer")
+    bench.add("7", "qualified", token=token)
+    bench.delivery.drain()
+    bench.site.sandbox.faults = Faults()
+    bench.pass_time(60)
+    assert bench.grant is not None
+    assert bench.grant.given == ["7"]
+
+
+def test_a_first_touch_conflict_is_never_rewarded(bench: Bench) -> None:
+    bench.add("7", "registered")
+    bench.delivery.drain()
+    # The same account comes again from a store that knows nothing of the first.
+    bench.outbox = SQLiteOutbox(bench.outbox._db.path.with_name("other.db"))
+    bench.delivery = bench.new_process()
+    bench.add("7", "registered", "qualified")
+    bench.delivery.drain()
+    assert bench.state("7", "registered") == "ignored"
+    assert bench.state("7", "qualified") == "ignored"
+    assert bench.grant is not None
+    assert bench.grant.given == []
+
+
+def test_a_worker_that_died_is_taken_over_when_its_lease_ends(bench: Bench) -> None:
+    bench.add("7", "registered")
+    bench.outbox.claim("pending", bench.delivery.now(), 120_000, 1)
+    bench.pass_time(119)
+    assert bench.state("7", "registered") == "pending"
+    bench.pass_time(2)
+    assert bench.state("7", "registered") == "accepted"
+
+
+def test_what_was_answered_but_not_settled_is_not_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add("7", "registered")
+    settle = bench.outbox.settle
+
+    def fail(*args: t.Any) -> t.NoReturn:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(bench.outbox, "settle", fail)
+    with pytest.raises(OSError, match="full"):
+        bench.delivery.step()
+    monkeypatch.setattr(bench.outbox, "settle", settle)
+    bench.delivery.step()
+    assert bench.state("7", "registered") == "accepted"
+    assert len(bench.site.sandbox.arrivals) == 1
+
+
+def test_a_claim_that_may_end_before_the_attempt_is_given_back(bench: Bench) -> None:
+    bench.add("7", "registered")
+
+    def late(attempt: t.Any, entries: t.Sequence[Entry]) -> t.Iterator[t.Any]:
+        bench.clock.time += 115
+        return map(attempt, entries)
+
+    assert bench.delivery.step(late) == 0
+    assert bench.site.sandbox.arrivals == []
+    assert bench.outbox.of("7", False)["registered"].attempts == 0
+
+
+def test_it_gives_up_by_age_and_attempts(bench: Bench) -> None:
+    bench.site.sandbox.faults = Faults(fail=408)
+    bench.add("7", "registered")
+    bench.pass_time(6 * DAY, steps=100)
+    entry = bench.outbox.of("7", False)["registered"]
+    assert (entry.state, entry.attempts >= 12) == ("pending", True)
+    bench.pass_time(2 * DAY, steps=12)
+    assert bench.state("7", "registered") == "rejected"
+    assert ("registered", "rejected") in bench.told
+
+
+def test_an_outage_makes_no_event_too_old(bench: Bench) -> None:
+    bench.site.sandbox.stop()
+    for identity in "abcdefgh":
+        bench.add(identity, "registered")
+    bench.pass_time(60 * DAY, steps=2000)
+    assert bench.outbox.summary().counts == {"pending": 8}
+    bench.site.sandbox.start()
+    bench.pass_time(DAY, steps=200)
+    assert bench.outbox.summary().counts == {"accepted": 8}
+
+
+def test_an_outage_is_found_out_by_a_few_attempts(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.site.sandbox.faults = Faults(fail=503)
+    for number in range(200):
+        bench.add(str(number), "registered")
+    with caplog.at_level(logging.WARNING):
+        bench.pass_time(10)
+    assert len(bench.site.sandbox.arrivals) <= 64
+    (record,) = caplog.records
+    assert "events wait and are not lost" in record.getMessage()
+
+
+def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = bench.settings
+    bench.settings = Settings.from_config(
+        {**bench.site.config, "MMOLOVE_REFERRAL_SECRET": "a typo"}, "/"
+    )
+    bench.delivery = bench.new_process()
+    for number in range(100):
+        bench.add(str(number), "registered")
+    bench.delivery.drain()
+    assert bench.outbox.summary().counts == {"pending": 100}
+    assert len(bench.site.sandbox.arrivals) <= 32
+    assert bench.outbox.host().open_since is not None
+    bench.settings = good
+    bench.delivery = bench.new_process()
+    bench.pass_time(3600, steps=60)
+    assert bench.outbox.summary().counts == {"accepted": 100}
+
+
+def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:
+    for number in range(10):
+        bench.add(str(number), "registered")
+    servers = bench.site.sandbox.state.servers
+    bench.site.sandbox.state.servers = {}
+    bench.delivery.drain()
+    assert bench.outbox.summary().counts == {"pending": 10}
+    bench.site.sandbox.state.servers = servers
+    bench.pass_time(3600, steps=60)
+    assert bench.outbox.summary().counts == {"accepted": 10}
+
+
+def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -> None:
+    for number in range(5):
+        bench.add(f"bad-{number}", "registered", token="junk")
+    bench.delivery.drain()
+    bench.add("good", "registered")
+    bench.pass_time(2 * DAY, steps=400)
+    assert bench.state("good", "registered") == "accepted"
+    assert bench.outbox.summary().counts == {"accepted": 1, "rejected": 5}
+    assert len(bench.site.sandbox.arrivals) < 100
+
+
+class TestReward:
+    def test_a_callback_that_raises_is_called_again(self, make_bench: Fixture) -> None:
+        bench = make_bench(grant := Grant(failures=3))
+        bench.add("7", "registered", "qualified")
+        bench.pass_time(DAY, steps=50)
+        assert grant.given == ["7"]
+        assert bench.state("7", "qualified") == "rewarded"
+
+    def test_after_five_times_it_is_set_aside_and_a_person_decides(
+        self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench = make_bench(grant := Grant(failures=5))
+        bench.add("7", "registered", "qualified")
+        bench.pass_time(DAY, steps=50)
+        entry = bench.outbox.of("7", False)["qualified"]
+        assert (entry.state, grant.failures) == ("unpaid", 0)
+        assert "flask mmolove rewards" in caplog.text
+        assert bench.outbox.decide(entry.id, "accepted", bench.delivery.now())
+        bench.delivery.drain()
+        assert grant.given == ["7"]
+
+    def test_at_most_once_is_not_called_again_after_it_raised(
+        self, make_bench: Fixture
+    ) -> None:
+        bench = make_bench(grant := Grant(failures=1, at_most_once=True))
+        bench.add("7", "registered", "qualified")
+        bench.pass_time(DAY, steps=10)
+        entry = bench.outbox.of("7", False)["qualified"]
+        assert (entry.state, grant.given) == ("unknown", [])
+        assert bench.outbox.decide(entry.id, "rewarded", bench.delivery.now())
+        assert bench.state("7", "qualified") == "rewarded"
+
+    def test_at_most_once_is_noted_before_the_call(self, make_bench: Fixture) -> None:
+        seen: list[str] = []
+
+        class Watching(Grant):
+            def __call__(self, entry: Entry) -> None:
+                seen.append(bench.state(entry.identity, "qualified"))
+
+        bench = make_bench(Watching(at_most_once=True))
+        bench.add("7", "registered", "qualified")
+        bench.delivery.drain()
+        assert seen == ["unknown"]
+        assert bench.state("7", "qualified") == "rewarded"
+
+    def test_without_a_callback_it_is_set_aside(self, make_bench: Fixture) -> None:
+        bench = make_bench(None)
+        bench.add("7", "registered", "qualified")
+        bench.delivery.drain()
+        assert bench.state("7", "qualified") == "unpaid"
+
+
+class TestThread:
+    @pytest.fixture
+    def engine(self, bench: Bench) -> t.Iterator[ThreadEngine]:
+        engine = ThreadEngine(bench.new_process, 4)
+        yield engine
+        engine.stop()
+
+    def test_it_delivers_what_it_is_woken_for(
+        self, bench: Bench, engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = _event_on(bench, 40)
+        engine.start()
+        for number in range(20):
+            bench.add(str(number), "registered", "qualified")
+        engine.wake()
+        assert told.wait(20)
+        assert bench.grant is not None
+        assert len(bench.grant.given) == 20
+
+    def test_nothing_runs_before_the_first_request(self, bench: Bench) -> None:
+        ThreadEngine(bench.new_process, 4)
+        names = [thread.name for thread in threading.enumerate()]
+        assert "flask-mmolove" not in names
+
+    def test_an_orderly_stop_gives_claims_back(
+        self, bench: Bench, engine: ThreadEngine
+    ) -> None:
+        bench.site.sandbox.faults = Faults(latency=30)
+        for number in range(8):
+            bench.add(str(number), "registered")
+        claimed = threading.Event()
+        claim = bench.outbox.claim
+
+        def note(*args: t.Any) -> list[Entry]:
+            entries = claim(*args)
+            if entries:
+                claimed.set()
+            return entries
+
+        bench.outbox.claim = note  # type: ignore[method-assign]
+        engine.wake()
+        assert claimed.wait(20)
+        engine.stop()
+        bench.site.sandbox.stop()
+        entries = [bench.outbox.of(str(n), False)["registered"] for n in range(8)]
+        assert [entry.claim for entry in entries] == [None] * 8
+
+
+def _event_on(bench: Bench, count: int) -> threading.Event:
+    """Set when so many entries are accepted or rewarded."""
+    reached = threading.Event()
+    told = bench.told
+
+    class Counting(list[tuple[str, str]]):
+        def append(self, item: tuple[str, str]) -> None:
+            super().append(item)
+            done = [s for _, s in self if s in ("accepted", "rewarded")]
+            if len(done) >= count + count // 2:
+                reached.set()
+
+    bench.told = Counting(told)
+    return reached
+
+
+def test_backoff_grows_with_full_jitter_and_is_bounded() -> None:
+    lows, highs = [], []
+    for attempts in (0, 1, 2, 5, 12, 40, 10_000):
+        lows.append(backoff(attempts, lambda low, high: low))
+        highs.append(backoff(attempts, lambda low, high: high))
+    assert lows == [1000] * 7
+    assert highs == [2000, 2000, 4000, 32_000, 4_096_000, 14_400_000, 14_400_000]
