@@ -335,7 +335,7 @@ class TestReward:
             def __call__(self, entry: Entry) -> None:
                 seen.append(bench.state(entry.identity, "qualified"))
 
-        bench = make_bench(Watching(at_most_once=True))
+        bench: Bench = make_bench(Watching(at_most_once=True))
         bench.add("7", "registered", "qualified")
         bench.delivery.drain()
         assert seen == ["unknown"]
@@ -356,7 +356,7 @@ class TestThread:
         engine.stop()
 
     def test_it_delivers_what_it_is_woken_for(
-        self, bench: Bench, engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch
+        self, bench: Bench, engine: ThreadEngine
     ) -> None:
         told = _event_on(bench, 40)
         engine.start()
@@ -373,7 +373,10 @@ class TestThread:
         assert "flask-mmolove" not in names
 
     def test_an_orderly_stop_gives_claims_back(
-        self, bench: Bench, engine: ThreadEngine
+        self,
+        bench: Bench,
+        engine: ThreadEngine,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         bench.site.sandbox.faults = Faults(latency=30)
         for number in range(8):
@@ -387,7 +390,7 @@ class TestThread:
                 claimed.set()
             return entries
 
-        bench.outbox.claim = note  # type: ignore[method-assign]
+        monkeypatch.setattr(bench.outbox, "claim", note)
         engine.wake()
         assert claimed.wait(20)
         engine.stop()

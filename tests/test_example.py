@@ -1,0 +1,264 @@
+"""The example site: what a player meets, and that a friend is worth one cape."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+from urllib.parse import parse_qs
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from example_app import create_app
+from example_app.models import db
+from example_app.models import find_player
+from example_app.models import Player
+from flask_mmolove.sandbox import Sandbox
+
+PASSWORD = "will-o-the-wisp"
+CAPE = "Founder&#39;s cape"
+POSTS = ["/join", "/login", "/logout", "/character/train", "/character/fight"]
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> t.Iterator[Sandbox]:
+    with Sandbox(registration_url="http://127.0.0.1:5000/join") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def app(tmp_path: Path, sandbox: Sandbox) -> t.Iterator[Flask]:
+    app = create_app(
+        {
+            "TESTING": True,
+            "SECRET_KEY": "for tests",
+            "WTF_CSRF_ENABLED": False,
+            "PASSWORD_HASH_METHOD": "pbkdf2:sha256:1",
+            "MMOLOVE_DELIVERY": "inline",
+            **sandbox.settings,
+        },
+        instance_path=str(tmp_path),
+    )
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def join(client: FlaskClient, name: str, password: str = PASSWORD) -> TestResponse:
+    return client.post("/join", data={"name": name, "password": password})
+
+
+def level_of(app: Flask, name: str) -> int:
+    with app.app_context():
+        return player_named(name).level
+
+
+def player_named(name: str) -> Player:
+    player = find_player(name)
+    assert player is not None
+    return player
+
+
+# -- the site --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/join", "/login", "/character", "/friends"])
+def test_every_page_answers_a_player_and_lets_nothing_foreign_in(
+    client: FlaskClient, path: str
+) -> None:
+    join(client, "Anna")
+    response = client.get(path, follow_redirects=True)
+    assert response.status_code == 200
+    assert response.headers["Content-Security-Policy"] == "default-src 'self'"
+    assert "style=" not in response.text
+    assert "<script>" not in response.text
+
+
+@pytest.mark.parametrize("path", ["/character", "/friends"])
+def test_a_players_pages_ask_a_visitor_to_log_in(
+    client: FlaskClient, path: str
+) -> None:
+    assert client.get(path).location == "/login"
+
+
+def test_the_journey_is_told_only_beside_a_sandbox(
+    app: Flask, client: FlaskClient
+) -> None:
+    assert "See a referral happen" not in client.get("/").text
+    app.config["SANDBOX_URL"] = "http://127.0.0.1:5001"
+    assert "See a referral happen" in client.get("/").text
+
+
+def test_joining_logs_in(client: FlaskClient) -> None:
+    assert join(client, "Anna").location == "/character"
+    assert "<h1>Anna</h1>" in client.get("/character").text
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "error"),
+    [
+        ("", PASSWORD, "Your character needs a name."),
+        ("An", PASSWORD, "A name has 3 to 20 characters."),
+        ("Anna B", PASSWORD, "A name is made of the letters A-Z and digits."),
+        ("Anna\n", PASSWORD, "A name is made of the letters A-Z and digits."),
+        ("Anna", "short", "A password has at least 8 characters."),
+    ],
+)
+def test_a_sign_up_that_cannot_be_says_why(
+    client: FlaskClient, name: str, password: str, error: str
+) -> None:
+    response = join(client, name, password)
+    assert response.status_code == 422
+    assert error in response.text
+
+
+def test_a_name_is_given_once_whatever_its_case(app: Flask) -> None:
+    join(app.test_client(), "Anna")
+    response = join(app.test_client(), "ANNA")
+    assert response.status_code == 422
+    assert "ANNA is taken. Choose another name." in response.text
+
+
+def test_logging_out_and_in_again(client: FlaskClient) -> None:
+    join(client, "Anna")
+    assert client.post("/logout").location == "/"
+    assert client.get("/character").location == "/login"
+    response = client.post("/login", data={"name": "anna", "password": PASSWORD})
+    assert response.location == "/character"
+
+
+@pytest.mark.parametrize("name", ["Anna", "Nobody"])
+def test_a_wrong_log_in_does_not_say_which_half_was_wrong(
+    client: FlaskClient, name: str
+) -> None:
+    join(client, "Anna")
+    client.post("/logout")
+    response = client.post("/login", data={"name": name, "password": "wrong-one"})
+    assert response.status_code == 422
+    assert "This name and password do not belong together." in response.text
+
+
+def test_each_press_gains_levels(app: Flask, client: FlaskClient) -> None:
+    join(client, "Anna")
+    client.post("/character/train")
+    client.post("/character/fight")
+    assert level_of(app, "Anna") == 8
+    assert "12 levels to the gate at level 20." in client.get("/character").text
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_form_without_its_csrf_token_does_nothing(
+    app: Flask, client: FlaskClient, path: str
+) -> None:
+    join(client, "Anna")
+    app.config["WTF_CSRF_ENABLED"] = True
+    response = client.post(path, data={"name": "Berengar", "password": PASSWORD})
+    assert response.status_code == 400
+    assert "The CSRF token is missing." in response.text
+    assert level_of(app, "Anna") == 1
+
+
+def test_the_secret_key_is_made_once_and_kept(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLASK_SECRET_KEY", raising=False)
+    config = {"SQLALCHEMY_DATABASE_URI": "sqlite://", **sandbox.settings}
+    keys = set()
+    for _ in range(2):
+        app = create_app(config, instance_path=str(tmp_path))
+        keys.add(app.config["SECRET_KEY"])
+        with app.app_context():
+            db.engine.dispose()
+    assert keys == {(tmp_path / "secret_key").read_text()}
+
+
+# -- the referral ----------------------------------------------------------------------
+
+
+def come_by_invitation(app: Flask, inviter: str) -> FlaskClient:
+    """A visitor who followed the inviter's link, through MMOLove and back."""
+    visitor = app.test_client()
+    with app.app_context():
+        code = player_named(inviter).invite_code
+    to_mmolove = visitor.get(f"/invite/{code}").location
+    answer = requests.get(to_mmolove, allow_redirects=False, timeout=5)
+    back = urlsplit(answer.headers["Location"])
+    assert "mmref" in parse_qs(back.query)
+    assert visitor.get(f"{back.path}?{back.query}").status_code == 200
+    return visitor
+
+
+def fight(client: FlaskClient, times: int = 4) -> None:
+    for _ in range(times):
+        client.post("/character/fight")
+
+
+def test_a_friend_at_level_20_is_worth_one_cape(
+    app: Flask, client: FlaskClient, sandbox: Sandbox
+) -> None:
+    join(client, "Anna")
+    friend = come_by_invitation(app, "Anna")
+    assert "<strong>Anna</strong> invited you." in friend.get("/join").text
+    join(friend, "Berengar")
+
+    fight(friend, 3)
+    assert "level 16 of 20" in client.get("/friends").text
+    assert CAPE not in client.get("/character").text
+
+    fight(friend, 1)
+    assert [arrival.event for arrival in sandbox.events] == ["registered", "qualified"]
+    assert client.get("/character").text.count(CAPE) == 1
+    assert "cape received" in client.get("/friends").text
+
+    fight(friend, 3)
+    assert len(sandbox.arrivals) == 2
+    assert client.get("/character").text.count(CAPE) == 1
+    assert CAPE not in friend.get("/character").text
+
+
+def test_a_sign_up_that_fails_first_still_counts_for_the_inviter(
+    app: Flask, client: FlaskClient
+) -> None:
+    join(client, "Anna")
+    friend = come_by_invitation(app, "Anna")
+    join(friend, "Anna")
+    join(friend, "Berengar")
+    fight(friend)
+    assert client.get("/character").text.count(CAPE) == 1
+
+
+def test_who_came_without_a_link_gets_nobody_anything(
+    app: Flask, client: FlaskClient, sandbox: Sandbox
+) -> None:
+    join(client, "Anna")
+    stranger = app.test_client()
+    join(stranger, "Cato")
+    fight(stranger)
+    assert sandbox.arrivals == []
+    assert "Nobody yet." in client.get("/friends").text
+    assert CAPE not in client.get("/character").text
+
+
+def test_who_already_plays_is_not_invited_anew(
+    app: Flask, client: FlaskClient, sandbox: Sandbox
+) -> None:
+    join(client, "Anna")
+    with app.app_context():
+        code = player_named("Anna").invite_code
+    token = sandbox.mint(code)
+    response = client.get(f"/join?mmref={token}", follow_redirects=True)
+    assert "You are logged in as Anna." in response.text
+
+
+def test_an_unknown_invitation_leads_to_the_sign_up(client: FlaskClient) -> None:
+    response = client.get("/invite/no-such-code", follow_redirects=True)
+    assert "That invitation is not known here." in response.text
