@@ -17,6 +17,7 @@ from itsdangerous import BadData
 from itsdangerous import URLSafeTimedSerializer
 
 from . import signals
+from .alarm import Alarm
 from .log import Brake
 from .log import logger
 from .log import shielded
@@ -44,9 +45,10 @@ _junk = Brake(600)
 class Capture:
     """The ``before_request`` hook of one app. It never raises and never answers."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, alarm: Alarm) -> None:
         self._state = state
         self._start = state.engine.start
+        self._look_out = alarm.look_out
 
     def __call__(self) -> None:
         # Nearly every request has no token: it is let go after a look at two raw
@@ -54,6 +56,7 @@ class Capture:
         environ = request._get_current_object().environ  # type: ignore[attr-defined]
         with shielded("A request could not be looked at for a token."):
             self._start()
+            self._look_out()
             if _needle in environ.get("QUERY_STRING", ""):
                 self._take_from_query()
             elif _needle in environ.get("HTTP_COOKIE", ""):

@@ -7,6 +7,7 @@ from functools import partial
 
 from flask import Flask
 
+from .alarm import Alarm
 from .capture import Capture
 from .capture import current_mmref
 from .client import ReferralClient
@@ -18,6 +19,7 @@ from .delivery import Rewarder
 from .delivery import ThreadEngine
 from .errors import ConfigError
 from .outbox import Entry
+from .outbox import Spool
 from .outbox.sqlite import SQLiteOutbox
 from .reward import CallbackRewarder
 from .reward import Referral
@@ -70,7 +72,7 @@ class MMOLove:
             # First in line: a login wall that was registered before would send the
             # visitor away, and the token with them.
             hooks = app.before_request_funcs.setdefault(None, [])
-            hooks.insert(0, Capture(state))
+            hooks.insert(0, Capture(state, Alarm(state.outbox)))
 
     @t.overload
     def reward(self, callback: R) -> R: ...
@@ -114,6 +116,7 @@ class MMOLove:
 
 def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
     outbox = SQLiteOutbox(settings.outbox)
+    spool = Spool(settings.outbox)
 
     def reward() -> Rewarder | None:
         if callbacks.reward is None:
@@ -134,10 +137,10 @@ def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
             timeout=settings.timeout,
             connections=settings.concurrency,
         )
-        return Delivery(outbox, client, settings, reward=reward, report=report)
+        return Delivery(outbox, client, settings, spool, reward=reward, report=report)
 
     engine = _choose_engine(settings, delivery)
-    state = State(app, settings, callbacks, outbox, delivery, engine)
+    state = State(app, settings, callbacks, outbox, spool, delivery, engine)
     return state
 
 
@@ -145,5 +148,5 @@ def _choose_engine(settings: Settings, delivery: t.Callable[[], Delivery]) -> En
     if not settings.enabled or settings.delivery == "manual":
         return ManualEngine()
     if settings.delivery == "inline":
-        return InlineEngine(delivery())
+        return InlineEngine(delivery)
     return ThreadEngine(delivery, settings.concurrency)

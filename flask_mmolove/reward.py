@@ -10,11 +10,17 @@ from datetime import timezone
 from flask import current_app
 
 from . import signals
+from .errors import OutboxError
 from .outbox import Entry
+from .outbox import Note
 from .outbox import State as EntryState
 from .state import current_state
+from .state import milliseconds
 from .state import State
 from .wire import is_token
+
+#: What a milestone reports, in this order; the first is mostly there already.
+EVENTS = ("registered", "qualified")
 
 
 @dataclass(frozen=True)
@@ -70,22 +76,30 @@ def qualify(player: t.Any) -> Referral | None:
     which MMOLove takes as a repetition if it has come before.
 
     :param player: The site's object for the account, or its id.
-    :return: How far the referral got, or None if the player was not referred.
+    :return: How far the referral got, or None if the player was not referred. None as
+        well while the outbox cannot be read: then the milestone is kept in the
+        emergency exit, and reported by itself if the player turns out to be referred.
     :raises IdentityError: If the player has no identity.
-    :raises OutboxError: If the outbox cannot be read or written.
+    :raises OutboxError: If not even the emergency exit could take it.
     """
     state = current_state()
     if not state.settings.enabled:
         return None
     identity = state.identify(player)
-    entries = state.outbox.of(identity, state.settings.test)
-    if "qualified" not in entries:
-        known = entries.get("registered")
-        token = known.token if known else getattr(player, "mmref", None)
-        if not is_token(token):
-            return None
-        state.record(identity, token, "registered", "qualified")
-        entries = state.outbox.of(identity, state.settings.test)
+    test = state.settings.test
+    kept = getattr(player, "mmref", None)
+    token = kept if is_token(kept) else None
+    try:
+        entries = state.outbox.of(identity, test, state.patience)
+        if "qualified" not in entries:
+            if "registered" in entries:
+                token = entries["registered"].token
+            if token is None or not state.record(identity, token, *EVENTS):
+                return None
+            entries = state.outbox.of(identity, test, state.patience)
+    except OutboxError as e:
+        state.put_by(Note(identity, token, [*EVENTS], test, milliseconds()), e)
+        return None
     return Referral.from_entries(entries)
 
 

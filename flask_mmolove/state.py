@@ -14,14 +14,19 @@ from . import signals
 from .delivery import Delivery
 from .delivery import Engine
 from .errors import MMOLoveError
+from .errors import OutboxError
 from .identity import identify
+from .log import logger
 from .outbox import Entry
+from .outbox import Note
 from .outbox import Outbox
+from .outbox import Spool
 from .outbox.entry import make_event
 from .settings import Settings
 
-#: Seconds a request may wait for the outbox, and a script.
-PATIENCE_REQUEST = 2.0
+#: Seconds a request may wait for the outbox, and a script. A signup may be held up for
+#: 2 s in all, the emergency exit included.
+PATIENCE_REQUEST = 1.5
 PATIENCE_SCRIPT = 30.0
 
 if t.TYPE_CHECKING:
@@ -51,6 +56,7 @@ class State:
     settings: Settings
     callbacks: Callbacks
     outbox: Outbox
+    spool: Spool
     deliveries: t.Callable[[], Delivery]
     engine: Engine
 
@@ -58,37 +64,56 @@ class State:
         """See :func:`flask_mmolove.identity.identify`."""
         return identify(player, self.callbacks.identity)
 
-    def record(self, identity: str, token: str, *names: str) -> None:
-        """Put a player's events into the outbox, and have them delivered.
+    @property
+    def patience(self) -> float:
+        """Seconds the caller may wait for the outbox."""
+        return PATIENCE_REQUEST if has_request_context() else PATIENCE_SCRIPT
 
-        :raises OutboxError: If the outbox cannot take them.
+    def record(self, identity: str, token: str, *names: str) -> bool:
+        """Put a player's events into the outbox, and have them delivered. False if they
+        had to take the emergency exit.
+
+        :raises OutboxError: If neither the outbox nor any disk can take them.
         """
-        now = time.time()
+        test = self.settings.test
+        moment = milliseconds()
+        server_id = self.settings.server_id
         events = [
-            make_event(
-                name,
-                identity,
-                token,
-                self.settings.server_id,
-                int(now),
-                self.settings.test,
-            )
-            for name in names
+            make_event(name, identity, token, server_id, moment, test) for name in names
         ]
-        patience = PATIENCE_REQUEST if has_request_context() else PATIENCE_SCRIPT
-        for entry in self.outbox.add(identity, events, int(now * 1000), patience):
-            self.notify(signals.event_recorded, entry=entry)
+        try:
+            new = self.outbox.add(identity, events, moment, self.patience)
+        except OutboxError as e:
+            self.put_by(Note(identity, token, list(names), test, moment), e)
+            return False
+        for entry in new:
+            self.report(entry)
         self.engine.wake()
+        return True
+
+    def put_by(self, note: Note, error: OutboxError) -> None:
+        """Take the emergency exit with what the outbox cannot take.
+
+        :raises OutboxError: If that is closed as well.
+        """
+        file = self.spool.write(note)
+        logger.error(
+            "%s The event of player %s is kept in %s and taken in by itself.",
+            error,
+            note.identity,
+            file,
+        )
 
     def notify(self, signal: NamedSignal, **arguments: t.Any) -> None:
         """Send a signal in the app's name."""
         signals.notify(signal, self.app, **arguments)
 
     def report(self, entry: Entry) -> None:
-        """Tell of an entry whose state changed."""
-        signal = _SIGNALS.get(entry.state)
-        if signal is not None:
-            self.notify(signal, entry=entry)
+        """Tell of an entry that is new or whose state changed."""
+        if entry.state == "pending" and not entry.attempts:
+            self.notify(signals.event_recorded, entry=entry)
+        elif entry.state in _SIGNALS:
+            self.notify(_SIGNALS[entry.state], entry=entry)
 
 
 _SIGNALS = {
@@ -96,6 +121,11 @@ _SIGNALS = {
     "ignored": signals.event_ignored,
     "rejected": signals.event_rejected,
 }
+
+
+def milliseconds() -> int:
+    """The time as the outbox keeps it."""
+    return time.time_ns() // 1_000_000
 
 
 def current_state() -> State:

@@ -63,9 +63,7 @@ def _fits(page: Page) -> bool:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_friend_is_worth_one_cape(
-    browser: Browser, site: Site, width: int
-) -> None:
+def test_the_friend_is_worth_one_cape(browser: Browser, site: Site, width: int) -> None:
     complaints: list[str] = []
     inviter = _visit(browser, complaints, width)
     inviter.goto(f"{site.url}/join")

@@ -12,6 +12,7 @@ from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.backoff import backoff
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
@@ -70,6 +71,7 @@ class Bench:
             self.outbox,
             client,
             self.settings,
+            Spool(self.outbox._db.path),
             reward=lambda: self.grant,
             report=lambda entry: self.told.append((entry.event, entry.state)),
             clock=self.clock,
@@ -79,7 +81,7 @@ class Bench:
         token = token or self.site.mint()
         server_id = self.settings.server_id
         events = [
-            make_event(name, identity, token, server_id, int(self.clock()), False)
+            make_event(name, identity, token, server_id, self.delivery.now(), False)
             for name in names
         ]
         self.outbox.add(identity, events, self.delivery.now())
@@ -333,13 +335,13 @@ class TestReward:
 
         class Watching(Grant):
             def __call__(self, entry: Entry) -> None:
-                seen.append(bench.state(entry.identity, "qualified"))
+                seen.append(made.state(entry.identity, "qualified"))
 
-        bench: Bench = make_bench(Watching(at_most_once=True))
-        bench.add("7", "registered", "qualified")
-        bench.delivery.drain()
+        made: Bench = make_bench(Watching(at_most_once=True))
+        made.add("7", "registered", "qualified")
+        made.delivery.drain()
         assert seen == ["unknown"]
-        assert bench.state("7", "qualified") == "rewarded"
+        assert made.state("7", "qualified") == "rewarded"
 
     def test_without_a_callback_it_is_set_aside(self, make_bench: Fixture) -> None:
         bench = make_bench(None)

@@ -28,7 +28,7 @@ def add(
     outbox: SQLiteOutbox, identity: str = "7", *names: str, now: int = 1000
 ) -> list[Entry]:
     events = [
-        make_event(name, identity, f"tok-{identity}", "srv", 1_700_000_000, False)
+        make_event(name, identity, f"tok-{identity}", "srv", 1_700_000_000_000, False)
         for name in names or ("registered",)
     ]
     return outbox.add(identity, events, now)
@@ -41,7 +41,7 @@ def claim_one(outbox: SQLiteOutbox, now: int = 1000) -> Entry:
 
 def test_an_event_is_kept_with_its_exact_bytes(outbox: SQLiteOutbox) -> None:
     (entry,) = add(outbox)
-    event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000, False)
+    event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000_000, False)
     assert outbox.of("7", False) == {"registered": entry}
     assert entry.body == event.encode()
     assert (entry.state, entry.due, entry.attempts) == ("pending", 1000, 0)
@@ -55,7 +55,7 @@ def test_adding_again_changes_nothing(outbox: SQLiteOutbox) -> None:
 
 def test_a_dry_run_stands_beside_the_real_event(outbox: SQLiteOutbox) -> None:
     add(outbox)
-    event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000, True)
+    event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000_000, True)
     assert len(outbox.add("7", [event], 1000)) == 1
     assert outbox.of("7", True)["registered"].test
 
@@ -204,7 +204,7 @@ class TestSettings:
         add(outbox, "7", "registered", "qualified", now=1_700_000_000_000)
         outbox.adopt("new", "other", 2000)
         for name, entry in outbox.of("7", False).items():
-            event = make_event(name, "7", "tok-7", "other", 1_700_000_000, False)
+            event = make_event(name, "7", "tok-7", "other", 1_700_000_000_000, False)
             assert (entry.server_id, entry.body) == ("other", event.encode())
 
 
@@ -221,7 +221,7 @@ class TestFile:
         add(outbox)
         other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        event = make_event("registered", "8", "tok", "srv", 1_700_000_000, False)
+        event = make_event("registered", "8", "tok", "srv", 1_700_000_000_000, False)
         with pytest.raises(OutboxBusy, match="kept busy by other processes"):
             outbox.add("8", [event], 1000, patience=0.05)
         other.execute("ROLLBACK")
@@ -276,7 +276,9 @@ def _add_in_process(folder: Path, barrier: t.Any, number: int) -> None:
 
 
 def test_an_entry_shows_neither_its_token_nor_its_body(outbox: SQLiteOutbox) -> None:
-    event = make_event("registered", "7", "a-long-token", "srv", 1_700_000_000, False)
+    event = make_event(
+        "registered", "7", "a-long-token", "srv", 1_700_000_000_000, False
+    )
     (entry,) = outbox.add("7", [event], 1000)
     assert "a-long-token" not in repr(entry)
     assert "a-long-token" not in f"{entry}"

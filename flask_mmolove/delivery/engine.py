@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from .step import Delivery
@@ -38,8 +39,12 @@ class InlineEngine(ManualEngine):
     wait for MMOLove.
     """
 
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
+    def __init__(self, delivery: t.Callable[[], Delivery]) -> None:
+        self._make = delivery
+        self._deliveries: dict[int, Delivery] = {}
 
     def wake(self) -> None:
-        self._delivery.drain()
+        # One for each process: connections do not live through a fork.
+        if os.getpid() not in self._deliveries:
+            self._deliveries[os.getpid()] = self._make()
+        self._deliveries[os.getpid()].drain()

@@ -18,7 +18,9 @@ from ..outbox import Entry
 from ..outbox import Host
 from ..outbox import Outbox
 from ..outbox import Settlement
+from ..outbox import Spool
 from ..outbox.entry import ATTEMPTS_AT_LEAST
+from ..outbox.entry import make_event
 from ..settings import Settings
 from .backoff import backoff
 
@@ -76,6 +78,7 @@ class Delivery:
         outbox: Outbox,
         client: ReferralClient,
         settings: Settings,
+        spool: Spool,
         *,
         reward: t.Callable[[], Rewarder | None],
         report: Report,
@@ -87,6 +90,7 @@ class Delivery:
         self._reward = reward
         self._report = report
         self._settings = settings
+        self._spool = spool
         self._timeout = int(settings.timeout * 1000)
         self._adopted = False
         self._clock = clock
@@ -106,7 +110,17 @@ class Delivery:
         :raises OutboxError: If the store fails. What was answered meanwhile is kept,
             settled by a later step, and not sent again by this process.
         """
-        return self._send(map) + self._pay()
+        if not self._adopted:
+            self._adopt()
+        self.outbox.rescue()
+        return self._take_in() + self._send(map) + self._pay()
+
+    def next_due(self) -> int | None:
+        """When there is next something to do, in milliseconds."""
+        now = self.now()
+        if not self._adopted or self._spool.read():
+            return now
+        return self.outbox.next_due(now)
 
     def drain(self) -> int:
         """Turn until nothing is due, and give how many entries were handled."""
@@ -123,8 +137,6 @@ class Delivery:
             self.outbox.release(held)
 
     def _send(self, map: Map) -> int:
-        if not self._adopted:
-            self._adopt()
         if self._unsettled:
             self._settle(list(self._unsettled.values()), [])
         # Long enough for a batch that is sent one by one to a host that takes its time.
@@ -157,6 +169,31 @@ class Delivery:
                 "under the old ones are sent again.",
                 count,
             )
+
+    def _take_in(self) -> int:
+        """Record what went through the emergency exit."""
+        notes = self._spool.read()
+        for file, note in notes:
+            token = note.token
+            if token is None:
+                known = self.outbox.of(note.identity, note.test).get("registered")
+                token = known.token if known else None
+            if token is not None:
+                events = [
+                    make_event(
+                        name,
+                        note.identity,
+                        token,
+                        self._settings.server_id,
+                        note.moment,
+                        note.test,
+                    )
+                    for name in note.names
+                ]
+                for entry in self.outbox.add(note.identity, events, note.moment):
+                    self._report(entry)
+            self._spool.remove(file)
+        return len(notes)
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.id in self._unsettled:

@@ -111,7 +111,7 @@ class _Worker:
     def _turn(self) -> float:
         """Do what is due, and give the seconds until there is more."""
         try:
-            due = self._delivery.outbox.next_due(self._delivery.now())
+            due = self._delivery.next_due()
             if due is None:
                 return IDLE
             pause = (due - self._delivery.now()) / 1000

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import OutboxBusy
 from ..errors import OutboxError
+from ..log import logger
 
 #: Seconds a background worker may wait for the store; a request waits less.
 WORKER_PATIENCE = 30.0
@@ -20,6 +21,9 @@ WORKER_PATIENCE = 30.0
 # SQLite before this version can corrupt a WAL database when two connections write and
 # checkpoint at once (https://sqlite.org/wal.html, "The WAL-reset bug").
 _WAL_IS_SOUND = (3, 51, 3)
+
+# A file of SQLite's own may stand beside the database.
+_SIDE_FILES = ("", "-journal", "-wal", "-shm")
 
 # SQLite's own busy handler waits longer and longer, so that under load the unlucky
 # starve for seconds. Short random pauses are fair enough.
@@ -40,6 +44,11 @@ class Database:
     def __init__(self, path: Path, migrations: t.Sequence[str]) -> None:
         self.path = path
         self._migrations = migrations
+        #: Something happened to the file since this was last cleared, or may have
+        #: happened before this process began.
+        self.incident = True
+        #: Connections to a file that was deleted or replaced while it was open.
+        self.orphans: list[sqlite3.Connection] = []
         self._handles: dict[int, _Handle] = {}
 
     @contextlib.contextmanager
@@ -65,7 +74,10 @@ class Database:
                 raise
 
     def query(
-        self, sql: str, parameters: t.Sequence[t.Any] = (), patience: float = 30.0
+        self,
+        sql: str,
+        parameters: t.Sequence[t.Any] = (),
+        patience: float = WORKER_PATIENCE,
     ) -> list[t.Any]:
         """The rows of a statement that only reads. Raises what a transaction does."""
         deadline = time.monotonic() + patience
@@ -90,15 +102,23 @@ class Database:
         try:
             yield self._open(handle, deadline)
         except sqlite3.Error as e:
+            if not _is_busy(e):
+                self._recover(handle, e)
             raise self._in_words(e) from e
         finally:
             handle.lock.release()
 
+    def files_aside(self) -> list[Path]:
+        """Damaged files that were moved out of the way, oldest first."""
+        found = self.path.parent.glob(f"{self.path.name}.corrupt-*")
+        sides = tuple(filter(None, _SIDE_FILES))
+        return sorted(file for file in found if not file.name.endswith(sides))
+
     def _open(self, handle: _Handle, deadline: float) -> sqlite3.Connection:
-        if handle.connection is not None and handle.inode == _inode(self.path):
-            return handle.connection
-        # A file that was deleted or replaced takes writes into nowhere.
-        handle.close()
+        if handle.connection is not None:
+            if handle.inode == _inode(self.path):
+                return handle.connection
+            self._orphan(handle, handle.connection)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -106,17 +126,79 @@ class Database:
                 f"The folder of the outbox {self.path} cannot be made: {e.strerror}. "
                 "Set MMOLOVE_OUTBOX to a place that the site may write to."
             ) from e
-        connection = sqlite3.connect(
+        handle.connection = sqlite3.connect(
             self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(connection, deadline)
+            handle.inode = _inode(self.path)
+            self._prepare(handle.connection, deadline)
         except BaseException:
-            connection.close()
+            handle.close()
             raise
-        handle.connection = connection
-        handle.inode = _inode(self.path)
-        return connection
+        return handle.connection
+
+    def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
+        # It would take writes into nowhere, but what stands there can still be read.
+        logger.critical(
+            "The outbox %s was moved, deleted or replaced while the site ran. A new "
+            "one is begun, and what the old one held is taken over.",
+            self.path,
+        )
+        self.orphans.append(connection)
+        self.incident = True
+        handle.connection = None
+
+    def _recover(self, handle: _Handle, error: sqlite3.Error) -> None:
+        """Get ready for the next call; this one has failed."""
+        handle.close()
+        if _is_damage(error):
+            self._set_aside(handle.inode, error)
+        elif "no such table" in str(error):
+            logger.critical(
+                "The outbox %s was emptied while the site ran. It is made anew.",
+                self.path,
+            )
+
+    def _set_aside(self, damaged: tuple[int, int] | None, error: sqlite3.Error) -> None:
+        moment = time.strftime("%Y%m%d-%H%M%S")
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{moment}")
+        try:
+            with self._alone():
+                if _inode(self.path) != damaged:
+                    return  # another process was faster
+                for suffix in _SIDE_FILES:
+                    side = self.path.with_name(self.path.name + suffix)
+                    if side.exists():
+                        side.rename(aside.with_name(aside.name + suffix))
+        except (OSError, sqlite3.Error) as e:
+            logger.critical(
+                "The outbox %s is damaged (%s) and could not be moved aside: %s.",
+                self.path,
+                error,
+                e,
+            )
+        else:
+            self.incident = True
+            logger.critical(
+                "The outbox %s is damaged (%s). It was moved aside as %s, a new one is "
+                "begun, and what can still be read is taken over.",
+                self.path,
+                error,
+                aside.name,
+            )
+
+    @contextlib.contextmanager
+    def _alone(self) -> t.Iterator[None]:
+        """Keep other processes away. SQLite's own lock on a file beside: it ends with
+        its process, on every system.
+        """
+        path = self.path.with_name(f"{self.path.name}-repair")
+        connection = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+        finally:
+            connection.close()
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
         mode = "WAL" if sqlite3.sqlite_version_info >= _WAL_IS_SOUND else "TRUNCATE"
@@ -183,6 +265,10 @@ def _patiently(
             if not _is_busy(e) or time.monotonic() >= deadline:
                 raise
         time.sleep(random.uniform(0, 2 * _PAUSE))
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return "malformed" in str(error) or "not a database" in str(error)
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

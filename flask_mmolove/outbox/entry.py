@@ -32,10 +32,12 @@ ATTEMPTS_AT_LEAST = 12
 
 
 def make_event(
-    name: str, identity: str, token: str, server_id: str, ts: int, test: bool
+    name: str, identity: str, token: str, server_id: str, moment: int, test: bool
 ) -> Event:
     """A player's event. One of each name is all there can be, so its
     ``server_event_id`` follows from the player.
+
+    :param moment: When it happened, in integer milliseconds.
     """
     prefix = {"registered": "reg", "qualified": "qual"}[name]
     return Event(
@@ -43,7 +45,7 @@ def make_event(
         token=token,
         server_id=server_id,
         server_event_id=f"{prefix}-{identity}",
-        ts=ts,
+        ts=moment // 1000,
         referee_identity=identity if name == "registered" else None,
         test=test,
     )
@@ -88,7 +90,7 @@ class Entry(t.NamedTuple):
             self.identity,
             self.token,
             server_id,
-            self.recorded // 1000,
+            self.recorded,
             bool(self.test),
         )
 
@@ -143,7 +145,11 @@ class Outbox(t.Protocol):
     """
 
     def add(
-        self, identity: str, events: t.Sequence[Event], now: int, patience: float
+        self,
+        identity: str,
+        events: t.Sequence[Event],
+        now: int,
+        patience: float = 30.0,
     ) -> list[Entry]:
         """Record events of one player, and give those that are new.
 
@@ -153,7 +159,7 @@ class Outbox(t.Protocol):
         :param patience: Seconds the caller may wait.
         """
 
-    def of(self, identity: str, test: bool) -> dict[str, Entry]:
+    def of(self, identity: str, test: bool, patience: float = 30.0) -> dict[str, Entry]:
         """A player's entries by event name."""
 
     def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
@@ -181,7 +187,12 @@ class Outbox(t.Protocol):
     def release(self, entries: t.Sequence[Entry]) -> None:
         """Give claims back unused: nothing was tried."""
 
-    def next_due(self, now: int) -> int | None:
+    def rescue(self) -> int:
+        """Take over what stands in files that were damaged, deleted or replaced, and
+        give how many entries those are. Costs nothing where nothing happened.
+        """
+
+    def next_due(self, now: int, patience: float = 30.0) -> int | None:
         """When something is next to be done, in milliseconds."""
 
     def adopt(self, fingerprint: str, server_id: str, now: int) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..client import judge
 from ..client import Verdict
+from ..log import logger
 from ..wire import Event
 from .database import Database
 from .database import WORKER_PATIENCE
@@ -20,6 +21,7 @@ from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
+from .salvage import salvage
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
 # to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.
@@ -101,10 +103,13 @@ class SQLiteOutbox:
                     new.append(_read(db, cursor.lastrowid))
         return new
 
-    def of(self, identity: str, test: bool) -> dict[str, Entry]:
+    def of(
+        self, identity: str, test: bool, patience: float = WORKER_PATIENCE
+    ) -> dict[str, Entry]:
         rows = self._db.query(
             f"SELECT {_COLUMNS} FROM event WHERE identity = ? AND test = ?",
             (identity, test),
+            patience,
         )
         return {entry.event: entry for entry in map(Entry._make, rows)}
 
@@ -162,13 +167,48 @@ class SQLiteOutbox:
                 [(entry.id, entry.claim) for entry in entries],
             )
 
-    def next_due(self, now: int) -> int | None:
-        ((pending, accepted),) = self._db.query(
+    def rescue(self) -> int:
+        if not self._db.incident:
+            return 0
+        # Cleared first: what happens from now on is for the next time.
+        self._db.incident = False
+        count = 0
+        while self._db.orphans:
+            connection = self._db.orphans[-1]
+            with self._db.transaction() as db:
+                count += _merge(db, _read_all(connection))
+            self._db.orphans.pop().close()
+        for file in self._db.files_aside():
+            count += self._rescue_file(file)
+        return count
+
+    def _rescue_file(self, file: Path) -> int:
+        name = f"rescued {file.name}"
+        if self._fact(name) is not None:
+            return 0
+        entries = salvage(file)
+        with self._db.transaction() as db:
+            count = _merge(db, entries)
+            _set_fact(db, name, str(count))
+        logger.critical(
+            "%d entries that could be read in %s were taken over into the outbox. The "
+            "file is kept: remove it when you like.",
+            count,
+            file,
+        )
+        return count
+
+    def next_due(self, now: int, patience: float = WORKER_PATIENCE) -> int | None:
+        ((pending, accepted, host),) = self._db.query(
             "SELECT (SELECT min(due) FROM event WHERE state = 'pending' AND due > 0),"
-            " (SELECT min(due) FROM event WHERE state = 'accepted' AND due > 0)"
+            " (SELECT min(due) FROM event WHERE state = 'accepted' AND due > 0),"
+            " (SELECT value FROM fact WHERE name = 'host')",
+            (),
+            patience,
         )
         if pending is not None:
-            host = self.host()
+            # A host without room says when there will be some.
+            host = Host.from_json(host)
             if not host.room(now, lambda: 0, 1):
                 pending = max(pending, host.not_before)
         soonest = min((d for d in (pending, accepted) if d is not None), default=None)
@@ -248,6 +288,33 @@ def _in_states(
         (*states, limit),
     )
     return list(map(Entry._make, rows))
+
+
+def _read_all(connection: sqlite3.Connection) -> list[Entry]:
+    found: list[Entry] = []
+    try:
+        for row in connection.execute(f"SELECT {_COLUMNS} FROM event"):
+            found.append(Entry._make(row))
+    except sqlite3.Error as e:
+        logger.critical("%d entries could be read, then: %s.", len(found), e)
+    return found
+
+
+def _merge(db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
+    """Put entries of another file in; one that has come further than ours replaces it,
+    or a reward that was paid could be paid again.
+    """
+    names = Entry._fields[1:]
+    marks = ", ".join("?" * len(names))
+    news = ", ".join(f"{name} = excluded.{name}" for name in names)
+    before = db.total_changes
+    db.executemany(
+        f"INSERT INTO event ({', '.join(names)}) VALUES ({marks})"
+        f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
+        " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL",
+        [entry[1:] for entry in entries],
+    )
+    return db.total_changes - before
 
 
 def _fact(db: sqlite3.Connection, name: str) -> str | None:

@@ -1,0 +1,62 @@
+"""Says so when nothing delivers: a thread that never ran cannot say it itself."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .log import logger
+from .outbox import Outbox
+
+#: Seconds after the first request until the first look, and between looks. The first
+#: lets what waited while the site was down go out.
+FIRST = 60.0
+BETWEEN = 600.0
+
+#: Milliseconds for which something may be overdue.
+OVERDUE = 15 * 60_000
+
+#: Seconds a look may wait for the outbox: it is taken in a request.
+_PATIENCE = 0.2
+
+
+class Alarm:
+    """Looks from the requests' side whether the delivery is alive.
+
+    :param monotonic: Seconds that never go back; for tests.
+    :param clock: Unix seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        monotonic: t.Callable[[], float] = time.monotonic,
+        clock: t.Callable[[], float] = time.time,
+    ) -> None:
+        self._outbox = outbox
+        self._monotonic = monotonic
+        self._clock = clock
+        self._next: float | None = None
+
+    def look_out(self) -> None:
+        """Called at each request; looks now and then.
+
+        :raises OutboxError: If the outbox cannot be read.
+        """
+        moment = self._monotonic()
+        if self._next is None:
+            self._next = moment + FIRST
+        if moment < self._next:
+            return
+        self._next = moment + BETWEEN
+        now = int(self._clock() * 1000)
+        # While MMOLove is in trouble nothing is due before the next probe.
+        due = self._outbox.next_due(now, _PATIENCE)
+        if due is not None and now - due > OVERDUE:
+            logger.error(
+                "Events are overdue by %d minutes: nothing delivers them. If the "
+                "server allows no threads (uWSGI without enable-threads), allow them, "
+                "or set MMOLOVE_DELIVERY to 'manual' and let cron call 'flask mmolove "
+                "deliver' each minute.",
+                (now - due) // 60_000,
+            )

@@ -1,0 +1,129 @@
+"""The emergency exit: an event that the outbox cannot take in time goes into a file of
+its own, and is taken in later.
+
+A file for each event, renamed into place when it is whole: nothing to lock, and nothing
+half written to be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+from ..errors import OutboxError
+
+_SUFFIX = ".event"
+
+
+class Note(t.NamedTuple):
+    """What is to be recorded.
+
+    :param token: The player's token; None where only the outbox knows it.
+    :param names: The events' names, in order.
+    :param moment: When it happened, in integer milliseconds.
+    """
+
+    identity: str
+    token: str | None
+    names: list[str]
+    test: bool
+    moment: int
+
+
+class Spool:
+    """Keeps notes in the first of its places that takes them.
+
+    :param outbox: The file of the outbox. The places are a folder beside it, for when
+        it is busy or damaged, and one for temporary files, for when its disk is full.
+    """
+
+    def __init__(self, outbox: Path) -> None:
+        name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
+        self._places = [
+            outbox.with_name(f"{outbox.name}.spool"),
+            Path(tempfile.gettempdir()) / f"flask-mmolove-{name}",
+        ]
+
+    def write(self, note: Note) -> Path:
+        """Put a note on disk, and give its file.
+
+        :raises OutboxError: If no place takes it.
+        """
+        failures = []
+        for place in self._places:
+            try:
+                return _write(place, json.dumps(note._asdict()).encode())
+            except OSError as e:
+                failures.append(f"{place}: {e.strerror}")
+        raise OutboxError(
+            f"The event of player {note.identity} could not be kept anywhere "
+            f"({'; '.join(failures)}). Make room on the disks."
+        )
+
+    def read(self) -> list[tuple[Path, Note]]:
+        """The notes that wait, oldest first."""
+        found = [file for place in self._places for file in _files(place)]
+        notes = []
+        for file in sorted(found, key=lambda file: file.name):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                notes.append((file, Note(**json.loads(file.read_bytes()))))
+        return notes
+
+    def remove(self, file: Path) -> None:
+        """Forget a note that was taken in."""
+        file.unlink(missing_ok=True)
+
+
+def _write(place: Path, content: bytes) -> Path:
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(place):
+        raise PermissionError(0, "belongs to somebody else")
+    # Names in the order of time, so that they are taken in in that order.
+    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    half = place / f"{name}.half"
+    try:
+        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        whole = half.with_suffix(_SUFFIX)
+        half.rename(whole)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
+    _sync_folder(place)
+    return whole
+
+
+def _files(place: Path) -> list[Path]:
+    # In a folder that all may write to, somebody else could have put it there first.
+    try:
+        return list(place.glob(f"*{_SUFFIX}")) if _is_ours(place) else []
+    except OSError:
+        return []
+
+
+def _is_ours(place: Path) -> bool:
+    if not hasattr(os, "getuid"):
+        return place.is_dir()
+    status = os.lstat(place) if place.exists() else None
+    return (
+        status is not None and status.st_uid == os.getuid() and not place.is_symlink()
+    )
+
+
+def _sync_folder(place: Path) -> None:
+    with contextlib.suppress(OSError):  # not every system can open a folder
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
