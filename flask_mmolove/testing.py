@@ -15,6 +15,7 @@ there when the package is installed.
 
 from __future__ import annotations
 
+import secrets
 import typing as t
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def mmolove_sandbox(
     from .sandbox import Sandbox
     from .signals import player_rewarded
 
-    with Sandbox() as sandbox:
+    with Sandbox(secret=secrets.token_hex(16)) as sandbox:
         site = SiteSandbox(sandbox, tmp_path_factory.mktemp("mmolove"))
         with player_rewarded.connected_to(site._note):
             yield site

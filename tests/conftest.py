@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import logging
 import typing as t
 from pathlib import Path
 
@@ -14,8 +16,28 @@ MakeApp = t.Callable[..., Flask]
 
 
 @pytest.fixture
-def make_app(tmp_path: Path, mmolove_sandbox: SiteSandbox) -> t.Iterator[MakeApp]:
-    """Makes sites that report to the sandbox; keyword arguments are ``MMOLOVE_*``."""
+def log() -> t.Iterator[io.StringIO]:
+    """Everything that is logged at any level, tracebacks included."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield text
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+@pytest.fixture
+def make_app(
+    tmp_path: Path, mmolove_sandbox: SiteSandbox, log: io.StringIO
+) -> t.Iterator[MakeApp]:
+    """Makes sites that report to the sandbox; keyword arguments are ``MMOLOVE_*``.
+
+    At the end of each test, no secret may stand in a log or a file, and no token in a
+    log.
+    """
     made: list[Flask] = []
 
     def make(mmolove: MMOLove | None = None, **settings: t.Any) -> Flask:
@@ -31,6 +53,13 @@ def make_app(tmp_path: Path, mmolove_sandbox: SiteSandbox) -> t.Iterator[MakeApp
         state = app.extensions["mmolove"]
         state.engine.stop()
         state.outbox.close()
+        secret = app.config["MMOLOVE_REFERRAL_SECRET"]
+        assert secret not in log.getvalue()
+        outbox = state.settings.outbox
+        for file in outbox.parent.glob("*") if outbox.parent.is_dir() else []:
+            assert file.is_dir() or secret.encode() not in file.read_bytes()
+    for referral in mmolove_sandbox.sandbox.referrals:
+        assert referral.token not in log.getvalue()
 
 
 @pytest.fixture

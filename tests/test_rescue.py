@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import logging
+import os
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from flask_mmolove import OutboxError
+from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.salvage import salvage
+from flask_mmolove.outbox.sqlite import SQLiteOutbox
+
+MOMENT = 1_790_000_000_123
+PAGE = 4096
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.db"
+
+
+@pytest.fixture
+def outbox(path: Path) -> t.Iterator[SQLiteOutbox]:
+    outbox = SQLiteOutbox(path)
+    yield outbox
+    for connection in outbox._db.orphans:
+        connection.close()
+    outbox.close()
+
+
+def add(outbox: SQLiteOutbox, *identities: str) -> None:
+    for identity in identities:
+        events = [
+            make_event(name, identity, f"tök-{identity}", "srv", MOMENT, False)
+            for name in ("registered", "qualified")
+        ]
+        outbox.add(identity, events, MOMENT)
+
+
+def identities(entries: t.Iterable[Entry]) -> list[str]:
+    return sorted({entry.identity for entry in entries})
+
+
+def everything(outbox: SQLiteOutbox) -> list[Entry]:
+    return outbox.list(["pending", "accepted", "rewarded"], -1)
+
+
+def accept(outbox: SQLiteOutbox) -> None:
+    for entry in outbox.claim("pending", MOMENT, 1000, 1):
+        settled = Settlement(entry, "accepted", sure=True, status=200, answer="{}")
+        outbox.settle([settled], MOMENT + 5)
+
+
+class TestSalvage:
+    def test_a_sound_file_is_read_as_sqlite_reads_it(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, *map(str, range(300)))
+        accept(outbox)
+        expected = sorted(everything(outbox))
+        outbox.close()
+        assert sorted(salvage(path)) == expected
+
+    def test_without_its_header_every_row_below_is_read(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, *map(str, range(300)))
+        outbox.close()
+        content = path.read_bytes()
+        path.write_bytes(os.urandom(PAGE) + content[PAGE:])
+        assert identities(salvage(path)) == sorted(map(str, range(300)))
+
+    def test_a_row_that_was_touched_is_not_believed(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, "7")
+        outbox.close()
+        content = path.read_bytes()
+        place = content.index('"token":"tök-7"'.encode())
+        path.write_bytes(content[: place + 9] + b"T" + content[place + 10 :])
+        assert len(salvage(path)) == 1
+
+    @pytest.mark.parametrize("content", [b"", b"x", os.urandom(5000), b"\x0d" * 9000])
+    def test_junk_holds_nothing(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        assert salvage(path) == []
+
+
+class TestRescue:
+    def recover(self, outbox: SQLiteOutbox) -> None:
+        """What a site does: a call fails, the next ones work, a worker comes by."""
+        try:
+            add(outbox, "new")
+        except OutboxError:
+            add(outbox, "new")
+        outbox.rescue()
+
+    def test_a_damaged_file_is_moved_aside_and_what_is_readable_taken_over(
+        self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        add(outbox, *map(str, range(100)))
+        content = path.read_bytes()
+        path.write_bytes(b"garbage" * 100 + content[700:])
+        self.recover(outbox)
+        assert len(identities(everything(outbox))) == 101
+        (aside,) = outbox._db.files_aside()
+        assert aside.read_bytes().startswith(b"garbage")
+        assert {record.levelno for record in caplog.records} == {logging.CRITICAL}
+
+    def test_another_process_rescues_what_this_one_moved_aside(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, *map(str, range(100)))
+        path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
+        with pytest.raises(OutboxError):
+            add(outbox, "new")
+        other = SQLiteOutbox(path)
+        assert other.rescue() == 200
+        assert other.rescue() == 0
+        other.close()
+        later = SQLiteOutbox(path)
+        assert later.rescue() == 0
+        later.close()
+
+    @pytest.mark.parametrize("replaced", [True, False])
+    def test_a_file_that_is_deleted_or_replaced_while_open_is_taken_over(
+        self, outbox: SQLiteOutbox, path: Path, replaced: bool
+    ) -> None:
+        add(outbox, "a", "b")
+        accept(outbox)
+        path.unlink()
+        if replaced:
+            other = SQLiteOutbox(path)
+            add(other, "other")
+            other.close()
+        self.recover(outbox)
+        expected = ["a", "b", "new", *(["other"] if replaced else [])]
+        assert identities(everything(outbox)) == expected
+        assert outbox.of("a", False)["registered"].state == "accepted"
+
+    def test_an_emptied_file_is_made_anew(
+        self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        add(outbox, "a")
+        os.truncate(path, 0)
+        self.recover(outbox)
+        assert "new" in identities(everything(outbox))
+        assert "emptied" in caplog.text or "damaged" in caplog.text
+
+    def test_what_had_come_further_is_not_undone(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, "a")
+        accept(outbox)
+        path.unlink()
+        other = SQLiteOutbox(path)
+        add(other, "a")
+        other.close()
+        self.recover(outbox)
+        assert outbox.of("a", False)["registered"].state == "accepted"
+
+    @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+    def test_a_read_only_file_is_said_and_used_again_when_it_can_be(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, "a")
+        outbox.close()
+        path.chmod(0o400)
+        with pytest.raises(OutboxError, match="readonly"):
+            add(outbox, "b")
+        path.chmod(0o600)
+        add(outbox, "b")

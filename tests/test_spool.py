@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+from conftest import MakeApp
+from flask import Flask
+
+from flask_mmolove import OutboxError
+from flask_mmolove import qualify
+from flask_mmolove import referral_register
+from flask_mmolove import registered
+from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Spool
+from flask_mmolove.testing import SiteSandbox
+
+NOTE = Note("7", "tok", ["registered"], False, 1_700_000_000_000)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: t.Any) -> Path:
+    """The folder for temporary files, of this test alone."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def site(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Flask:
+    app = make_app()
+
+    @app.post("/register")
+    @referral_register
+    def register() -> str:
+        registered(7)
+        return "welcome"
+
+    return app
+
+
+def sign_up(app: Flask, token: str) -> float:
+    client = app.test_client()
+    client.get(f"/?mmref={token}")
+    started = time.monotonic()
+    response = client.post("/register")
+    assert response.get_data(as_text=True) == "welcome"
+    return time.monotonic() - started
+
+
+class Hold:
+    """Another process that keeps the outbox to itself."""
+
+    def __init__(self, app: Flask) -> None:
+        outbox = app.extensions["mmolove"].outbox
+        outbox.summary()  # the file is there
+        self._connection = sqlite3.connect(outbox._db.path, isolation_level=None)
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN EXCLUSIVE")
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
+
+def test_a_note_is_kept_and_read_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    file = spool.write(NOTE)
+    assert file.parent == tmp_path / "outbox.db.spool"
+    assert file.stat().st_mode & 0o077 == 0
+    assert spool.read() == [(file, NOTE)]
+    spool.remove(file)
+    assert spool.read() == []
+
+
+def test_notes_are_read_in_the_order_of_time(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    for number in range(20):
+        spool.write(NOTE._replace(identity=str(number)))
+    read = [note.identity for _, note in spool.read()]
+    assert read == [str(number) for number in range(20)]
+
+
+def test_where_it_cannot_be_kept_beside_the_outbox_it_is_kept_elsewhere(
+    tmp_path: Path, elsewhere: Path
+) -> None:
+    (tmp_path / "outbox.db.spool").write_text("in the way")
+    file = Spool(tmp_path / "outbox.db").write(NOTE)
+    assert file.parent.parent == elsewhere
+    assert Spool(tmp_path / "outbox.db").read() == [(file, NOTE)]
+    assert Spool(tmp_path / "another.db").read() == []
+
+
+def test_where_it_cannot_be_kept_at_all_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outbox.db.spool").write_text("in the way")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with pytest.raises(OutboxError, match="Make room"):
+        Spool(tmp_path / "outbox.db").write(NOTE)
+
+
+def test_junk_in_the_folder_is_passed_over(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    file = spool.write(NOTE)
+    for name, text in (("a", "{"), ("b", "[]"), ("c", '{"x": 1}')):
+        file.with_name(f"{name}.event").write_text(text)
+    assert spool.read() == [(file, NOTE)]
+
+
+def test_a_signup_takes_it_when_the_outbox_is_busy_and_nothing_is_lost(
+    site: Flask, mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Hold(site), caplog.at_level(logging.ERROR):
+        assert sign_up(site, mmolove_sandbox.mint()) < 5
+    assert "taken in by itself" in caplog.text
+    assert mmolove_sandbox.reported == []
+    site.extensions["mmolove"].engine.wake()
+    assert mmolove_sandbox.reported == [("registered", "7")]
+    assert site.extensions["mmolove"].spool.read() == []
+
+
+def test_a_milestone_takes_it_too(
+    site: Flask, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_mmolove.state.PATIENCE_SCRIPT", 0.01)
+    sign_up(site, mmolove_sandbox.mint())
+    with site.app_context():
+        with Hold(site):
+            assert qualify(7) is None
+            assert qualify(8) is None
+        site.extensions["mmolove"].engine.wake()
+        referral = qualify(7)
+        assert qualify(8) is None
+    assert referral is not None
+    assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
+
+
+def test_a_signup_lives_without_any_disk(
+    site: Flask,
+    mmolove_sandbox: SiteSandbox,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: object) -> t.NoReturn:
+        raise OutboxError("no room on any disk")
+
+    monkeypatch.setattr(Spool, "write", fail)
+    with Hold(site):
+        sign_up(site, mmolove_sandbox.mint())
+    assert "A signup could not be reported" in caplog.text
+    assert "no room on any disk" in caplog.text
