@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import hmac
 import ipaddress
+import math
 import os
 import typing as t
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Settings:
             outbox=read.outbox("OUTBOX", Path(instance_path)),
             delivery=read.choice("DELIVERY", "thread", "inline", "manual"),
             attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
-            cookie_days=int(read.number("COOKIE_DAYS", 0, 400)),
+            cookie_days=math.ceil(read.number("COOKIE_DAYS", 0, 400)),
             timeout=read.number("TIMEOUT", 0.1, 60),
             concurrency=int(read.number("CONCURRENCY", 1, 64)),
             give_up_after=read.number("GIVE_UP_AFTER", 0, 3650) * 86400,
@@ -241,9 +242,9 @@ def _wrong(name: str, what: str) -> ConfigError:
 
 
 def _warn_of_unknown_keys(config: t.Mapping[str, t.Any]) -> None:
-    known = {PREFIX + name for name in (*REQUIRED, *DEFAULTS)}
+    names = sorted({*REQUIRED, *DEFAULTS})
     for key in config:
-        if key.startswith(PREFIX) and key not in known:
-            near = difflib.get_close_matches(key, sorted(known), 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+        if key.startswith(PREFIX) and key[len(PREFIX) :] not in names:
+            near = difflib.get_close_matches(key[len(PREFIX) :], names, 1, 0.5)
+            hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
             logger.warning("%s is no setting of Flask-MMOLove.%s", key, hint)

@@ -119,9 +119,38 @@ class _Response(http.client.HTTPResponse):
 class _Connection(HTTPConnection):
     response_class = _Response
 
+    def _new_conn(self) -> socket.socket:
+        return _connect(self, super()._new_conn)
+
 
 class _TLSConnection(HTTPSConnection):
     response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self, super()._new_conn)
+
+
+def _connect(
+    connection: HTTPConnection, connect: t.Callable[[], socket.socket]
+) -> socket.socket:
+    """Try a host's addresses one after another; urllib3 would give each of them the
+    whole timeout.
+    """
+    name, timeout = connection._dns_host, connection.timeout
+    deadline = time.monotonic() + (timeout or 0.0)
+    failure: HTTPError | None = None
+    try:
+        found = socket.getaddrinfo(name, connection.port, type=socket.SOCK_STREAM)
+        for *_, address in found:
+            connection._dns_host = str(address[0])
+            connection.timeout = max(deadline - time.monotonic(), 0.001)
+            try:
+                return connect()
+            except HTTPError as e:
+                failure = e
+    finally:
+        connection._dns_host, connection.timeout = name, timeout
+    raise failure or OSError(f"no address for {name}")
 
 
 class _Pool(HTTPConnectionPool):
