@@ -65,7 +65,10 @@ def _with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
 @_json_option
 @_with_site
 def check(state: State, as_json: bool) -> None:
-    """Try the settings against MMOLove with two dry runs, which write nothing."""
+    """Try the settings with two dry runs.
+
+    MMOLove verifies a signed event of each kind and writes nothing.
+    """
     findings = list(_check(state))
     if as_json:
         click.echo(json.dumps([f._asdict() for f in findings]))
@@ -115,6 +118,8 @@ def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:
         return
     wrong = abs(outcome.clock)
     words = f"{wrong:.0f} s {'behind' if outcome.clock > 0 else 'ahead of'} MMOLove's"
+    if wrong < 2:
+        words = "agrees with MMOLove's"
     if wrong <= _CLOCK_FINE:
         yield _Finding("clock", True, words)
     else:
@@ -134,7 +139,7 @@ def _in_words(outcome: Outcome) -> str:
 @_json_option
 @_with_site
 def status(state: State, as_json: bool) -> None:
-    """Show how many events are in each state, and what waits."""
+    """Show what waits and what is done."""
     summary = state.outbox.summary()
     now = int(time.time() * 1000)
     if as_json:
@@ -205,7 +210,7 @@ def _ago(moment: int, now: int) -> str:
 @click.option("--forever", is_flag=True, help="Keep on until stopped: for a service.")
 @_with_site
 def deliver(state: State, forever: bool) -> None:
-    """Send what is due, and give the rewards that are due."""
+    """Send what is due, and give due rewards."""
     if forever:
         _deliver_forever(state)
         return
@@ -237,25 +242,24 @@ def _deliver_forever(state: State) -> None:
 
 @mmolove.command()
 @click.argument("ids", nargs=-1, type=int)
-@click.option("--all", "everything", is_flag=True, help="All rejected events.")
 @click.option("--list", "listing", is_flag=True, help="Only show them.")
 @_json_option
 @_with_site
-def retry(
-    state: State, ids: tuple[int, ...], everything: bool, listing: bool, as_json: bool
-) -> None:
-    """Send rejected events again, after the mend: all, or those named by id."""
+def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> None:
+    """Send rejected events again, after the mend.
+
+    All of them, or those named by their ids.
+    """
     if listing:
         _show(state.outbox.list(["rejected"], 1000), as_json)
         return
-    if bool(ids) == everything:
-        raise click.UsageError("Name events by id, or say --all. --list shows them.")
-    entries = state.outbox.retry(state.deliveries().now(), None if everything else ids)
+    entries = state.outbox.retry(state.deliveries().now(), ids or None)
     missing = sorted(set(ids) - {entry.id for entry in entries})
     if as_json:
         click.echo(json.dumps({"retried": [e.id for e in entries], "missing": missing}))
     else:
-        click.echo(f"{len(entries)} rejected events are pending again.")
+        count = f"{len(entries)} rejected event{'s' * (len(entries) != 1)}"
+        click.echo(f"{count} will be sent again.")
         for id in missing:
             click.echo(f"Event {id} is not rejected, or not there.")
     state.engine.wake()
@@ -271,7 +275,7 @@ def retry(
 def rewards(
     state: State, paid: tuple[int, ...], again: tuple[int, ...], as_json: bool
 ) -> None:
-    """Show the rewards that a person has to look at, and decide them.
+    """Show and decide rewards that are in doubt.
 
     An "unknown" one may have been given when its process died; an "unpaid" one failed
     too often, or the site had no @mmolove.reward. Look into the game, then say which it
@@ -343,7 +347,9 @@ def _entry_data(entry: Entry) -> dict[str, t.Any]:
     help="Hang up before the event is processed, or after.",
 )
 @click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")
-@click.option("--rate", type=click.FloatRange(0, 1), default=1.0, help="How often.")
+@click.option(
+    "--rate", type=click.FloatRange(0, 1), default=1.0, help="How often they strike."
+)
 def sandbox(
     port: int,
     register_url: str,
@@ -353,7 +359,7 @@ def sandbox(
     rate: float,
     **faults: t.Any,
 ) -> None:
-    """Run a stand-in for MMOLove on this machine, to try a site against."""
+    """Run a stand-in for MMOLove on this machine."""
     from .sandbox import Faults
     from .sandbox import Sandbox
 

@@ -73,6 +73,7 @@ _REDIRECT = (
 )
 _CLIENT_ERROR = (Verdict.REJECTED, "MMOLove refused the event.")
 _SERVER_ERROR = (Verdict.RETRY, "MMOLove has trouble of its own.")
+_NO_ANSWER = "No answer came from MMOLOVE_ENDPOINT: is this machine's network well?"
 _NO_MMOLOVE = (
     Verdict.RETRY,
     "The answer was not MMOLove's: a proxy or a login page may stand in between.",
@@ -281,7 +282,7 @@ class ReferralClient:
         try:
             status, headers, content = self._transport.post(body, self._sign(body))
         except FAILURES as e:
-            return Outcome(0, False, _in_words(e), Verdict.RETRY, "No answer came.")
+            return Outcome(0, False, _in_words(e), Verdict.RETRY, _NO_ANSWER)
         now = self._clock()
         clock = self._read_clock(headers, (started + now) / 2)
         return read_answer(status, headers, content, now, clock)

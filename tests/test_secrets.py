@@ -70,7 +70,7 @@ def test_no_traceback_shows_it(
         ["deliver"],
         ["retry", "--list"],
         ["retry", "--list", "--json"],
-        ["retry", "--all"],
+        ["retry"],
         ["rewards"],
         ["rewards", "--json"],
     ],
