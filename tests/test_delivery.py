@@ -299,6 +299,26 @@ def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -
 
 
 class TestReward:
+    def test_one_that_was_given_but_not_settled_is_not_given_again(
+        self, make_bench: Fixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: Bench = make_bench(grant := Grant())
+        made.add("7", "registered", "qualified")
+        settle = made.outbox.settle
+
+        def fail(settlements: t.Any, *args: t.Any) -> list[Entry]:
+            if settlements[0].state == "rewarded":
+                raise OSError("the disk is full")
+            return settle(settlements, *args)
+
+        monkeypatch.setattr(made.outbox, "settle", fail)
+        with pytest.raises(OSError, match="full"):
+            made.delivery.drain()
+        monkeypatch.setattr(made.outbox, "settle", settle)
+        made.pass_time(600)
+        assert made.state("7", "qualified") == "rewarded"
+        assert grant.given == ["7"]
+
     def test_a_callback_that_raises_is_called_again(self, make_bench: Fixture) -> None:
         bench = make_bench(grant := Grant(failures=3))
         bench.add("7", "registered", "qualified")

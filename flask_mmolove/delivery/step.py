@@ -97,6 +97,8 @@ class Delivery:
         self._uniform = uniform
         self._held: dict[int, Entry] = {}
         self._unsettled: dict[int, tuple[Entry, Outcome]] = {}
+        # Given, and not yet written down: the store may fail in between.
+        self._paid: set[int] = set()
         self._stopped = False
 
     def now(self) -> int:
@@ -335,7 +337,8 @@ class Delivery:
                 return
             entry = begun
         try:
-            rewarder(entry)
+            if entry.id not in self._paid:
+                rewarder(entry)
         except Exception as e:
             logger.exception(
                 "The reward callback raised for player %s.", entry.identity
@@ -343,7 +346,9 @@ class Delivery:
             if not rewarder.at_most_once:
                 self._settle_reward(self._failed_reward(entry, e))
         else:
+            self._paid.add(entry.id)
             self._settle_reward(Settlement(entry, "rewarded", sure=True))
+            self._paid.discard(entry.id)
 
     def _failed_reward(self, entry: Entry, error: Exception) -> Settlement:
         words = f"its callback raised {type(error).__name__}"
