@@ -19,8 +19,8 @@ from itsdangerous import URLSafeTimedSerializer
 from . import signals
 from .alarm import Alarm
 from .log import Brake
+from .log import complain
 from .log import logger
-from .log import shielded
 from .state import current_state
 from .state import State
 from .wire import is_token
@@ -39,7 +39,6 @@ _ENVIRON = "flask_mmolove.token"
 
 _DAY = 86400
 _needle = f"{MMREF}="
-_junk = Brake(600)
 
 
 class Capture:
@@ -49,18 +48,21 @@ class Capture:
         self._state = state
         self._start = state.engine.start
         self._look_out = alarm.look_out
+        self._junk = Brake(600)
 
     def __call__(self) -> None:
         # Nearly every request has no token: it is let go after a look at two raw
         # headers. Reading ``session`` would already mark the response as varying.
         environ = request._get_current_object().environ  # type: ignore[attr-defined]
-        with shielded("A request could not be looked at for a token."):
+        try:
             self._start()
             self._look_out()
             if _needle in environ.get("QUERY_STRING", ""):
                 self._take_from_query()
             elif _needle in environ.get("HTTP_COOKIE", ""):
                 self._take_from_cookie()
+        except Exception as e:
+            complain("A request could not be looked at for a token.", e)
 
     def _take_from_query(self) -> None:
         token = request.args.get(MMREF)
@@ -83,7 +85,7 @@ class Capture:
                 request.environ[_ENVIRON] = token
 
     def _ignore(self, token: str | None) -> None:
-        if token and _junk.passes():
+        if token and self._junk.passes():
             logger.warning(
                 "A ?%s= of %d characters was ignored: a token has 1 to %d visible "
                 "ASCII characters.",

@@ -251,7 +251,7 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
     All of them, or those named by their ids.
     """
     if listing:
-        _show(state.outbox.list(["rejected"], 1000), as_json)
+        _show(state.outbox.find(["rejected"], 1000), as_json)
         return
     entries = state.outbox.retry(state.deliveries().now(), ids or None)
     missing = sorted(set(ids) - {entry.id for entry in entries})
@@ -284,7 +284,7 @@ def rewards(
     now = state.deliveries().now()
     decisions = [(id, "rewarded") for id in paid] + [(id, "accepted") for id in again]
     if not decisions:
-        _show(state.outbox.list(["unknown", "unpaid"], 1000), as_json)
+        _show(state.outbox.find(["unknown", "unpaid"], 1000), as_json)
     for id, name in decisions:
         if state.outbox.decide(id, t.cast(t.Any, name), now) is None:
             raise click.ClickException(f"Event {id} has no reward to decide.")

@@ -35,15 +35,21 @@ class Brake:
         return True
 
 
+def complain(what: str, error: Exception) -> None:
+    """Log a failure of ours that the site must not feel.
+
+    :param what: What failed, in a sentence.
+    """
+    if isinstance(error, MMOLoveError):
+        logger.error("%s The visitor saw nothing of it. %s", what, error)
+    else:
+        logger.error("%s The visitor saw nothing of it.", what, exc_info=error)
+
+
 @contextlib.contextmanager
 def shielded(what: str) -> t.Iterator[None]:
-    """Keep a failure of ours from the site: it is logged, and nothing is raised.
-
-    :param what: What failed, as the beginning of a sentence.
-    """
+    """Keep failures of ours from the site; see :func:`complain`."""
     try:
         yield
-    except MMOLoveError as e:
-        logger.error("%s The visitor saw nothing of it. %s", what, e)
-    except Exception:
-        logger.exception("%s The visitor saw nothing of it.", what)
+    except Exception as e:
+        complain(what, e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import typing as t
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from flask import session
 from .capture import current_mmref
 from .capture import forget
 from .errors import IdentityError
-from .log import Brake
 from .log import logger
 from .log import shielded
 from .state import current_state
@@ -29,8 +29,6 @@ from .wire import is_token
 _ENVIRON = "flask_mmolove.signup"
 
 _FAILED = "A signup could not be reported to MMOLove."
-
-_nameless = Brake(float("inf"))
 
 
 @t.overload
@@ -122,6 +120,7 @@ class Signup:
     :param user: Flask-Login's user before it ran.
     :param find: The decorator's ``player``.
     :param referee: Whom the view handed over.
+    :param identity: The referee's, where it was known already.
     """
 
     state: State
@@ -129,15 +128,16 @@ class Signup:
     user: str | None
     find: t.Callable[[Response], t.Any] | None
     referee: t.Any = None
+    identity: str | None = None
 
     def hand_over(self, player: t.Any, token: str | None) -> None:
         """Keep the player until the response leaves."""
         self.token = token or self.token
-        try:
-            # Later the site may have closed the session its object lives in.
-            self.referee = self.state.identify(player)
-        except IdentityError:
-            self.referee = player  # not flushed yet: it has an id when we look again
+        self.referee = player
+        # Now, for later the site may have closed the session its object lives in; but
+        # a row that is not flushed yet has its id only then.
+        with contextlib.suppress(IdentityError):
+            self.identity = self.state.identify(player)
 
     def finish(self, response: Response) -> Response:
         """Report the referee, if there is one."""
@@ -145,11 +145,14 @@ class Signup:
             request.environ.pop(_ENVIRON, None)
             if response.status_code >= 400:
                 return response
-            player = self._find_referee(response)
-            if player is None:
-                self._warn(response)
-            elif _record(self.state, player, self.token):
-                forget(response)
+            if self.identity is None:
+                player = self._find_referee(response)
+                if player is None:
+                    self._warn(response)
+                    return response
+                self.identity = self.state.identify(player)
+            self.state.record(self.identity, self.token, "registered")
+            forget(response)
         return response
 
     def _find_referee(self, response: Response) -> t.Any:
@@ -167,7 +170,7 @@ class Signup:
     def _warn(self, response: Response) -> None:
         if self.find is not None or request.method != "POST":
             return
-        if _nameless.passes(f"{id(self.state)} {request.endpoint}"):
+        if self.state.once.passes(str(request.endpoint)):
             logger.warning(
                 "The view %r answered %s to a visitor with a token and named no new "
                 "player, so nothing was reported. If a player signed up, name it in "

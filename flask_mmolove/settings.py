@@ -136,6 +136,8 @@ class _Reader:
                 f"was read as a {type(value).__name__}, not as text. In the "
                 f"environment, put it in double quotes inside single ones: '\"…\"'",
             )
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise _wrong(name, "holds bytes that are no text")
         return value.strip()
 
     def flag(self, name: str) -> bool:
@@ -186,6 +188,8 @@ class _Reader:
             raise _wrong(name, f"is no URL: {value!r}") from None
         if not host or url.scheme not in {"http", "https"}:
             raise _wrong(name, f"is an https:// URL, not {value!r}")
+        if url.username is not None:
+            raise _wrong(name, "holds a user name or password: leave them out")
         if url.scheme == "http" and not is_loopback(host):
             raise _wrong(
                 name,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
+from functools import partial
 
 from flask import current_app
 from flask import Flask
@@ -16,6 +18,7 @@ from .delivery import Engine
 from .errors import MMOLoveError
 from .errors import OutboxError
 from .identity import identify
+from .log import Brake
 from .log import logger
 from .outbox import Entry
 from .outbox import Note
@@ -50,6 +53,7 @@ class State:
     """One app's part: its settings, its outbox and what turns its delivery.
 
     :param deliveries: Makes a delivery for the calling process.
+    :param once: For warnings that are given once.
     """
 
     app: Flask
@@ -59,6 +63,7 @@ class State:
     spool: Spool
     deliveries: t.Callable[[], Delivery]
     engine: Engine
+    once: Brake = field(default_factory=partial(Brake, float("inf")), repr=False)
 
     def identify(self, player: t.Any) -> str:
         """See :func:`flask_mmolove.identity.identify`."""

@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 def outbox(path: Path) -> t.Iterator[SQLiteOutbox]:
     outbox = SQLiteOutbox(path)
     yield outbox
-    for connection in outbox._db.orphans:
+    for connection in outbox._db.orphans():
         connection.close()
     outbox.close()
 
@@ -46,7 +46,7 @@ def identities(entries: t.Iterable[Entry]) -> list[str]:
 
 
 def everything(outbox: SQLiteOutbox) -> list[Entry]:
-    return outbox.list(["pending", "accepted", "rewarded"], -1)
+    return outbox.find(["pending", "accepted", "rewarded"], -1)
 
 
 def accept(outbox: SQLiteOutbox) -> None:

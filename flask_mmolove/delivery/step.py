@@ -40,10 +40,10 @@ REWARDS_IN_A_ROW = 20
 # Answers are settled together: one commit for many is what makes delivery quick. What
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
 _GROUP = 16
+_GROUP_SECONDS = 0.2
 
 # Entries claimed at a time, for each attempt that can be in flight.
 _ENTRIES_EACH = 8
-_GROUP_SECONDS = 0.2
 
 Report = t.Callable[[Entry], None]
 Map = t.Callable[
@@ -203,6 +203,9 @@ class Delivery:
         # Once its lease is over, another worker may have it.
         if self._stopped or self.now() + self._timeout > (entry.due or 0):
             return entry, None
+        if entry.crashes >= CRASHES:
+            words = f"its worker died {entry.crashes} times"
+            return entry, Outcome(0, False, words, Verdict.REJECTED)
         try:
             return entry, self._client.send(entry.body)
         except Exception as e:
@@ -215,8 +218,9 @@ class Delivery:
         now = self.now()
         self._unsettled.update((entry.id, (entry, o)) for entry, o in answered)
         if answered:
+            host = self.outbox.host()
             changed = self.outbox.settle(
-                [self._judge(entry, outcome, now) for entry, outcome in answered],
+                [self._judge(host, entry, o, now) for entry, o in answered],
                 now,
                 lambda host: self._learn(host, [o for _, o in answered], now),
             )
@@ -230,7 +234,9 @@ class Delivery:
             for entry in skipped:
                 self._held.pop(entry.id, None)
 
-    def _judge(self, entry: Entry, outcome: Outcome, now: int) -> Settlement:
+    def _judge(
+        self, host: Host, entry: Entry, outcome: Outcome, now: int
+    ) -> Settlement:
         settled = Settlement(
             entry,
             "accepted",
@@ -246,19 +252,21 @@ class Delivery:
             if entry.event != "qualified" or entry.test or not outcome.credited:
                 return settled
             if self._reward() is None:
-                return settled._replace(state="unpaid")
+                words = "the site has no @mmolove.reward"
+                return settled._replace(state="unpaid", answer=words)
             return settled._replace(due=now)
         failed = settled._replace(sure=False, renewed=False)
-        if not self._is_worth_a_retry(entry, outcome, now):
+        if not self._is_worth_a_retry(host, entry, outcome, now):
             return failed._replace(state="rejected")
         pause = backoff(entry.attempts, self._uniform)
         due = now + max(pause, outcome.retry_after * 1000)
         return failed._replace(state="pending", due=due)
 
-    def _is_worth_a_retry(self, entry: Entry, outcome: Outcome, now: int) -> bool:
-        if entry.crashes >= CRASHES or outcome.verdict is Verdict.REJECTED:
+    def _is_worth_a_retry(
+        self, host: Host, entry: Entry, outcome: Outcome, now: int
+    ) -> bool:
+        if outcome.verdict is Verdict.REJECTED:
             return False
-        host = self.outbox.host()
         if outcome.verdict is Verdict.REFUSED:
             # A probe with settings known to be wrong says nothing of its event.
             return host.open_since is not None and host.blames_settings(outcome, now)

@@ -47,8 +47,6 @@ class Database:
         #: Something happened to the file since this was last cleared, or may have
         #: happened before this process began.
         self.incident = True
-        #: Connections to a file that was deleted or replaced while it was open.
-        self.orphans: list[sqlite3.Connection] = []
         self._handles: dict[int, _Handle] = {}
 
     @contextlib.contextmanager
@@ -108,6 +106,14 @@ class Database:
         finally:
             handle.lock.release()
 
+    def orphans(self) -> list[sqlite3.Connection]:
+        """This process's connections to files that were deleted or replaced while they
+        were open. Whoever takes them closes them.
+        """
+        handle = self._handles.get(os.getpid(), _Handle())
+        taken, handle.orphans = handle.orphans, []
+        return taken
+
     def files_aside(self) -> list[Path]:
         """Damaged files that were moved out of the way, oldest first."""
         found = self.path.parent.glob(f"{self.path.name}.corrupt-*")
@@ -144,7 +150,7 @@ class Database:
             "one is begun, and what the old one held is taken over.",
             self.path,
         )
-        self.orphans.append(connection)
+        handle.orphans.append(connection)
         self.incident = True
         handle.connection = None
 
@@ -245,6 +251,7 @@ class _Handle:
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
         self.inode: tuple[int, int] | None = None
+        self.orphans: list[sqlite3.Connection] = []
 
     def close(self) -> None:
         if self.connection is not None:

@@ -206,7 +206,7 @@ class Outbox(t.Protocol):
     def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
         """Send rejected entries again: all, or those named."""
 
-    def list(self, states: t.Collection[State], limit: int) -> list[Entry]:
+    def find(self, states: t.Collection[State], limit: int) -> list[Entry]:
         """Entries in any of the states, newest first."""
 
     def decide(self, id: int, state: State, now: int) -> Entry | None:

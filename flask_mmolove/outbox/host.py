@@ -111,6 +111,8 @@ class Host:
         uniform: t.Callable[[float, float], float] = random.uniform,
     ) -> Host:
         """What is known after one more attempt."""
+        if outcome.verdict is Verdict.REJECTED and not outcome.status:
+            return self  # it was given up without asking
         if outcome.verdict is Verdict.RETRY:
             host = self._failed(outcome, now, uniform)
         elif self.blames_settings(outcome, now):

@@ -4,6 +4,7 @@ database.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import sqlite3
@@ -173,11 +174,9 @@ class SQLiteOutbox:
         # Cleared first: what happens from now on is for the next time.
         self._db.incident = False
         count = 0
-        while self._db.orphans:
-            connection = self._db.orphans[-1]
-            with self._db.transaction() as db:
+        for connection in self._db.orphans():
+            with contextlib.closing(connection), self._db.transaction() as db:
                 count += _merge(db, _read_all(connection))
-            self._db.orphans.pop().close()
         for file in self._db.files_aside():
             count += self._rescue_file(file)
         return count
@@ -241,7 +240,7 @@ class SQLiteOutbox:
                 _redrive(db, entry, now)
             return [_read(db, entry.id) for entry in rejected]
 
-    def list(self, states: t.Collection[State], limit: int) -> list[Entry]:
+    def find(self, states: t.Collection[State], limit: int) -> list[Entry]:
         with self._db.transaction() as db:
             return _in_states(db, states, limit)
 
