@@ -108,7 +108,12 @@ class Capture:
         request.environ[_ENVIRON] = token
         app = self._state.app
         if app.session_interface.is_null_session(session):
-            raise RuntimeError("There is no session: set app.config['SECRET_KEY'].")
+            if self._state.once.passes("session"):
+                logger.error(
+                    "A token cannot be kept, for the site has no session: set "
+                    "app.config['SECRET_KEY']. This is said once."
+                )
+            return
         session[MMREF] = token
         days = self._state.settings.cookie_days
         if cookie and days and app.secret_key:
@@ -149,15 +154,18 @@ def current_mmref() -> str | None:
 def forget(response: Response) -> Response:
     """The token is used up: the session and the cookies forget it."""
     state = current_state()
-    request.environ.pop(_ENVIRON, None)
+    arrived = request.environ.pop(_ENVIRON, None) is not None
     session.pop(MMREF, None)
     for name in (COOKIE, MMREF):
-        if name in request.cookies:
+        # A token that arrived with this very request has just been put into ours.
+        if name in request.cookies or (name == COOKIE and arrived):
             response.delete_cookie(name, **_scope(state))
     return response
 
 
 def _stored(state: State) -> str | None:
+    if not request.cookies:
+        return None  # a stranger, for whom the session is not even looked at
     token = session.get(MMREF)
     return token if is_token(token) else _read_cookie(state)
 

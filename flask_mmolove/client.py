@@ -12,7 +12,11 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from .errors import ConfigError
 from .log import logger
+from .settings import check_endpoint
+from .settings import check_key_id
+from .settings import check_text
 from .settings import is_loopback
 from .wire import ENDPOINT
 from .wire import Event
@@ -136,6 +140,7 @@ class ReferralClient:
     :param timeout: Seconds for one whole attempt.
     :param connections: How many connections are kept open.
     :param clock: Unix seconds; for tests.
+    :raises ConfigError: If one of them can only fail.
     """
 
     def __init__(
@@ -149,10 +154,10 @@ class ReferralClient:
         connections: int = 4,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
-        self.server_id = server_id
-        self.endpoint = endpoint
-        self._secret = secret
-        self._key_id = key_id
+        self.server_id = _checked("server_id", server_id, check_text)
+        self.endpoint = _checked("endpoint", endpoint, check_endpoint)
+        self._secret = _checked("secret", secret, check_text)
+        self._key_id = _checked("key_id", key_id or "", check_key_id)
         self._timeout = timeout
         self._connections = connections
         self._clock = clock
@@ -272,7 +277,7 @@ class ReferralClient:
     def _sign(self, body: bytes) -> str:
         moment = int(self._clock() + self._ahead)
         return sign_referral_body(
-            body, self._secret, timestamp=moment, key_id=self._key_id
+            body, self._secret, timestamp=moment, key_id=self._key_id or None
         )
 
     def _attempt(self, body: bytes) -> Outcome:
@@ -306,6 +311,15 @@ class ReferralClient:
             "behind" if ahead > 0 else "ahead of",
         )
         return True
+
+
+def _checked(name: str, value: str, check: t.Callable[[str], str]) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name!r} is a text, not a {type(value).__name__}.")
+    try:
+        return check(value)
+    except ValueError as e:
+        raise ConfigError(f"{name!r} {e}.") from None
 
 
 def read_answer(
@@ -347,18 +361,17 @@ def _read_success(body: str, clock: float | None) -> Outcome:
     if answer.get("ok") is not True:
         verdict, hint = _NO_MMOLOVE
         return Outcome(200, False, body, verdict, hint, clock=clock)
+    if answer.get("ignored"):
+        hint = "Another referrer registered this player first."
+        return Outcome(200, True, body, Verdict.IGNORED, hint, clock=clock)
+    credited = answer.get("state") == "qualified" or answer.get("duplicate") is True
     referral_id = answer.get("referral_id")
     return Outcome(
         200,
         True,
         body,
-        Verdict.IGNORED if "ignored" in answer else Verdict.ACCEPTED,
-        hint="Another referrer registered this player first."
-        if "ignored" in answer
-        else "",
-        credited="test" not in answer
-        and "ignored" not in answer
-        and (answer.get("state") == "qualified" or answer.get("duplicate") is True),
+        Verdict.ACCEPTED,
+        credited=credited and not answer.get("test"),
         referral_id=referral_id if isinstance(referral_id, str) else None,
         clock=clock,
     )

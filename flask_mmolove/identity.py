@@ -39,7 +39,7 @@ def _as_text(value: t.Any, subject: str) -> str:
             f"{subject} is None. A new account has its id after "
             "db.session.commit(), or flush(): report the player after that. " + _CURE
         )
-    if isinstance(value, (bool, float, bytes)):
+    if isinstance(value, (bool, float, bytes)) or _is_anonymous(value):
         raise IdentityError(
             f"{subject} is {value!r}, which is no id that lasts. " + _CURE
         )
@@ -47,3 +47,10 @@ def _as_text(value: t.Any, subject: str) -> str:
     if not text:
         raise IdentityError(f"{subject} is empty. {_CURE}")
     return text
+
+
+def _is_anonymous(value: object) -> bool:
+    """Whether the text of an object is but its address in memory."""
+    kind = type(value)
+    plain = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    return plain or callable(value)

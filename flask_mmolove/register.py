@@ -64,17 +64,24 @@ def referral_register(
     :param player: Takes the response and gives the new player, or None.
     :raises TypeError: At import, if it is put on something that is no function.
     """
+    if player is not None and not callable(player):
+        raise TypeError(f"player= is a function of the response, not {player!r}.")
     if view is None:
         return partial(referral_register, player=player)
     if isinstance(view, type) or not callable(view):
         raise TypeError(
             f"@referral_register goes on a view function, not on {view!r}. For a "
-            "class-based view write 'decorators = [referral_register]' in the class; "
-            "a callable that finds the player is named: player=..."
+            "class-based view write 'decorators = [referral_register]' in the class."
         )
 
     @wraps(view)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        if not has_request_context():
+            raise TypeError(
+                f"The view {view.__name__!r} was called outside of a request. If it is "
+                "the function that finds the player, name it: "
+                f"@referral_register(player={view.__name__})."
+            )
         signup = _begin(player)
         response = current_app.ensure_sync(view)(*args, **kwargs)
         if signup is not None:
@@ -108,7 +115,9 @@ def registered(player: t.Any, *, token: str | None = None) -> None:
         signup = request.environ.get(_ENVIRON)
         if signup is not None:
             signup.hand_over(player, token)
-        elif _record(current_state(), player, token):
+            return
+        reported = _record(current_state(), player, token)
+        if reported is not None and reported == current_mmref():
             after_this_request(_forget)
 
 
@@ -116,24 +125,26 @@ def registered(player: t.Any, *, token: str | None = None) -> None:
 class Signup:
     """A signup view at work.
 
-    :param token: What its visitor carried before it ran.
+    :param visitor: The token that its visitor carried before it ran.
     :param user: Flask-Login's user before it ran.
     :param find: The decorator's ``player``.
     :param referee: Whom the view handed over.
     :param identity: The referee's, where it was known already.
+    :param token: The referee's, where the view named another.
     """
 
     state: State
-    token: str
+    visitor: str | None
     user: str | None
     find: t.Callable[[Response], t.Any] | None
     referee: t.Any = None
     identity: str | None = None
+    token: str | None = None
 
     def hand_over(self, player: t.Any, token: str | None) -> None:
         """Keep the player until the response leaves."""
-        self.token = token or self.token
         self.referee = player
+        self.token = token or self.visitor or getattr(player, "mmref", None)
         # Now, for later the site may have closed the session its object lives in; but
         # a row that is not flushed yet has its id only then.
         with contextlib.suppress(IdentityError):
@@ -143,21 +154,25 @@ class Signup:
         """Report the referee, if there is one."""
         with shielded(_FAILED):
             request.environ.pop(_ENVIRON, None)
-            if response.status_code >= 400:
-                return response
-            if self.identity is None:
-                player = self._find_referee(response)
-                if player is None:
-                    self._warn(response)
-                    return response
-                self.identity = self.state.identify(player)
-            self.state.record(self.identity, self.token, "registered")
-            forget(response)
+            if response.status_code < 400:
+                self._report(response)
         return response
 
+    def _report(self, response: Response) -> None:
+        if self.referee is None and self.visitor is not None:
+            player = self._find_referee(response)
+            if player is None:
+                self._warn(response)
+                return
+            self.hand_over(player, self.visitor)
+        if self.referee is None or not is_token(self.token):
+            return
+        identity = self.identity or self.state.identify(self.referee)
+        self.state.record(identity, self.token, "registered")
+        if self.token == self.visitor:
+            forget(response)
+
     def _find_referee(self, response: Response) -> t.Any:
-        if self.referee is not None:
-            return self.referee
         if self.find is not None:
             return self.find(response)
         user = _login_id()
@@ -184,23 +199,25 @@ class Signup:
 
 def _begin(find: t.Callable[[Response], t.Any] | None) -> Signup | None:
     with shielded("A visitor's token could not be read."):
-        token = current_mmref()
-        if token is not None:
-            signup = Signup(current_state(), token, _login_id(), find)
+        state = current_state()
+        if state.settings.enabled:
+            visitor = current_mmref()
+            user = _login_id() if visitor else None
+            signup = Signup(state, visitor, user, find)
             request.environ[_ENVIRON] = signup
             return signup
     return None
 
 
-def _record(state: State, player: t.Any, token: str | None) -> bool:
-    """Record a player's ``registered``, and say whether there was one to record."""
+def _record(state: State, player: t.Any, token: str | None) -> str | None:
+    """Record a player's ``registered``, and give the token it goes by, if any."""
     if not state.settings.enabled:
-        return False
+        return None
     token = token or current_mmref() or getattr(player, "mmref", None)
     if not is_token(token):
-        return False
+        return None
     state.record(state.identify(player), token, "registered")
-    return True
+    return token
 
 
 def _forget(response: Response) -> Response:

@@ -91,9 +91,9 @@ class Settings:
             enabled=enabled,
             server_id=read.required("SERVER_ID") if enabled else "",
             secret=read.required("REFERRAL_SECRET") if enabled else "",
-            endpoint=read.endpoint("ENDPOINT"),
+            endpoint=read.checked("ENDPOINT", check_endpoint),
             test=read.flag("TEST"),
-            key_id=read.key_id("KEY_ID"),
+            key_id=read.checked("KEY_ID", check_key_id) or None,
             outbox=read.outbox("OUTBOX", Path(instance_path)),
             delivery=read.choice("DELIVERY", "thread", "inline", "manual"),
             attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
@@ -128,17 +128,13 @@ class _Reader:
         if value is None or (isinstance(value, str) and not value.strip()):
             raise _missing(name, "is not set" if value is None else "is empty")
         # from_prefixed_env() reads values as JSON, so digits arrive as a number.
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if not isinstance(value, str):
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise _wrong(
                 name,
                 f"was read as a {type(value).__name__}, not as text. In the "
                 f"environment, put it in double quotes inside single ones: '\"…\"'",
             )
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise _wrong(name, "holds bytes that are no text")
-        return value.strip()
+        return self.checked(name, check_text)
 
     def flag(self, name: str) -> bool:
         value = self._get(name)
@@ -169,34 +165,12 @@ class _Reader:
             raise _wrong(name, f"lies between {least:g} and {most:g}, not {value!r}")
         return number
 
-    def key_id(self, name: str) -> str | None:
+    def checked(self, name: str, check: t.Callable[[str], str]) -> str:
         value = self._get(name)
-        if value is None or value == "":
-            return None
-        text = str(value)
-        if not text.isascii() or not text.isprintable() or set(text) & set(", "):
-            raise _wrong(name, f"is visible ASCII without commas, not {value!r}")
-        return text
-
-    def endpoint(self, name: str) -> str:
-        value = str(self._get(name)).strip()
         try:
-            url = urlsplit(value)
-            host = url.hostname or ""
-            _ = url.port  # raises where it is no number
-        except ValueError:
-            raise _wrong(name, f"is no URL: {value!r}") from None
-        if not host or url.scheme not in {"http", "https"}:
-            raise _wrong(name, f"is an https:// URL, not {value!r}")
-        if url.username is not None:
-            raise _wrong(name, "holds a user name or password: leave them out")
-        if url.scheme == "http" and not is_loopback(host):
-            raise _wrong(
-                name,
-                f"is {value!r}: over plain http anyone on the way could read the "
-                "tokens. Write https:// (http is taken for this machine only)",
-            )
-        return value
+            return check("" if value is None else str(value).strip())
+        except ValueError as e:
+            raise _wrong(name, str(e)) from None
 
     def outbox(self, name: str, instance_path: Path) -> Path:
         value = self._get(name)
@@ -211,6 +185,53 @@ class _Reader:
         if not file or file == ":memory:":
             raise _wrong(name, "names no file: an outbox in memory would forget")
         return instance_path / Path(file).expanduser()
+
+
+def check_text(value: str) -> str:
+    """A server id or a secret.
+
+    :raises ValueError: With what is wrong, to follow its name.
+    """
+    if not value:
+        raise ValueError("is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds bytes that are no text") from None
+    return value
+
+
+def check_key_id(value: str) -> str:
+    """The name of a key, or nothing.
+
+    :raises ValueError: With what is wrong, to follow its name.
+    """
+    if not value.isascii() or not value.isprintable() or set(value) & set(", "):
+        raise ValueError(f"is visible ASCII without commas, not {value!r}")
+    return value
+
+
+def check_endpoint(value: str) -> str:
+    """Where events go.
+
+    :raises ValueError: With what is wrong, to follow its name.
+    """
+    try:
+        url = urlsplit(value)
+        host = url.hostname or ""
+        _ = url.port  # raises where it is no number
+    except ValueError:
+        raise ValueError(f"is no URL: {value!r}") from None
+    if not host or url.scheme not in {"http", "https"}:
+        raise ValueError(f"is an https:// URL, not {value!r}")
+    if url.username is not None:
+        raise ValueError("holds a user name or password: leave them out")
+    if url.scheme == "http" and not is_loopback(host):
+        raise ValueError(
+            f"is {value!r}: over plain http anyone on the way could read the tokens. "
+            "Write https:// (http is taken for this machine only)"
+        )
+    return value
 
 
 def is_loopback(host: str) -> bool:
