@@ -10,14 +10,12 @@ import typing as t
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from .errors import ConfigError
 from .log import logger
 from .settings import check_endpoint
 from .settings import check_key_id
 from .settings import check_text
-from .settings import is_loopback
 from .wire import ENDPOINT
 from .wire import Event
 from .wire import sign_referral_body
@@ -163,9 +161,6 @@ class ReferralClient:
         self._clock = clock
         self._ahead = 0.0  # seconds by which MMOLove's clock was found ahead of ours
         self._lock = threading.Lock()
-        url = urlsplit(endpoint)
-        # Elsewhere anyone on the way could set our clock with a forged ``Date``.
-        self._trusts_date = url.scheme == "https" or is_loopback(url.hostname or "")
 
     def __repr__(self) -> str:
         return f"<ReferralClient {self.server_id!r} {self.endpoint!r}>"
@@ -289,15 +284,8 @@ class ReferralClient:
         except FAILURES as e:
             return Outcome(0, False, _in_words(e), Verdict.RETRY, _NO_ANSWER)
         now = self._clock()
-        clock = self._read_clock(headers, (started + now) / 2)
+        clock = _read_clock(headers, (started + now) / 2)
         return read_answer(status, headers, content, now, clock)
-
-    def _read_clock(self, headers: t.Mapping[str, str], middle: float) -> float | None:
-        if not self._trusts_date or "Age" in headers:
-            return None
-        date = _read_date(headers.get("Date", ""))
-        # A ``Date`` has whole seconds: it names the middle of one at best.
-        return None if date is None else date + 0.5 - middle
 
     def _correct_clock(self, ahead: float | None) -> bool:
         if ahead is None or abs(ahead - self._ahead) <= CLOCK_TOLERANCE:
@@ -375,6 +363,14 @@ def _read_success(body: str, clock: float | None) -> Outcome:
         referral_id=referral_id if isinstance(referral_id, str) else None,
         clock=clock,
     )
+
+
+def _read_clock(headers: t.Mapping[str, str], middle: float) -> float | None:
+    # It came over TLS or from this machine, so nobody on the way can have forged it;
+    # but one with an age is of an answer that was kept.
+    date = None if "Age" in headers else _read_date(headers.get("Date", ""))
+    # A ``Date`` has whole seconds: it names the middle of one at best.
+    return None if date is None else date + 0.5 - middle
 
 
 def _read_json(body: str) -> dict[str, t.Any]:

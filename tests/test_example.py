@@ -17,7 +17,7 @@ from example_app import create_app
 from example_app.models import db
 from example_app.models import find_player
 from example_app.models import Player
-from flask_mmolove.sandbox import Sandbox
+from flask_mmolove.testing import SiteSandbox
 
 PASSWORD = "will-o-the-wisp"
 CAPE = "Founder&#39;s cape"
@@ -25,21 +25,14 @@ POSTS = ["/join", "/login", "/logout", "/character/train", "/character/fight"]
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> t.Iterator[Sandbox]:
-    with Sandbox(registration_url="http://127.0.0.1:5000/join") as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def app(tmp_path: Path, sandbox: Sandbox) -> t.Iterator[Flask]:
+def app(tmp_path: Path, mmolove_sandbox: SiteSandbox) -> t.Iterator[Flask]:
     app = create_app(
         {
             "TESTING": True,
             "SECRET_KEY": "for tests",
             "WTF_CSRF_ENABLED": False,
             "PASSWORD_HASH_METHOD": "pbkdf2:sha256:1",
-            "MMOLOVE_DELIVERY": "inline",
-            **sandbox.settings,
+            **mmolove_sandbox.config,
         },
         instance_path=str(tmp_path),
     )
@@ -168,10 +161,10 @@ def test_a_form_without_its_csrf_token_does_nothing(
 
 
 def test_the_secret_key_is_made_once_and_kept(
-    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FLASK_SECRET_KEY", raising=False)
-    config = {"SQLALCHEMY_DATABASE_URI": "sqlite://", **sandbox.settings}
+    config = {"SQLALCHEMY_DATABASE_URI": "sqlite://", **mmolove_sandbox.config}
     keys = set()
     for _ in range(2):
         app = create_app(config, instance_path=str(tmp_path))
@@ -193,7 +186,7 @@ def come_by_invitation(app: Flask, inviter: str) -> FlaskClient:
     answer = requests.get(to_mmolove, allow_redirects=False, timeout=5)
     back = urlsplit(answer.headers["Location"])
     assert "mmref" in parse_qs(back.query)
-    assert visitor.get(f"{back.path}?{back.query}").status_code == 200
+    assert visitor.get(f"/join?{back.query}").status_code == 200
     return visitor
 
 
@@ -203,7 +196,7 @@ def fight(client: FlaskClient, times: int = 4) -> None:
 
 
 def test_a_friend_at_level_20_is_worth_one_cape(
-    app: Flask, client: FlaskClient, sandbox: Sandbox
+    app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
     join(client, "Anna")
     friend = come_by_invitation(app, "Anna")
@@ -215,12 +208,13 @@ def test_a_friend_at_level_20_is_worth_one_cape(
     assert CAPE not in client.get("/character").text
 
     fight(friend, 1)
-    assert [arrival.event for arrival in sandbox.events] == ["registered", "qualified"]
+    assert mmolove_sandbox.reported == [("registered", "2"), ("qualified", "2")]
+    assert [referral.identity for referral in mmolove_sandbox.rewarded] == ["2"]
     assert client.get("/character").text.count(CAPE) == 1
     assert "cape received" in client.get("/friends").text
 
     fight(friend, 3)
-    assert len(sandbox.arrivals) == 2
+    assert len(mmolove_sandbox.sandbox.arrivals) == 2
     assert client.get("/character").text.count(CAPE) == 1
     assert CAPE not in friend.get("/character").text
 
@@ -237,24 +231,24 @@ def test_a_sign_up_that_fails_first_still_counts_for_the_inviter(
 
 
 def test_who_came_without_a_link_gets_nobody_anything(
-    app: Flask, client: FlaskClient, sandbox: Sandbox
+    app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
     join(client, "Anna")
     stranger = app.test_client()
     join(stranger, "Cato")
     fight(stranger)
-    assert sandbox.arrivals == []
+    assert mmolove_sandbox.sandbox.arrivals == []
     assert "Nobody yet." in client.get("/friends").text
     assert CAPE not in client.get("/character").text
 
 
 def test_who_already_plays_is_not_invited_anew(
-    app: Flask, client: FlaskClient, sandbox: Sandbox
+    app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
     join(client, "Anna")
     with app.app_context():
         code = player_named("Anna").invite_code
-    token = sandbox.mint(code)
+    token = mmolove_sandbox.mint(code)
     response = client.get(f"/join?mmref={token}", follow_redirects=True)
     assert "You are logged in as Anna." in response.text
 

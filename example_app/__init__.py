@@ -1,0 +1,86 @@
+"""Lanternmoor: a small private-server site with referrals, to run and to copy from.
+
+``python -m example_app`` starts it together with a stand-in for MMOLove.
+"""
+
+from __future__ import annotations
+
+import secrets
+import typing as t
+from pathlib import Path
+
+from flask import Flask
+from flask import render_template
+from flask import Response
+from flask_login import LoginManager
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.exceptions import HTTPException
+
+from . import models
+from .models import db
+from .referrals import mmolove
+from .views import play
+from .views import site
+
+csrf = CSRFProtect()
+login_manager = LoginManager()
+login_manager.user_loader(models.load_player)
+
+DEFAULTS = {
+    "SQLALCHEMY_DATABASE_URI": "sqlite:///lanternmoor.db",
+    "PASSWORD_HASH_METHOD": "scrypt",
+    "PUBLIC_URL": "http://127.0.0.1:5000",
+    "MMOLOVE_ENDPOINT": "https://mmolove.com/api/referral/events",
+    # Cookies do not know ports: a name of our own keeps clear of other local sites.
+    "SESSION_COOKIE_NAME": "lanternmoor",
+    "SESSION_COOKIE_SAMESITE": "Lax",
+    # The page of the stand-in for MMOLove, where there is one.
+    "SANDBOX_URL": None,
+}
+
+
+def create_app(
+    config: t.Mapping[str, t.Any] | None = None, instance_path: str | None = None
+) -> Flask:
+    """The site. What ``config`` says wins over ``FLASK_*``, and that over the defaults.
+
+    :param instance_path: The absolute folder of its data; Flask's own by default.
+    """
+    app = Flask(__name__, instance_path=instance_path)
+    app.config.from_mapping(DEFAULTS)
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config)
+    if not app.config["SECRET_KEY"]:
+        app.config["SECRET_KEY"] = kept_secret(Path(app.instance_path, "secret_key"))
+
+    db.init_app(app)
+    csrf.init_app(app)
+    login_manager.init_app(app)
+    mmolove.init_app(app)
+
+    app.register_blueprint(site)
+    app.register_blueprint(play)
+    app.register_error_handler(HTTPException, error_page)
+    app.after_request(add_security_headers)
+    with app.app_context():
+        db.create_all()  # enough for a demo; a real site has migrations
+    return app
+
+
+def kept_secret(path: Path) -> str:
+    """The secret in this file, which is made at the first start and never committed."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+    return path.read_text()
+
+
+def error_page(error: HTTPException) -> tuple[str, int]:
+    return render_template("error.html", error=error), error.code or 500
+
+
+def add_security_headers(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = "default-src 'self'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

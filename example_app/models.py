@@ -1,0 +1,95 @@
+"""The site's own data: players, and what lies in their packs."""
+
+from __future__ import annotations
+
+import secrets
+
+from flask import current_app
+from flask_login import UserMixin
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import ForeignKey
+from sqlalchemy import select
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import relationship
+from werkzeug.security import check_password_hash
+from werkzeug.security import generate_password_hash
+
+
+class Base(DeclarativeBase):
+    """The models' base. ``db.Model`` would do; type checkers prefer a plain class."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+def new_invite_code() -> str:
+    return secrets.token_hex(6)
+
+
+class Player(Base, UserMixin):  # type: ignore[misc]
+    """An account, which here is its one character as well."""
+
+    __tablename__ = "player"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    # "Anna" and "anna" are one name: the database says so, at any number of workers.
+    name: Mapped[str] = mapped_column(String(20, collation="NOCASE"), unique=True)
+    password_hash: Mapped[str]
+    level: Mapped[int] = mapped_column(default=1)
+    invite_code: Mapped[str] = mapped_column(unique=True, default=new_invite_code)
+    invited_by_id: Mapped[int | None] = mapped_column(ForeignKey("player.id"))
+
+    invited_by: Mapped[Player | None] = relationship(
+        back_populates="friends", remote_side=[id]
+    )
+    friends: Mapped[list[Player]] = relationship(
+        back_populates="invited_by", order_by=id
+    )
+    items: Mapped[list[Item]] = relationship(
+        back_populates="owner", foreign_keys="Item.owner_id", order_by="Item.id"
+    )
+
+    def set_password(self, password: str) -> None:
+        method = current_app.config["PASSWORD_HASH_METHOD"]
+        self.password_hash = generate_password_hash(password, method=method)
+
+    def check_password(self, password: str) -> bool:
+        return check_password_hash(self.password_hash, password)
+
+
+class Item(Base):
+    """Something in a player's pack.
+
+    ``key`` names the gift itself. It is unique, so a gift that is handed out a second
+    time cannot end up in the pack a second time.
+    """
+
+    __tablename__ = "item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str] = mapped_column(unique=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("player.id"))
+    friend_id: Mapped[int] = mapped_column(ForeignKey("player.id"))
+
+    owner: Mapped[Player] = relationship(
+        back_populates="items", foreign_keys=[owner_id]
+    )
+    friend: Mapped[Player] = relationship(foreign_keys=[friend_id])
+
+
+def load_player(player_id: str) -> Player | None:
+    """The player of a session, for Flask-Login."""
+    return db.session.get(Player, int(player_id))
+
+
+def find_player(name: str) -> Player | None:
+    return db.session.scalar(select(Player).filter_by(name=name))
+
+
+def find_inviter(invite_code: str | None) -> Player | None:
+    """The player who shared this code, or nobody."""
+    return db.session.scalar(select(Player).filter_by(invite_code=invite_code))

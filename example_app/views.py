@@ -1,0 +1,161 @@
+"""The pages: ``site`` is for everyone, ``play`` for who is logged in."""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin
+
+from flask import Blueprint
+from flask import current_app
+from flask import flash
+from flask import redirect
+from flask import render_template
+from flask import request
+from flask import url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+from flask_login import login_user
+from flask_login import logout_user
+from sqlalchemy.exc import IntegrityError
+
+from flask_mmolove import referral_register
+
+from .forms import JoinForm
+from .forms import LoginForm
+from .models import db
+from .models import find_inviter
+from .models import find_player
+from .models import Player
+from .referrals import check_milestone
+from .referrals import MILESTONE
+from .referrals import share_url
+
+INVITE_COOKIE = "invited_by"
+INVITE_SECONDS = 90 * 24 * 3600  # as long as MMOLove's own token is good
+DEEDS = {"train": 2, "fight": 5}
+
+site = Blueprint("site", __name__)
+play = Blueprint("play", __name__)
+
+
+# -- for everyone ----------------------------------------------------------------------
+
+
+@site.get("/")
+def home() -> str:
+    return render_template("home.html")
+
+
+@site.get("/invite/<code>")
+def invite(code: str) -> ResponseReturnValue:
+    """A player's own link: remember who invites, and go on by way of MMOLove."""
+    if find_inviter(code) is None:
+        flash("That invitation is not known here. You can join all the same.")
+        return redirect(url_for("site.join_form"))
+    response = redirect(share_url(code))
+    response.set_cookie(
+        INVITE_COOKIE,
+        code,
+        max_age=INVITE_SECONDS,
+        httponly=True,
+        samesite="Lax",
+        secure=current_app.config["SESSION_COOKIE_SECURE"],
+    )
+    return response
+
+
+@site.get("/join")
+def join_form() -> ResponseReturnValue:
+    """Where MMOLove's share links lead; the token in the query is kept on arrival."""
+    if current_user.is_authenticated:
+        flash(
+            f"You are logged in as {current_user.name}. "
+            "To join as somebody else, use a private window."
+        )
+        return redirect(url_for("play.character"))
+    return render_template("join.html", form=JoinForm(), inviter=inviter())
+
+
+@site.post("/join")
+@referral_register
+def join() -> ResponseReturnValue:
+    form = JoinForm()
+    if form.validate_on_submit() and (player := create_player(form)):
+        login_user(player)
+        flash(f"Welcome to Lanternmoor, {player.name}.")
+        response = redirect(url_for("play.character"))
+        response.delete_cookie(INVITE_COOKIE)
+        return response
+    return render_template("join.html", form=form, inviter=inviter()), 422
+
+
+def inviter() -> Player | None:
+    """Whoever invited this visitor, if somebody did."""
+    return find_inviter(request.cookies.get(INVITE_COOKIE))
+
+
+def create_player(form: JoinForm) -> Player | None:
+    """The new player; where the name is taken ``None``, and an error in the form."""
+    player = Player(name=form.name.data, invited_by=inviter())
+    player.set_password(form.password.data)
+    db.session.add(player)
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        form.name.errors = [f"{form.name.data} is taken. Choose another name."]
+        return None
+    return player
+
+
+@site.route("/login", methods=["GET", "POST"])
+def login() -> ResponseReturnValue:
+    form = LoginForm()
+    if not form.validate_on_submit():
+        return render_template("login.html", form=form), 422 if form.errors else 200
+    player = find_player(form.name.data)
+    if player is None or not player.check_password(form.password.data):
+        form.password.errors = ["This name and password do not belong together."]
+        return render_template("login.html", form=form), 422
+    login_user(player)
+    return redirect(url_for("play.character"))
+
+
+# -- for players -----------------------------------------------------------------------
+
+
+@play.before_request
+def login_wall() -> ResponseReturnValue | None:
+    if current_user.is_authenticated:
+        return None
+    flash("Log in first.")
+    return redirect(url_for("site.login"))
+
+
+@play.get("/character")
+def character() -> str:
+    return render_template("character.html", milestone=MILESTONE, deeds=DEEDS)
+
+
+@play.post("/character/<any(train, fight):deed>")
+def level_up(deed: str) -> ResponseReturnValue:
+    player = current_user
+    # The database adds: two presses at the same time both count.
+    player.level = Player.level + DEEDS[deed]
+    db.session.commit()
+    check_milestone(player)
+    return redirect(url_for("play.character"))
+
+
+@play.get("/friends")
+def friends() -> str:
+    path = url_for("site.invite", code=current_user.invite_code)
+    # It is handed to others, so the Host header of this request has no say in it.
+    link = urljoin(current_app.config["PUBLIC_URL"], path)
+    capes = {item.friend_id for item in current_user.items}
+    return render_template("friends.html", link=link, capes=capes, milestone=MILESTONE)
+
+
+@play.post("/logout")
+def logout() -> ResponseReturnValue:
+    logout_user()
+    return redirect(url_for("site.home"))
