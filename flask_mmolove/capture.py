@@ -52,7 +52,8 @@ class Capture:
 
     def __call__(self) -> None:
         # Nearly every request has no token: it is let go after a look at two raw
-        # headers. Reading ``session`` would already mark the response as varying.
+        # headers, past the proxy, which would cost more than the look. Reading
+        # ``session`` would already mark the response as varying.
         environ = request._get_current_object().environ  # type: ignore[attr-defined]
         try:
             self._start()
@@ -155,7 +156,8 @@ def forget(response: Response) -> Response:
     """The token is used up: the session and the cookies forget it."""
     state = current_state()
     arrived = request.environ.pop(_ENVIRON, None) is not None
-    session.pop(MMREF, None)
+    if not state.app.session_interface.is_null_session(session):
+        session.pop(MMREF, None)
     for name in (COOKIE, MMREF):
         # A token that arrived with this very request has just been put into ours.
         if name in request.cookies or (name == COOKIE and arrived):

@@ -19,6 +19,7 @@ from .client import Outcome
 from .client import ReferralClient
 from .delivery import ThreadEngine
 from .errors import MMOLoveError
+from .errors import OutboxError
 from .outbox import Entry
 from .outbox import Summary
 from .state import current_state
@@ -93,6 +94,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     reward = "" if state.callbacks.reward else "; no @mmolove.reward is registered"
     words = f"server {settings.server_id} at {settings.endpoint}{reward}"
     yield _Finding("settings", True, words)
+    yield _check_outbox(state)
     client = ReferralClient(
         server_id=settings.server_id,
         secret=settings.secret,
@@ -111,6 +113,14 @@ def _check(state: State) -> t.Iterator[_Finding]:
     yield from _check_clock(outcomes["registered"])
     for name, outcome in outcomes.items():
         yield _Finding(name, outcome.ok, _in_words(outcome))
+
+
+def _check_outbox(state: State) -> _Finding:
+    try:
+        state.outbox.summary()
+    except OutboxError as e:
+        return _Finding("outbox", False, str(e))
+    return _Finding("outbox", True, str(state.settings.outbox))
 
 
 def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:

@@ -40,6 +40,8 @@ class Verdict(enum.Enum):
     RETRY = "retry"  # the host or the way to it is at fault
 
 
+_WRONG_ADDRESS = "MMOLOVE_ENDPOINT is not where MMOLove takes events: leave it out."
+
 #: What a status other than 200 means, and a hint for the person who reads it.
 ANSWERS: dict[int, tuple[Verdict, str]] = {
     400: (Verdict.REJECTED, "MMOLove could not read the event."),
@@ -59,7 +61,10 @@ ANSWERS: dict[int, tuple[Verdict, str]] = {
         "MMOLOVE_ENDPOINT with the Referrals tab, and see that referrals are switched "
         "on there and a secret was made.",
     ),
+    405: (Verdict.REFUSED, _WRONG_ADDRESS),
     408: (Verdict.RETRY, "MMOLove waited too long for the request."),
+    410: (Verdict.REFUSED, _WRONG_ADDRESS),
+    421: (Verdict.REFUSED, _WRONG_ADDRESS),
     422: (
         Verdict.REJECTED,
         "MMOLove does not allow this step now: its 'registered' is not known there.",

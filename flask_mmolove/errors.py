@@ -10,7 +10,7 @@
     └── OutboxError       the outbox could not be read or written
         └── OutboxBusy    ... within the time a caller may wait
 
-None of them reaches a visitor: while a request is handled they are logged.
+None of them reaches a signup: there they are logged.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ def identify(player: t.Any, rule: t.Callable[[t.Any], t.Any] | None = None) -> s
     """
     if hasattr(player, "_get_current_object"):
         player = player._get_current_object()
+    if isinstance(player, type):
+        raise IdentityError(f"{player.__name__} is a class, not a player. {_CURE}")
     name = type(player).__name__
     if rule is not None:
         return _as_text(rule(player), f"What @mmolove.identity gives for a {name}")
@@ -46,6 +48,10 @@ def _as_text(value: t.Any, subject: str) -> str:
     text = str(value).strip()
     if not text:
         raise IdentityError(f"{subject} is empty. {_CURE}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise IdentityError(f"{subject} is no valid text. {_CURE}") from None
     return text
 
 

@@ -28,6 +28,9 @@ from .wire import is_token
 
 _ENVIRON = "flask_mmolove.signup"
 
+# What a view without a player is warned of by, once; and never after it named one.
+_WARNED = "nameless view "
+
 _FAILED = "A signup could not be reported to MMOLove."
 
 
@@ -85,8 +88,8 @@ def referral_register(
         signup = _begin(player)
         response = current_app.ensure_sync(view)(*args, **kwargs)
         if signup is not None:
-            # When the view's value has become a response, and whatever the app's own
-            # hooks make of it is known.
+            # Its value has become a response then. The app's own after_request hooks
+            # come later still: what fails in them is not known here.
             after_this_request(signup.finish)
         return response
 
@@ -169,8 +172,9 @@ class Signup:
             return
         identity = self.identity or self.state.identify(self.referee)
         self.state.record(identity, self.token, "registered")
+        self.state.once.passes(_WARNED + str(request.endpoint))
         if self.token == self.visitor:
-            forget(response)
+            _forget(response)
 
     def _find_referee(self, response: Response) -> t.Any:
         if self.find is not None:
@@ -185,7 +189,7 @@ class Signup:
     def _warn(self, response: Response) -> None:
         if self.find is not None or request.method != "POST":
             return
-        if self.state.once.passes(str(request.endpoint)):
+        if self.state.once.passes(_WARNED + str(request.endpoint)):
             logger.warning(
                 "The view %r answered %s to a visitor with a token and named no new "
                 "player, so nothing was reported. If a player signed up, name it in "

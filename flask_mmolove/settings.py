@@ -46,6 +46,13 @@ REQUIRED = {
     "REFERRAL_SECRET": "the signing secret",
 }
 
+# What a number stands for; a timedelta says it itself.
+_UNITS = {
+    "COOKIE_DAYS": timedelta(days=1),
+    "GIVE_UP_AFTER": timedelta(days=1),
+    "TIMEOUT": timedelta(seconds=1),
+}
+
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True}
 _FLAGS |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -99,7 +106,7 @@ class Settings:
             attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
             cookie_days=math.ceil(read.number("COOKIE_DAYS", 0, 400)),
             timeout=read.number("TIMEOUT", 0.1, 60),
-            concurrency=int(read.number("CONCURRENCY", 1, 64)),
+            concurrency=read.count("CONCURRENCY", 1, 64),
             give_up_after=read.number("GIVE_UP_AFTER", 0, 3650) * 86400,
         )
 
@@ -154,16 +161,21 @@ class _Reader:
 
     def number(self, name: str, least: float, most: float) -> float:
         value = self._get(name)
-        if isinstance(value, timedelta):
-            unit = {"GIVE_UP_AFTER": "days", "COOKIE_DAYS": "days"}.get(name, "seconds")
-            value = value / timedelta(**{unit: 1})
+        if isinstance(value, timedelta) and name in _UNITS:
+            value = value / _UNITS[name]
         try:
-            number = float(value)
+            number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             raise _wrong(name, f"is a number, not {value!r}") from None
         if not least <= number <= most:
             raise _wrong(name, f"lies between {least:g} and {most:g}, not {value!r}")
         return number
+
+    def count(self, name: str, least: int, most: int) -> int:
+        number = self.number(name, least, most)
+        if number != int(number):
+            raise _wrong(name, f"is a whole number, not {number!r}")
+        return int(number)
 
     def checked(self, name: str, check: t.Callable[[str], str]) -> str:
         value = self._get(name)
@@ -192,7 +204,7 @@ def check_text(value: str) -> str:
 
     :raises ValueError: With what is wrong, to follow its name.
     """
-    if not value:
+    if not value.strip():
         raise ValueError("is empty")
     try:
         value.encode()

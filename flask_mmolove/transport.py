@@ -133,17 +133,18 @@ class _TLSConnection(HTTPSConnection):
 def _connect(
     connection: HTTPConnection, connect: t.Callable[[], socket.socket]
 ) -> socket.socket:
-    """Try a host's addresses one after another; urllib3 would give each of them the
-    whole timeout.
+    """Try a host's addresses one after another; urllib3 would give the whole timeout
+    to each of them.
     """
     name, timeout = connection._dns_host, connection.timeout
     deadline = time.monotonic() + (timeout or 0.0)
     failure: HTTPError | None = None
     try:
         found = socket.getaddrinfo(name, connection.port, type=socket.SOCK_STREAM)
-        for *_, address in found:
+        for left, (*_, address) in zip(range(len(found), 0, -1), found, strict=True):
             connection._dns_host = str(address[0])
-            connection.timeout = max(deadline - time.monotonic(), 0.001)
+            # An equal share, so that a dead address leaves time for one that lives.
+            connection.timeout = max((deadline - time.monotonic()) / left, 0.001)
             try:
                 return connect()
             except HTTPError as e:

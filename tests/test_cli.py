@@ -37,7 +37,7 @@ class TestCheck:
         result = run(app, "check")
         assert result.exit_code == 0
         lines = [line.split()[:2] for line in result.output.splitlines()]
-        names = ["settings", "clock", "registered", "qualified"]
+        names = ["settings", "outbox", "clock", "registered", "qualified"]
         assert lines == [["ok", name] for name in names]
 
     @pytest.mark.parametrize(
@@ -60,6 +60,13 @@ class TestCheck:
         (line,) = [x for x in result.output.splitlines() if x.startswith("FAIL  reg")]
         assert all(word in line for word in words)
         assert "a typo" not in result.output
+
+    def test_an_outbox_that_cannot_be_used_is_found(
+        self, make_app: MakeApp, run: Run, tmp_path: Path
+    ) -> None:
+        result = run(make_app(OUTBOX=tmp_path), "check")
+        assert result.exit_code == 1
+        assert "FAIL  outbox      The outbox" in result.output
 
     def test_a_wrong_clock_is_found(
         self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import typing as t
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from werkzeug.local import LocalProxy
+
+from flask_mmolove import IdentityError
+from flask_mmolove.identity import identify
+
+
+class WithGetId:
+    """As Flask-Login's UserMixin has it."""
+
+    def __init__(self, answer: t.Any) -> None:
+        self._answer = answer
+
+    def get_id(self) -> t.Any:
+        return self._answer
+
+
+class Both(WithGetId):
+    id = 7
+
+
+UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("player", "identity"),
+    [
+        (7, "7"),
+        (0, "0"),
+        (10**30, str(10**30)),
+        ("anna", "anna"),
+        ("  7 ", "7"),
+        ("Ünï 🐉", "Ünï 🐉"),
+        (SimpleNamespace(id=7), "7"),
+        (SimpleNamespace(id=0), "0"),
+        (SimpleNamespace(id="p-7"), "p-7"),
+        (SimpleNamespace(id=UUID), str(UUID)),
+        (WithGetId("7"), "7"),
+        (Both("renewed with the password"), "7"),
+        (LocalProxy(lambda: SimpleNamespace(id=7)), "7"),
+        (LocalProxy(lambda: "anna"), "anna"),
+    ],
+)
+def test_an_identity_is_found_in_the_usual_places(
+    player: object, identity: str
+) -> None:
+    assert identify(player) == identity
+
+
+@pytest.mark.parametrize(
+    ("answer", "identity"), [(42, "42"), ("a-42", "a-42"), (UUID, str(UUID))]
+)
+def test_the_sites_own_rule_comes_before_all_others(
+    answer: object, identity: str
+) -> None:
+    assert identify(SimpleNamespace(id=7), lambda player: answer) == identity
+
+
+def test_the_rule_is_given_the_player_itself() -> None:
+    player = SimpleNamespace(account=42)
+    assert identify(LocalProxy(lambda: player), lambda p: p is player and 42) == "42"
+
+
+@pytest.mark.parametrize(
+    ("player", "words"),
+    [
+        (SimpleNamespace(id=None), "The id of a SimpleNamespace is None"),
+        (SimpleNamespace(id=""), "The id of a SimpleNamespace is empty"),
+        (SimpleNamespace(id=" \n"), "is empty"),
+        (SimpleNamespace(id=True), "True, which is no id that lasts"),
+        (SimpleNamespace(id=7.0), "7.0, which is no id that lasts"),
+        (SimpleNamespace(id=b"7"), "which is no id that lasts"),
+        (SimpleNamespace(name="anna"), "has neither an id nor a get_id()"),
+        (WithGetId(None), "get_id() of a WithGetId is None"),
+        (WithGetId(""), "get_id() of a WithGetId is empty"),
+        (True, "A player is True, which is no id that lasts"),
+        ("", "A player is empty"),
+        (None, "A NoneType has neither"),
+        (1.5, "A float has neither"),
+        (object(), "A object has neither"),
+        (LocalProxy(lambda: None), "A NoneType has neither"),
+    ],
+)
+def test_a_player_without_an_identity_is_an_error_that_says_what_to_return(
+    player: object, words: str
+) -> None:
+    with pytest.raises(IdentityError) as caught:
+        identify(player)
+    assert words in str(caught.value)
+    assert "@mmolove.identity" in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [None, "", True, 1.5, b"x"])
+def test_a_rule_that_gives_no_identity_is_named_as_the_cause(answer: object) -> None:
+    with pytest.raises(IdentityError, match="@mmolove.identity gives for a Simple"):
+        identify(SimpleNamespace(id=7), lambda player: answer)
+
+
+def test_an_id_that_is_not_there_yet_says_when_it_will_be() -> None:
+    with pytest.raises(IdentityError, match=r"commit\(\), or flush\(\)"):
+        identify(SimpleNamespace(id=None))
+
+
+class WithMethod:
+    def id(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize("player", [SimpleNamespace(id=object()), WithMethod()])
+def test_an_id_that_is_only_an_objects_address_is_no_id(player: object) -> None:
+    with pytest.raises(IdentityError, match="which is no id that lasts"):
+        identify(player)
+
+
+def test_a_class_is_no_player() -> None:
+    with pytest.raises(IdentityError):
+        identify(Both)
