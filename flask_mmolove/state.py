@@ -89,25 +89,28 @@ class State:
         try:
             new = self.outbox.add(identity, events, moment, self.patience)
         except OutboxError as e:
-            self.put_by(Note(identity, token, list(names), test, moment), e)
+            self.put_by(Note(identity, token, list(names), test, moment), str(e))
             return False
         for entry in new:
             self.report(entry)
         self.engine.wake()
         return True
 
-    def put_by(self, note: Note, error: OutboxError) -> None:
+    def put_by(self, note: Note, reason: str) -> None:
         """Take the emergency exit with what the outbox cannot take.
 
+        :param reason: Why it cannot, in a sentence.
         :raises OutboxError: If that is closed as well.
         """
         file = self.spool.write(note)
         logger.error(
             "%s The event of player %s is kept in %s and taken in by itself.",
-            error,
+            reason,
             note.identity,
             file,
         )
+        if self.settings.delivery == "thread":
+            self.engine.wake()
 
     def notify(self, signal: NamedSignal, **arguments: t.Any) -> None:
         """Send a signal in the app's name."""

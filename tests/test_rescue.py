@@ -27,8 +27,6 @@ def path(tmp_path: Path) -> Path:
 def outbox(path: Path) -> t.Iterator[SQLiteOutbox]:
     outbox = SQLiteOutbox(path)
     yield outbox
-    for connection in outbox._db.orphans():
-        connection.close()
     outbox.close()
 
 

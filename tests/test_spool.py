@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from conftest import MakeApp
 from flask import Flask
 
+from flask_mmolove import event_accepted
 from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
@@ -138,6 +140,34 @@ def test_a_milestone_takes_it_too(
         assert qualify(8) is None
     assert referral is not None
     assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
+
+
+def test_a_milestone_does_not_overtake_its_signup(
+    site: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    with Hold(site):
+        sign_up(site, mmolove_sandbox.mint())
+    with site.app_context():
+        assert qualify(7) is None
+        assert qualify(8) is None
+        site.extensions["mmolove"].engine.wake()
+    assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
+
+
+def test_a_sleeping_thread_is_woken_to_take_it_in(
+    make_app: MakeApp, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(DELIVERY="thread")
+    accepted = threading.Event()
+
+    def hear(sender: Flask, entry: t.Any) -> None:
+        accepted.set()
+
+    with event_accepted.connected_to(hear, app), app.test_request_context():
+        app.preprocess_request()
+        with Hold(app):
+            registered(7, token=mmolove_sandbox.mint())
+        assert accepted.wait(20)
 
 
 def test_a_signup_lives_without_any_disk(

@@ -34,8 +34,8 @@ class Database:
     """Runs transactions on a SQLite file.
 
     Each process has one connection, under a lock, opened when it is first wanted. After
-    a fork the child makes its own and never touches its parent's, not even to close it:
-    that would drop the locks the parent holds on the file.
+    a fork the child makes its own and never touches its parent's, not even to close it
+    (https://sqlite.org/howtocorrupt.html, section 2.6).
 
     :param path: The file; it and its folder are made if they are not there.
     :param migrations: Scripts that each bring the schema one version further.
@@ -87,7 +87,14 @@ class Database:
         handle = self._handles.get(os.getpid())
         if handle is not None:
             with handle.lock:
-                handle.close()
+                handle.close_all()
+
+    def __del__(self) -> None:
+        # Python 3.13 warns of connections that are left to the collector. At exit a
+        # daemon thread may have been stopped for good with the lock in its hand.
+        handle = self._handles.get(os.getpid())
+        if handle is not None and handle.lock.acquire(blocking=False):
+            handle.close_all()
 
     @contextlib.contextmanager
     def _connection(self, deadline: float) -> t.Iterator[sqlite3.Connection]:
@@ -257,6 +264,11 @@ class _Handle:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+
+    def close_all(self) -> None:
+        self.close()
+        while self.orphans:
+            self.orphans.pop().close()
 
 
 def _patiently(

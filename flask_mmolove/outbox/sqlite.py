@@ -5,14 +5,10 @@ database.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import secrets
 import sqlite3
 import typing as t
 from pathlib import Path
 
-from ..client import judge
-from ..client import Verdict
 from ..log import logger
 from ..wire import Event
 from .database import Database
@@ -22,6 +18,17 @@ from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
+from .rules import absolved
+from .rules import begin
+from .rules import follow
+from .rules import hold
+from .rules import HORIZON
+from .rules import new_entry
+from .rules import refused
+from .rules import REFUTED
+from .rules import separate
+from .rules import settled
+from .rules import soonest
 from .salvage import salvage
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
@@ -53,13 +60,8 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
 _COLUMNS = ", ".join(Entry._fields)
-
-# The state that a sure settlement may find besides the claim's own: someone's later
-# claim failed, and was wrong.
-_REFUTED = {"pending": "rejected", "accepted": "unpaid", "unknown": "unknown"}
-
-# No ``due`` lies further ahead: one that does was set by a clock since put right.
-_HORIZON = 6 * 3_600_000
+_NEW = ", ".join(Entry._fields[1:])
+_MARKS = ", ".join("?" * len(Entry._fields[1:]))
 
 
 class SQLiteOutbox:
@@ -82,26 +84,15 @@ class SQLiteOutbox:
         with self._db.transaction(patience) as db:
             born = _host(db).uptime(now)
             for event in events:
-                state, due = _start(db, identity, event.event, event.test, now)
+                start = _start(db, identity, event.event, event.test, now)
+                entry = new_entry(identity, event, start, now, born)
                 cursor = db.execute(
-                    "INSERT INTO event (identity, event, test, token, server_id, body,"
-                    " state, due, recorded, born) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                    f"INSERT INTO event ({_NEW}) VALUES ({_MARKS})"
                     " ON CONFLICT DO NOTHING",
-                    (
-                        identity,
-                        event.event,
-                        event.test,
-                        event.token,
-                        event.server_id,
-                        event.encode(),
-                        state,
-                        due,
-                        now,
-                        born,
-                    ),
+                    entry[1:],
                 )
                 if cursor.rowcount:
-                    new.append(_read(db, cursor.lastrowid))
+                    new.append(entry._replace(id=cursor.lastrowid or 0))
         return new
 
     def of(
@@ -119,21 +110,12 @@ class SQLiteOutbox:
             if state == "pending":
                 host = _host(db)
                 limit = host.room(now, lambda: _in_flight(db, now), limit)
-            batch = _separate(_due(db, state, now, limit))
+            batch = separate(_due(db, state, now, limit))
             if not batch:
                 return []
             if state == "pending":
                 _remember(db, host.probing(now, lease), host)
-            claim = secrets.token_hex(8)
-            claimed = [
-                entry._replace(
-                    due=now + lease,
-                    claim=claim,
-                    attempts=entry.attempts + 1,
-                    crashes=entry.crashes + bool(entry.claim),
-                )
-                for entry in batch
-            ]
+            claimed = hold(batch, now, lease)
             db.executemany(
                 "UPDATE event SET due = ?, claim = ?, attempts = ?, crashes = ?"
                 " WHERE id = ?",
@@ -155,7 +137,9 @@ class SQLiteOutbox:
             after = learn(before)
             _remember(db, after, before)
             if before.open_since is None and after.open_since is not None:
-                _absolve(db, after, now)
+                # The settings turned out to be at fault, not the events.
+                for entry in absolved(_in_states(db, ["rejected"], -1), after):
+                    _redrive(db, entry, now, entry.attempts)
             elif before.open_since is not None and after.open_since is None:
                 _hasten(db, now)
             return [_read(db, settlement.entry.id) for settlement in changed]
@@ -205,13 +189,7 @@ class SQLiteOutbox:
             (),
             patience,
         )
-        if pending is not None:
-            # A host without room says when there will be some.
-            host = Host.from_json(host)
-            if not host.room(now, lambda: 0, 1):
-                pending = max(pending, host.not_before)
-        soonest = min((d for d in (pending, accepted) if d is not None), default=None)
-        return now if soonest and soonest > now + _HORIZON else soonest
+        return soonest(pending, accepted, Host.from_json(host), now)
 
     def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
         if self._fact("settings") == fingerprint:
@@ -221,13 +199,13 @@ class SQLiteOutbox:
             _set_fact(db, "settings", fingerprint)
             if known in (None, fingerprint):
                 return 0
-            refused = _refused(db)
-            for entry in refused:
+            again = refused(_in_states(db, ["rejected"], -1))
+            for entry in again:
                 _redrive(db, entry, now)
             _hasten(db, now)
             _readdress(db, server_id)
             _remember(db, Host(down=now - _host(db).uptime(now)), None)
-        return len(refused)
+        return len(again)
 
     def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
         with self._db.transaction() as db:
@@ -303,12 +281,10 @@ def _merge(db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
     """Put entries of another file in; one that has come further than ours replaces it,
     or a reward that was paid could be paid again.
     """
-    names = Entry._fields[1:]
-    marks = ", ".join("?" * len(names))
-    news = ", ".join(f"{name} = excluded.{name}" for name in names)
+    news = ", ".join(f"{name} = excluded.{name}" for name in Entry._fields[1:])
     before = db.total_changes
     db.executemany(
-        f"INSERT INTO event ({', '.join(names)}) VALUES ({marks})"
+        f"INSERT INTO event ({_NEW}) VALUES ({_MARKS})"
         f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
         " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL",
         [entry[1:] for entry in entries],
@@ -339,15 +315,13 @@ def _start(
 ) -> tuple[State, int | None]:
     """What an event begins as: a ``qualified`` goes by its ``registered``."""
     if name == "registered":
-        return "pending", now
+        return begin(name, None, now)
     row = db.execute(
         "SELECT state FROM event"
         " WHERE identity = ? AND event = 'registered' AND test = ?",
         (identity, test),
     ).fetchone()
-    if row == ("ignored",):
-        return "ignored", None
-    return "pending", now if row == ("accepted",) else None
+    return begin(name, row and row[0], now)
 
 
 def _in_flight(db: sqlite3.Connection, now: int) -> int:
@@ -361,7 +335,7 @@ def _in_flight(db: sqlite3.Connection, now: int) -> int:
 
 def _due(db: sqlite3.Connection, state: State, now: int, limit: int) -> list[Entry]:
     found: list[Entry] = []
-    for condition, moment in (("due <= ?", now), ("due > ?", now + _HORIZON)):
+    for condition, moment in (("due <= ?", now), ("due > ?", now + HORIZON)):
         rows = db.execute(
             f"SELECT {_COLUMNS} FROM event WHERE state = ? AND {condition}"
             " ORDER BY due LIMIT ?",
@@ -371,35 +345,22 @@ def _due(db: sqlite3.Connection, state: State, now: int, limit: int) -> list[Ent
     return found
 
 
-def _separate(entries: list[Entry]) -> list[Entry]:
-    """The first entry alone if it crashed before, else all up to one that did."""
-    if entries and entries[0].claim is not None:
-        return entries[:1]
-    return list(itertools.takewhile(lambda entry: entry.claim is None, entries))
-
-
 def _settle(db: sqlite3.Connection, settlement: Settlement, now: int) -> bool:
     entry = settlement.entry
     cursor = db.execute(
-        "UPDATE event SET state = ?, due = ?, claim = NULL, settled = ?, status = ?,"
-        " answer = ?, referral_id = coalesce(?, referral_id), attempts = ?, crashes = ?"
-        " WHERE id = ? AND ((state = ? AND (claim = ? OR ?)) OR (state = ? AND ?))",
-        (
-            settlement.state,
-            settlement.due,
-            now,
-            settlement.status,
-            settlement.answer,
-            settlement.referral_id,
-            0 if settlement.renewed else entry.attempts,
-            0 if settlement.renewed else entry.crashes,
-            entry.id,
-            entry.state,
-            entry.claim,
-            settlement.sure,
-            _REFUTED[entry.state],
-            settlement.sure,
-        ),
+        "UPDATE event SET state = :state, due = :due, claim = :claim,"
+        " settled = :settled, status = :status, answer = :answer,"
+        " referral_id = coalesce(:referral_id, referral_id), attempts = :attempts,"
+        " crashes = :crashes WHERE id = :id AND ((state = :was AND (claim = :held OR"
+        " :sure)) OR (state = :refuted AND :sure))",
+        {
+            **settled(settlement, now),
+            "id": entry.id,
+            "was": entry.state,
+            "held": entry.claim,
+            "sure": settlement.sure,
+            "refuted": REFUTED[entry.state],
+        },
     )
     return cursor.rowcount > 0
 
@@ -407,19 +368,12 @@ def _settle(db: sqlite3.Connection, settlement: Settlement, now: int) -> bool:
 def _follow(db: sqlite3.Connection, settlement: Settlement, now: int) -> None:
     """Let a ``registered`` draw its ``qualified`` along."""
     entry = settlement.entry
-    if entry.event != "registered" or settlement.state not in ("accepted", "ignored"):
-        return
-    accepted = settlement.state == "accepted"
-    db.execute(
-        "UPDATE event SET state = ?, due = ? WHERE identity = ? AND test = ?"
-        " AND event = 'qualified' AND state = 'pending' AND due IS NULL",
-        (
-            "pending" if accepted else "ignored",
-            now if accepted else None,
-            entry.identity,
-            entry.test,
-        ),
-    )
+    if drawn := follow(settlement, now):
+        db.execute(
+            "UPDATE event SET state = ?, due = ? WHERE identity = ? AND test = ?"
+            " AND event = 'qualified' AND state = 'pending' AND due IS NULL",
+            (*drawn, entry.identity, entry.test),
+        )
 
 
 def _redrive(db: sqlite3.Connection, entry: Entry, now: int, attempts: int = 0) -> None:
@@ -430,14 +384,6 @@ def _redrive(db: sqlite3.Connection, entry: Entry, now: int, attempts: int = 0) 
     )
 
 
-def _absolve(db: sqlite3.Connection, host: Host, now: int) -> None:
-    """The settings turned out to be at fault, not the events that were refused."""
-    if host.refused_since is not None:
-        for entry in _refused(db):
-            if host.refused_since <= (entry.settled or 0):
-                _redrive(db, entry, now, entry.attempts)
-
-
 def _hasten(db: sqlite3.Connection, now: int) -> None:
     """The host is well again: what failed meanwhile need not wait any longer."""
     db.execute(
@@ -445,15 +391,6 @@ def _hasten(db: sqlite3.Connection, now: int) -> None:
         " AND claim IS NULL",
         (now, now),
     )
-
-
-def _refused(db: sqlite3.Connection) -> list[Entry]:
-    """The entries that were rejected as wrong settings have it."""
-    return [
-        entry
-        for entry in _in_states(db, ["rejected"], -1)
-        if entry.status and judge(entry.status)[0] is Verdict.REFUSED
-    ]
 
 
 def _readdress(db: sqlite3.Connection, server_id: str) -> None:

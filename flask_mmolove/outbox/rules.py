@@ -1,0 +1,158 @@
+"""What every store decides alike, whatever it keeps its rows in."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import typing as t
+
+from ..client import judge
+from ..client import Verdict
+from ..wire import Event
+from .entry import Entry
+from .entry import Settlement
+from .entry import State
+from .host import Host
+
+#: No ``due`` lies further ahead: one that does was set by a clock since put right.
+HORIZON = 6 * 3_600_000
+
+#: The state that a sure settlement may find besides the claim's own: someone's later
+#: claim failed, and was wrong.
+REFUTED: dict[State, State] = {
+    "pending": "rejected",
+    "accepted": "unpaid",
+    "unknown": "unknown",
+}
+
+
+def begin(name: str, registered: State | None, now: int) -> tuple[State, int | None]:
+    """The state and ``due`` that an event begins with.
+
+    :param registered: For a ``qualified``, the state of its player's ``registered``.
+    """
+    if name == "registered":
+        return "pending", now
+    if registered == "ignored":
+        return "ignored", None
+    return "pending", now if registered == "accepted" else None
+
+
+def new_entry(
+    identity: str, event: Event, start: tuple[State, int | None], now: int, born: int
+) -> Entry:
+    """An entry that has no id yet.
+
+    :param start: Its state and ``due``; see :func:`begin`.
+    """
+    state, due = start
+    return Entry(
+        id=0,
+        identity=identity,
+        event=event.event,
+        test=event.test,
+        token=event.token,
+        server_id=event.server_id,
+        body=event.encode(),
+        state=state,
+        due=due,
+        claim=None,
+        attempts=0,
+        crashes=0,
+        recorded=now,
+        born=born,
+        settled=None,
+        status=None,
+        answer=None,
+        referral_id=None,
+    )
+
+
+def separate(entries: list[Entry]) -> list[Entry]:
+    """The first entry alone if it crashed before, else all up to one that did."""
+    if entries and entries[0].claim is not None:
+        return entries[:1]
+    return list(itertools.takewhile(lambda entry: entry.claim is None, entries))
+
+
+def hold(entries: list[Entry], now: int, lease: int) -> list[Entry]:
+    """Entries as one new claim leaves them."""
+    claim = secrets.token_hex(8)
+    return [
+        entry._replace(
+            due=now + lease,
+            claim=claim,
+            attempts=entry.attempts + 1,
+            crashes=entry.crashes + bool(entry.claim),
+        )
+        for entry in entries
+    ]
+
+
+def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
+    """The columns that a settlement writes; a ``referral_id`` of None changes none."""
+    entry = settlement.entry
+    return {
+        "state": settlement.state,
+        "due": settlement.due,
+        "claim": None,
+        "settled": now,
+        "status": settlement.status,
+        "answer": _storable(settlement.answer),
+        "referral_id": _storable(settlement.referral_id),
+        "attempts": 0 if settlement.renewed else entry.attempts,
+        "crashes": 0 if settlement.renewed else entry.crashes,
+    }
+
+
+def follow(settlement: Settlement, now: int) -> tuple[State, int | None] | None:
+    """What becomes of the ``qualified`` that waits for a settled ``registered``, if
+    anything does.
+    """
+    if settlement.entry.event != "registered":
+        return None
+    if settlement.state not in ("accepted", "ignored"):
+        return None
+    return begin("qualified", settlement.state, now)
+
+
+def refused(rejected: t.Iterable[Entry]) -> list[Entry]:
+    """Those of the rejected entries that were so as wrong settings have it."""
+    return [
+        entry
+        for entry in rejected
+        if entry.status and judge(entry.status)[0] is Verdict.REFUSED
+    ]
+
+
+def absolved(rejected: t.Iterable[Entry], host: Host) -> list[Entry]:
+    """The rejected entries for which the settings turn out to be at fault."""
+    if host.refused_since is None:
+        return []
+    since = host.refused_since
+    return [entry for entry in refused(rejected) if since <= (entry.settled or 0)]
+
+
+def soonest(
+    pending: int | None, accepted: int | None, host: Host, now: int
+) -> int | None:
+    """When something is next to be done.
+
+    :param pending: The first ``due`` of what is to be sent.
+    :param accepted: The first ``due`` of what is to be rewarded.
+    """
+    if pending is not None and not host.room(now, lambda: 0, 1):
+        # A host without room says when there will be some.
+        pending = max(pending, host.not_before)
+    first = min((due for due in (pending, accepted) if due is not None), default=None)
+    return now if first and first > now + HORIZON else first
+
+
+def _storable(text: str | None) -> str | None:
+    """A text of someone else's, without what a database refuses: an answer that could
+    not be written down would be asked for again for ever.
+    """
+    if text is None:
+        return None
+    whole = text.encode("utf-8", "replace").decode()
+    return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")[:500]
