@@ -1,0 +1,435 @@
+"""Deliberate faults in the package, each of which a harness has to find.
+
+A check that has never failed proves little. So each mutant breaks one rule of the
+design by replacing one function, and a trial is made with it, which has to break the
+promise that is at stake. Without the mutant the same trial has to pass. The trials find
+a fault every time and not by luck: they are the crash points of the phase where it
+lies, or a scene in which two workers or two attempts meet in a given order.
+
+``crash points``
+    See ``crashpoints.py``. Only the points of the phase that is named are tried.
+``two at work``
+    While one worker is at its post, another takes its turn. It must find nothing: an
+    event is posted once, and if it is posted twice nobody was killed to excuse it.
+``a late failure``
+    A worker's lease ends and another claims the event; then the first one reports its
+    failure. The second one's claim must stand, so a third finds nothing.
+``an hour later``
+    The first post of each event meets a fault. When it is posted again, the server's
+    clock has moved on by an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+from flask_mmolove import Outcome
+from flask_mmolove import ReferralClient
+from flask_mmolove.client import Verdict
+from flask_mmolove.delivery import Delivery
+from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox import sqlite
+from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.reward import Referral
+
+from . import crashpoints
+from . import processes
+from .evidence import Evidence
+from .report import harness
+from .report import progress
+from .report import Report
+from .server import Mood
+from .server import StandIn
+from .site import Site
+
+#: Milliseconds; any will do.
+NOW, LEASE = 1_700_000_000_000, 60_000
+
+
+class Mutant(t.NamedTuple):
+    """A deliberate fault.
+
+    :param name: What it is called.
+    :param rule: The rule that it breaks.
+    :param breaks: Puts it into the package, for the rest of the process's life.
+    :param trial: What has to find it, by its name in :data:`TRIALS`.
+    :param shows: The broken promise by which it has to be found.
+    """
+
+    name: str
+    rule: str
+    breaks: t.Callable[[], None]
+    trial: str
+    shows: str
+
+
+def _put(owner: t.Any, **functions: t.Any) -> None:
+    for name, function in functions.items():
+        setattr(owner, name, function)
+
+
+def _answers_before_the_row() -> None:
+    """Keep what is added in memory, and write it at the next claim."""
+    add, of, claim = SQLiteOutbox.add, SQLiteOutbox.of, SQLiteOutbox.claim
+    kept: list[tuple[t.Any, ...]] = []
+
+    def write(outbox: SQLiteOutbox) -> None:
+        while kept:
+            add(outbox, *kept.pop(0))
+
+    def later(outbox: SQLiteOutbox, *event: t.Any) -> list[Entry]:
+        kept.append(event)
+        return []
+
+    def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
+        write(outbox)
+        return claim(outbox, *wanted)
+
+    def write_and_read(outbox: SQLiteOutbox, *wanted: t.Any) -> dict[str, Entry]:
+        write(outbox)
+        return of(outbox, *wanted)
+
+    _put(SQLiteOutbox, add=later, claim=write_and_claim, of=write_and_read)
+
+
+def _settles_before_the_answer() -> None:
+    """Settle as accepted, and post then."""
+    attempt = Delivery._attempt
+
+    def settle_first(delivery: Delivery, entry: Entry) -> tuple[Entry, Outcome | None]:
+        delivery.outbox.settle(
+            [Settlement(entry, "accepted", sure=True)], entry.due or 0
+        )
+        return attempt(delivery, entry)
+
+    _put(Delivery, _attempt=settle_first)
+
+
+def _pays_before_the_answer() -> None:
+    """Reward when the milestone is sent, whatever MMOLove will say."""
+    attempt = Delivery._attempt
+
+    def pay_first(delivery: Delivery, entry: Entry) -> tuple[Entry, Outcome | None]:
+        rewarder = delivery._reward()
+        if rewarder and entry.event == "qualified":
+            rewarder(entry)
+        return attempt(delivery, entry)
+
+    _put(Delivery, _attempt=pay_first)
+
+
+def _pays_before_it_is_written_down() -> None:
+    """Call an at-most-once callback first, and write down then that it began."""
+
+    def give(delivery: Delivery, rewarder: t.Any, entry: Entry) -> None:
+        rewarder(entry)
+        delivery._settle_reward(Settlement(entry, "rewarded", sure=True))
+
+    _put(Delivery, _give=give)
+
+
+def _writes_down_before_it_pays() -> None:
+    """Say that it is rewarded, and call the callback then."""
+
+    def give(delivery: Delivery, rewarder: t.Any, entry: Entry) -> None:
+        delivery._settle_reward(Settlement(entry, "rewarded", sure=True))
+        rewarder(entry)
+
+    _put(Delivery, _give=give)
+
+
+def _keeps_no_order() -> None:
+    """A milestone is due at once, whatever became of the signup; and so is first."""
+
+    def start(*row: t.Any) -> tuple[str, int]:
+        return "pending", row[-1] - (row[2] == "qualified")
+
+    _put(sqlite, _start=start)
+
+
+def _takes_no_lease() -> None:
+    """A claim lasts for no time at all."""
+    claim = SQLiteOutbox.claim
+
+    def without(
+        outbox: SQLiteOutbox, state: t.Any, now: int, lease: int, limit: int
+    ) -> list[Entry]:
+        entries = claim(outbox, state, now, 0, limit)
+        return [entry._replace(due=now + lease) for entry in entries]
+
+    _put(SQLiteOutbox, claim=without)
+
+
+def _has_no_fence() -> None:
+    """A failure is settled by whoever comes."""
+    settle = sqlite._settle
+
+    def by_anyone(db: t.Any, settlement: Settlement, now: int) -> bool:
+        return settle(db, settlement._replace(sure=True), now)
+
+    _put(sqlite, _settle=by_anyone)
+
+
+def _signs_once() -> None:
+    """Keep the signature of a body."""
+    sign = ReferralClient._sign
+    signed: dict[bytes, str] = {}
+
+    def keep(client: ReferralClient, body: bytes) -> str:
+        return signed.setdefault(body, sign(client, body))
+
+    _put(ReferralClient, _sign=keep)
+
+
+def _takes_any_200() -> None:
+    """Take a page of a hotel's WiFi for MMOLove's word."""
+    send = ReferralClient.send
+
+    def take(client: ReferralClient, body: bytes) -> Outcome:
+        outcome = send(client, body)
+        if outcome.status != 200 or outcome.ok:
+            return outcome
+        return replace(outcome, ok=True, verdict=Verdict.ACCEPTED)
+
+    _put(ReferralClient, send=take)
+
+
+def _pays_no_duplicate() -> None:
+    """Take ``duplicate`` for a sign that the reward was given."""
+    send = ReferralClient.send
+
+    def ignore(client: ReferralClient, body: bytes) -> Outcome:
+        outcome = send(client, body)
+        return replace(outcome, credited='"state"' in outcome.body)
+
+    _put(ReferralClient, send=ignore)
+
+
+def _changes_the_key() -> None:
+    """Make a new reward key for each call."""
+    from_entries = Referral.from_entries
+
+    def anew(entries: t.Mapping[str, Entry]) -> Referral:
+        referral = from_entries(entries)
+        key = f"{referral.reward_key}-{entries['qualified'].claim}"
+        return replace(referral, reward_key=key)
+
+    _put(Referral, from_entries=staticmethod(anew))
+
+
+def _try_two_at_work() -> Report:
+    def scene(site: Site, server: StandIn) -> None:
+        site.sign_up("scene")
+        first, second = site.state.deliveries(), site.state.deliveries()
+        send = ReferralClient.send
+
+        def meet(client: ReferralClient, body: bytes) -> Outcome:
+            with mock.patch.object(ReferralClient, "send", send):
+                second.step()
+            return send(client, body)
+
+        with mock.patch.object(ReferralClient, "send", meet):
+            first.step()
+
+    report = _play(scene, Mood())
+    if report.counters and report.counters.duplicate_posts:
+        report.faults.append("posted twice, and nobody was killed")
+    return report
+
+
+def _try_an_hour_later() -> Report:
+    first = crashpoints.FIRST
+
+    def scene(site: Site, server: StandIn) -> None:
+        site.sign_up("scene")
+        site.state.deliveries().step()
+        server.behave(Mood(first=first, ahead=3600))
+        site.qualify("scene")
+
+    return _play(scene, Mood(first=first))
+
+
+def _try_a_late_failure() -> Report:
+    report = Report("scene")
+    event = make_event("registered", "scene", "token", "srv", NOW, False)
+    with processes.scratch() as folder:
+        outbox = SQLiteOutbox(folder / "outbox.db")
+        outbox.add("scene", [event], NOW)
+        (first,) = outbox.claim("pending", NOW, LEASE, 1)
+        (second,) = outbox.claim("pending", NOW + LEASE, LEASE, 1)
+        outbox.settle([Settlement(first, "pending", NOW + LEASE)], NOW + LEASE)
+        third = outbox.claim("pending", NOW + LEASE + 1, LEASE, 1)
+        outbox.close()
+    if third:
+        report.faults.append(f"claimed twice, while {second} was being sent")
+    return report
+
+
+def _play(scene: t.Callable[[Site, StandIn], None], mood: Mood) -> Report:
+    """Play a scene, deliver what is left, and compare."""
+    with processes.scratch() as folder, StandIn(mood) as server:
+        site = Site(folder, server.endpoint)
+
+        def play() -> None:
+            scene(site, server)
+            site.drain(crashpoints.TURNS)
+
+        processes.was_killed(processes.fork(play))
+        evidence = Evidence.of(folder)
+        site.close()
+        counters = evidence.weigh(server.history())
+    return Report("scene", counters, faults=evidence.faults())
+
+
+def _crash(phase: str, at_most_once: bool = False) -> t.Callable[[], Report]:
+    return partial(crashpoints.run, only=(phase,), at_most_once=(at_most_once,))
+
+
+TRIALS: dict[str, t.Callable[[], Report]] = {
+    "crash points: acknowledgement": _crash("acknowledgement"),
+    "crash points: post": _crash("post"),
+    "crash points: effect": _crash("effect"),
+    "crash points, at most once: effect": _crash("effect", at_most_once=True),
+    "two at work": _try_two_at_work,
+    "a late failure": _try_a_late_failure,
+    "an hour later": _try_an_hour_later,
+}
+
+MUTANTS = [
+    Mutant(
+        "answer before the row",
+        "What is acknowledged is on disk.",
+        _answers_before_the_row,
+        "crash points: acknowledgement",
+        "lost",
+    ),
+    Mutant(
+        "settle before the answer",
+        "An event is accepted when MMOLove says so.",
+        _settles_before_the_answer,
+        "crash points: post",
+        "lost",
+    ),
+    Mutant(
+        "pay before the answer",
+        "A reward is due when MMOLove has credited it.",
+        _pays_before_the_answer,
+        "crash points, at most once: effect",
+        "double rewards",
+    ),
+    Mutant(
+        "pay before the settle",
+        "At most once: it is written down, then called.",
+        _pays_before_it_is_written_down,
+        "crash points, at most once: effect",
+        "double rewards",
+    ),
+    Mutant(
+        "pay after the settle",
+        "At least once: it is called, then written down.",
+        _writes_down_before_it_pays,
+        "crash points: effect",
+        "missing rewards",
+    ),
+    Mutant(
+        "no order",
+        "A milestone waits until the signup is accepted.",
+        _keeps_no_order,
+        "crash points: acknowledgement",
+        "order inversions",
+    ),
+    Mutant(
+        "no lease",
+        "A claim is for one worker alone.",
+        _takes_no_lease,
+        "two at work",
+        "posted twice",
+    ),
+    Mutant(
+        "no fence",
+        "A failure is settled by the claim's holder only.",
+        _has_no_fence,
+        "a late failure",
+        "claimed twice",
+    ),
+    Mutant(
+        "sign once",
+        "Each attempt is signed anew.",
+        _signs_once,
+        "an hour later",
+        "lost",
+    ),
+    Mutant(
+        "200 without ok",
+        "A 200 counts with 'ok: true' only.",
+        _takes_any_200,
+        "an hour later",
+        "lost",
+    ),
+    Mutant(
+        "no reward for a duplicate",
+        "A duplicate is paid unless our ledger has paid it.",
+        _pays_no_duplicate,
+        "crash points: post",
+        "missing rewards",
+    ),
+    Mutant(
+        "a new key for each call",
+        "The reward key of a referral never changes.",
+        _changes_the_key,
+        "crash points: effect",
+        "double rewards",
+    ),
+]
+
+
+def run() -> Report:
+    """Put a deliberate fault into the package and see whether it is found."""
+    report = Report("mutants")
+    sound = [Mutant("none", "", _breaks_nothing, name, "") for name in TRIALS]
+    with processes.scratch() as folder:
+        for mutant in progress([*sound, *MUTANTS], "Mutating"):
+            broken = _try(mutant, folder / "broken")
+            found = [each for each in broken if each.startswith(mutant.shows)]
+            report.rows.append(
+                {
+                    "mutant": mutant.name,
+                    "trial": mutant.trial,
+                    "found": (found or broken or ["nothing"])[0],
+                    "rule": mutant.rule,
+                }
+            )
+            if mutant.shows and not found:
+                report.faults.append(f"{mutant.name}: not found by {mutant.trial}")
+            elif broken and not mutant.shows:
+                report.faults.append(f"without a mutant, {mutant.trial}: {broken[0]}")
+    report.figures = {
+        "mutants": len(MUTANTS),
+        "found": len(MUTANTS) - sum("not found" in each for each in report.faults),
+    }
+    return report
+
+
+def _breaks_nothing() -> None:
+    pass
+
+
+def _try(mutant: Mutant, result: Path) -> list[str]:
+    """Make the trial in a child, for the fault stays in its process."""
+
+    def work() -> None:
+        mutant.breaks()
+        result.write_text(json.dumps(TRIALS[mutant.trial]().broken))
+
+    processes.was_killed(processes.fork(work))
+    return t.cast("list[str]", json.loads(result.read_text()))
+
+
+command = harness()(run)

@@ -1,0 +1,203 @@
+"""A Flask site on the public API, with a diary of what it attempted and was told."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+import typing as t
+from pathlib import Path
+
+from flask import Flask
+from flask import request
+
+import flask_mmolove.transport  # noqa: F401  loaded once, before the forks
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
+from flask_mmolove import Referral
+from flask_mmolove import registered
+from flask_mmolove.sandbox import tokens
+from flask_mmolove.state import State
+
+from .server import SECRET
+from .server import SERVER_ID
+
+#: The customary beginnings of ``server_event_id``.
+KEYS = {"registered": "reg-", "qualified": "qual-"}
+
+#: The file of the outbox, in the site's folder.
+OUTBOX = "outbox.db"
+
+#: Seconds that a view and the game work on, after what matters here was done.
+WORK = 0.003
+
+
+class Diary:
+    """Lines that a process wrote before it was killed are there, whole and in order:
+    each is one ``write`` to a file opened for appending.
+
+    ``A key``
+        The site begins to record an event.
+    ``K key``
+        It was told that the event is recorded.
+    ``R player key``
+        The game was asked to reward a player's referrer, under this key.
+    ``X words``
+        The package logged an exception that it had not foreseen.
+    ``F point``
+        A process kills itself at this point.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "diary"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def note(self, *words: str) -> None:
+        os.write(self._file, (" ".join(words) + "\n").encode())
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_diary(folder: Path, letter: str) -> list[str]:
+    """What the diary in a folder says after a letter, in order."""
+    lines = (folder / "diary").read_text().splitlines()
+    return [line[2:] for line in lines if line[:2] == f"{letter} "]
+
+
+class Site:
+    """The site. Made before the forks, as a server with ``--preload`` does, and used
+    after them.
+
+    :param folder: For the outbox, and the diary.
+    :param endpoint: Where MMOLove stands.
+    :param delivery: ``MMOLOVE_DELIVERY``.
+    :param timeout: ``MMOLOVE_TIMEOUT``; a lease is twelve of them.
+    :param at_most_once: How the reward callback is registered.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        endpoint: str,
+        *,
+        delivery: str = "manual",
+        timeout: float = 5,
+        at_most_once: bool = False,
+    ) -> None:
+        self.diary = Diary(folder)
+        self.app = Flask(__name__, instance_path=str(folder))
+        self.app.config.update(
+            SECRET_KEY="for sessions",
+            MMOLOVE_SERVER_ID=SERVER_ID,
+            MMOLOVE_REFERRAL_SECRET=SECRET,
+            MMOLOVE_ENDPOINT=endpoint,
+            MMOLOVE_OUTBOX=folder / OUTBOX,
+            MMOLOVE_DELIVERY=delivery,
+            MMOLOVE_TIMEOUT=timeout,
+            MMOLOVE_CONCURRENCY=2,
+        )
+        self.app.add_url_rule("/signup", view_func=_signup, methods=["POST"])
+        mmolove = MMOLove(self.app)
+        mmolove.reward(at_most_once=at_most_once)(self._reward)
+        _listen(self.diary)
+
+    @property
+    def state(self) -> State:
+        return t.cast(State, self.app.extensions["mmolove"])
+
+    def sign_up(self, player: str) -> None:
+        """A visitor with a token makes an account."""
+        token = tokens.mint(SERVER_ID, "friend", time.time())
+        query = {"mmref": token, "player": player}
+        self.diary.note("A", KEYS["registered"] + player)
+        with self.app.test_client() as client:
+            status = client.post("/signup", query_string=query).status_code
+        if status != 200:
+            raise RuntimeError(f"A signup failed with status {status}.")
+        self.diary.note("K", KEYS["registered"] + player)
+
+    def qualify(self, player: str) -> None:
+        """The game says that a player has reached the milestone."""
+        self.diary.note("A", KEYS["qualified"] + player)
+        with self.app.app_context():
+            referral = qualify(player)
+        if referral is not None:
+            self.diary.note("K", KEYS["qualified"] + player)
+
+    def drain(self, turns: int = 100_000) -> None:
+        """Deliver until nothing is left to do. The delivery's clock stands still but
+        where it would wait: there it is moved on. Pauses are not drawn by lot, so that
+        the same is done each time.
+
+        :param turns: After so many it is given up.
+        """
+        delivery = self.state.deliveries()
+        clock = _Clock()
+        delivery._clock = clock.time
+        delivery._uniform = max
+        for _ in range(turns):
+            due = delivery.next_due()
+            if due is None:
+                return
+            clock.reach(due)
+            delivery.step()
+        self.diary.note("X", "the drain did not come to an end")
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.diary.close()
+        self.state.outbox.close()
+
+    def _reward(self, referral: Referral) -> None:
+        self.diary.note("R", referral.identity, referral.reward_key)
+        time.sleep(WORK)
+
+
+def warm_up() -> None:
+    """Load before the forks what Flask loads at the first request, and let the children
+    share its memory.
+    """
+    app = Flask(__name__)
+    app.secret_key = "for sessions"
+    app.test_client().post("/")
+    gc.freeze()
+
+
+def _signup() -> str:
+    registered(request.args["player"])
+    time.sleep(WORK)
+    return "Welcome."
+
+
+class _Clock:
+    """Unix time that stands still until it is moved on."""
+
+    def __init__(self) -> None:
+        self._now = time.time()
+
+    def time(self) -> float:
+        return self._now
+
+    def reach(self, moment: int) -> None:
+        """Move on to a moment in milliseconds, if it is still to come."""
+        self._now = max(self._now, (moment + 1) / 1000)
+
+
+def _listen(diary: Diary) -> None:
+    """Note what no code of the package expected; warnings of trouble are expected."""
+    logger = logging.getLogger("flask_mmolove")
+    logger.handlers = [_Handler(diary)]
+    logger.propagate = False
+
+
+class _Handler(logging.Handler):
+    def __init__(self, diary: Diary) -> None:
+        super().__init__(logging.ERROR)
+        self._diary = diary
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info or record.levelno >= logging.CRITICAL:
+            error = record.exc_info[1] if record.exc_info else None
+            self._diary.note("X", f"{record.getMessage()} {error!r}".replace("\n", " "))

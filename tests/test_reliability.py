@@ -1,0 +1,157 @@
+"""Runs each harness of ``reliability/`` briefly.
+
+Each has a process of its own: a harness forks, and this one may have threads.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from reliability.evidence import Evidence
+from reliability.report import Counters
+from reliability.report import Report
+from reliability.server import Arrival
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(harness: str, *arguments: str) -> dict[str, t.Any]:
+    """The report of a run in which every promise held."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "reliability",
+            harness,
+            *arguments,
+            "--json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=115,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert done.stderr == ""
+    report: dict[str, t.Any] = json.loads(done.stdout)
+    assert report["broken"] == []
+    return report
+
+
+class TestSoak:
+    def test_300_kills_lose_nothing_and_pay_nothing_twice(self) -> None:
+        report = run("soak", "--kills", "300")
+        assert report["figures"]["kills"] == 300
+        counters = report["counters"]
+        assert counters["acknowledged"] > 300
+        assert report["figures"]["rewards"] > 100
+        # The kills hit the moments that matter.
+        assert counters["recovered"] > 0
+        assert counters["duplicate_posts"] > 0
+        assert report["figures"]["faults_met"] > 0
+
+    def test_at_most_once_calls_no_callback_twice(self) -> None:
+        report = run("soak", "--kills", "60", "--at-most-once")
+        assert report["counters"]["repeated_calls"] == 0
+        assert report["figures"]["rewards"] > 0
+
+
+def test_a_kill_at_every_step_breaks_nothing() -> None:
+    report = run("crashpoints")
+    assert report["figures"]["fired"] == report["figures"]["points"] > 300
+    assert all(row["fired"] == row["tried"] for row in report["rows"])
+    counters = report["counters"]
+    assert counters["recovered"] > 0
+    assert counters["duplicate_posts"] > 0
+    assert counters["repeated_calls"] > 0
+
+
+def test_the_outbox_does_what_a_dictionary_does() -> None:
+    figures = run("statemachine", "--examples", "200")["figures"]
+    for event in ("claims_after_a_crash", "settlements_in_vain", "rewarded"):
+        assert figures[event] > 0
+
+
+def test_every_mutant_is_found_and_the_package_passes_the_same_trials() -> None:
+    report = run("mutants")
+    assert report["figures"]["found"] == report["figures"]["mutants"] >= 8
+    sound = {row["trial"] for row in report["rows"] if row["mutant"] == "none"}
+    assert sound == {row["trial"] for row in report["rows"]}
+
+
+def left(**changes: t.Any) -> Evidence:
+    """What a run leaves in which one player signed up, qualified and was rewarded."""
+    keys = {"reg-ada", "qual-ada"}
+    evidence: dict[str, t.Any] = {
+        "attempted": keys,
+        "acknowledged": keys,
+        "rewards": [("ada", "key-ada")],
+        "at_most_once": False,
+        "surprises": [],
+        "states": {"reg-ada": "accepted", "qual-ada": "rewarded"},
+        "intact": True,
+    }
+    return Evidence(**{**evidence, **changes})
+
+
+HISTORY = [
+    Arrival("registered", "reg-ada", "accepted", 200),
+    Arrival("qualified", "qual-ada", "accepted", 200),
+]
+
+
+class TestCounters:
+    def test_all_is_well(self) -> None:
+        evidence = left()
+        assert evidence.faults() == []
+        counters = evidence.weigh(HISTORY)
+        assert counters == Counters(attempted=2, acknowledged=2, delivered=2)
+        assert Report("soak", counters).broken == []
+
+    @pytest.mark.parametrize(
+        ("evidence", "history", "broken"),
+        [
+            (left(), HISTORY[:1], ["lost: 1", "double rewards: 1"]),
+            (left(attempted={"reg-ada"}), HISTORY, ["unexpected: 1"]),
+            (left(rewards=[]), HISTORY, ["missing rewards: 1"]),
+            (
+                left(rewards=[("ada", "key-ada"), ("ada", "another")]),
+                HISTORY,
+                ["double rewards: 1"],
+            ),
+            (
+                left(rewards=[("ada", "key-ada")] * 2, at_most_once=True),
+                HISTORY,
+                ["double rewards: 1"],
+            ),
+            (left(), HISTORY[::-1], ["order inversions: 1"]),
+            (left(intact=False), HISTORY, ["the file is damaged"]),
+        ],
+    )
+    def test_each_promise_can_be_broken(
+        self, evidence: Evidence, history: list[Arrival], broken: list[str]
+    ) -> None:
+        assert Report("soak", evidence.weigh(history)).broken == broken
+
+    def test_a_second_call_counts_for_nothing_where_the_game_honours_the_key(
+        self,
+    ) -> None:
+        counters = left(rewards=[("ada", "key-ada")] * 2).weigh(HISTORY)
+        assert (counters.repeated_calls, counters.double_rewards) == (1, 0)
+
+    def test_at_most_once_a_reward_may_be_left_to_a_person(self) -> None:
+        states = {"reg-ada": "accepted", "qual-ada": "unknown"}
+        evidence = left(rewards=[], at_most_once=True, states=states)
+        assert Report("soak", evidence.weigh(HISTORY)).broken == []
+
+    def test_what_is_left_over_or_not_foreseen_is_a_fault(self) -> None:
+        evidence = left(states={"reg-ada": "pending"}, surprises=["KeyError"])
+        assert evidence.faults() == ["not foreseen: KeyError", "left over: 1 pending"]
