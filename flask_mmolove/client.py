@@ -8,6 +8,7 @@ import threading
 import time
 import typing as t
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 
@@ -397,7 +398,10 @@ def _read_retry_after(value: str, now: float) -> int:
 
 def _read_date(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:  # "-0000" and the older forms mean UTC
+            date = date.replace(tzinfo=timezone.utc)
+        return date.timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
 

@@ -10,7 +10,6 @@ from datetime import timezone
 from flask import current_app
 
 from . import signals
-from .errors import OutboxError
 from .outbox import Entry
 from .outbox import Note
 from .outbox import State as EntryState
@@ -100,7 +99,7 @@ def qualify(player: t.Any) -> Referral | None:
             if not state.record(identity, token, *EVENTS):
                 return None
             entries = state.outbox.of(identity, test, state.patience)
-    except OutboxError as e:
+    except Exception as e:  # whatever it is, the milestone must not vanish
         state.put_by(Note(identity, token, [*EVENTS], test, milliseconds()), str(e))
         return None
     return Referral.from_entries(entries)

@@ -16,7 +16,6 @@ from . import signals
 from .delivery import Delivery
 from .delivery import Engine
 from .errors import MMOLoveError
-from .errors import OutboxError
 from .identity import identify
 from .log import Brake
 from .log import logger
@@ -88,7 +87,7 @@ class State:
         ]
         try:
             new = self.outbox.add(identity, events, moment, self.patience)
-        except OutboxError as e:
+        except Exception as e:  # whatever it is, the event must not vanish
             self.put_by(Note(identity, token, list(names), test, moment), str(e))
             return False
         for entry in new:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import typing as t
 from pathlib import Path
 
@@ -160,6 +161,49 @@ class TestRescue:
         other.close()
         self.recover(outbox)
         assert outbox.of("a", False)["registered"].state == "accepted"
+
+    @pytest.mark.parametrize("kind", ["database", "text"])
+    def test_a_file_of_something_else_is_refused_and_never_moved(
+        self, path: Path, kind: str
+    ) -> None:
+        if kind == "database":
+            connection = sqlite3.connect(path)
+            connection.execute("CREATE TABLE event (name TEXT)")
+            connection.execute("CREATE TABLE player (name TEXT)")
+            connection.close()
+        else:
+            path.write_text("the site's own settings\n" * 100)
+        before = path.read_bytes()
+        outbox = SQLiteOutbox(path)
+        for _ in range(2):
+            with pytest.raises(OutboxError, match="MMOLOVE_OUTBOX"):
+                add(outbox, "a")
+        outbox.close()
+        assert path.read_bytes() == before
+        assert outbox._db.files_aside() == []
+
+    def test_damage_that_no_query_meets_is_found_when_a_worker_begins(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, *map(str, range(300)))
+        connection = sqlite3.connect(path)
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'event_due'"
+        ).fetchone()
+        connection.close()
+        content = bytearray(path.read_bytes())
+        start = (root - 1) * PAGE
+        leaf = int.from_bytes(content[start + 8 : start + 12], "big")
+        # The index loses half of the entries of one of its pages.
+        count = (leaf - 1) * PAGE + 3
+        entries = int.from_bytes(content[count : count + 2], "big")
+        content[count : count + 2] = (entries // 2).to_bytes(2, "big")
+        path.write_bytes(content)
+        worker = SQLiteOutbox(path)
+        assert worker.rescue() == 600
+        claimed = worker.claim("pending", MOMENT, 1000, 1000)
+        worker.close()
+        assert len(claimed) == 300
 
     @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
     def test_a_read_only_file_is_said_and_used_again_when_it_can_be(

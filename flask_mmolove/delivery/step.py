@@ -45,6 +45,7 @@ _GROUP_SECONDS = 0.2
 # Entries claimed at a time, for each attempt that can be in flight.
 _ENTRIES_EACH = 8
 
+Key = tuple[str, str, bool]
 Report = t.Callable[[Entry], None]
 Map = t.Callable[
     [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]],
@@ -95,10 +96,12 @@ class Delivery:
         self._adopted = False
         self._clock = clock
         self._uniform = uniform
-        self._held: dict[int, Entry] = {}
-        self._unsettled: dict[int, tuple[Entry, Outcome]] = {}
-        # Given, and not yet written down: the store may fail in between.
-        self._paid: set[int] = set()
+        self._held: dict[Key, Entry] = {}
+        # Answered or given, and not yet written down: the store may fail in between.
+        self._unsettled: dict[Key, tuple[Entry, Outcome]] = {}
+        self._paid: set[Key] = set()
+        # Claimed, and not tried any more when the store failed.
+        self._left: list[Entry] = []
         self._stopped = False
 
     def now(self) -> int:
@@ -122,7 +125,9 @@ class Delivery:
         now = self.now()
         if not self._adopted or self._spool.read():
             return now
-        return self.outbox.next_due(now)
+        due = self.outbox.next_due(now)
+        # Asked for afterwards: that look may have found that the file is gone.
+        return now if self.outbox.incident else due
 
     def drain(self) -> int:
         """Turn until nothing is due, and give how many entries were handled."""
@@ -139,13 +144,20 @@ class Delivery:
             self.outbox.release(held)
 
     def _send(self, map: Map) -> int:
-        if self._unsettled:
-            self._settle(list(self._unsettled.values()), [])
+        self._make_up()
         # Long enough for a batch that is sent one by one to a host that takes its time.
         lease = 12 * self._timeout
         limit = self._settings.concurrency * _ENTRIES_EACH
         entries = self.outbox.claim("pending", self.now(), lease, limit)
-        self._held.update((entry.id, entry) for entry in entries)
+        self._held.update((entry.key, entry) for entry in entries)
+        try:
+            return self._send_all(entries, map)
+        except Exception:
+            waiting = self._held.keys() - self._unsettled.keys()
+            self._left += [entry for entry in entries if entry.key in waiting]
+            raise
+
+    def _send_all(self, entries: list[Entry], map: Map) -> int:
         answered: list[tuple[Entry, Outcome]] = []
         skipped: list[Entry] = []
         since = time.monotonic()
@@ -160,6 +172,13 @@ class Delivery:
                 since = time.monotonic()
         self._settle(answered, skipped)
         return len(entries) - len(skipped)
+
+    def _make_up(self) -> None:
+        """Do what was left undone when the store failed in the middle of a step."""
+        if self._unsettled:
+            self._settle(list(self._unsettled.values()), [])
+        self._settle([], self._left)
+        self._left = []
 
     def _adopt(self) -> None:
         settings = self._settings
@@ -198,8 +217,8 @@ class Delivery:
         return len(notes)
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
-        if entry.id in self._unsettled:
-            return self._unsettled[entry.id]
+        if entry.key in self._unsettled:
+            return self._unsettled[entry.key]
         # Once its lease is over, another worker may have it.
         if self._stopped or self.now() + self._timeout > (entry.due or 0):
             return entry, None
@@ -216,7 +235,7 @@ class Delivery:
         self, answered: list[tuple[Entry, Outcome]], skipped: list[Entry]
     ) -> None:
         now = self.now()
-        self._unsettled.update((entry.id, (entry, o)) for entry, o in answered)
+        self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
         if answered:
             host = self.outbox.host()
             changed = self.outbox.settle(
@@ -225,14 +244,14 @@ class Delivery:
                 lambda host: self._learn(host, [o for _, o in answered], now),
             )
             for entry, _ in answered:
-                self._unsettled.pop(entry.id, None)
-                self._held.pop(entry.id, None)
+                self._unsettled.pop(entry.key, None)
+                self._held.pop(entry.key, None)
             for entry in changed:
                 self._tell(entry)
         if skipped:
             self.outbox.release(skipped)
             for entry in skipped:
-                self._held.pop(entry.id, None)
+                self._held.pop(entry.key, None)
 
     def _judge(
         self, host: Host, entry: Entry, outcome: Outcome, now: int
@@ -345,7 +364,7 @@ class Delivery:
                 return
             entry = begun
         try:
-            if entry.id not in self._paid:
+            if entry.key not in self._paid:
                 rewarder(entry)
         except Exception as e:
             logger.exception(
@@ -354,9 +373,9 @@ class Delivery:
             if not rewarder.at_most_once:
                 self._settle_reward(self._failed_reward(entry, e))
         else:
-            self._paid.add(entry.id)
+            self._paid.add(entry.key)
             self._settle_reward(Settlement(entry, "rewarded", sure=True))
-            self._paid.discard(entry.id)
+            self._paid.discard(entry.key)
 
     def _failed_reward(self, entry: Entry, error: Exception) -> Settlement:
         words = f"its callback raised {type(error).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import queue
 import threading
@@ -157,15 +158,22 @@ class _Senders:
         def task(entry: Entry) -> None:
             results.put(attempt(entry))
 
+        self._start(min(self._count, len(entries)))
+        if not self._started:
+            yield from map(attempt, entries)
+            return
         for entry in entries:
             self._tasks.put(partial(task, entry))
-        while self._started < min(self._count, len(entries)):
-            threading.Thread(
-                target=self._work, name="flask-mmolove-sender", daemon=True
-            ).start()
-            self._started += 1
         for _ in entries:
             yield results.get()
+
+    def _start(self, wanted: int) -> None:
+        with contextlib.suppress(RuntimeError):  # not at the interpreter's end
+            while self._started < wanted:
+                threading.Thread(
+                    target=self._work, name="flask-mmolove-sender", daemon=True
+                ).start()
+                self._started += 1
 
     def _work(self) -> None:
         while True:

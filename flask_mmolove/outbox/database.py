@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import secrets
 import sqlite3
 import threading
 import time
@@ -14,6 +15,13 @@ from pathlib import Path
 from ..errors import OutboxBusy
 from ..errors import OutboxError
 from ..log import logger
+from .damage import CHECK
+from .damage import in_words
+from .damage import is_damage
+from .damage import is_sound
+from .schema import foreign
+from .schema import lock_file
+from .schema import Schema
 
 #: Seconds a background worker may wait for the store; a request waits less.
 WORKER_PATIENCE = 30.0
@@ -38,12 +46,13 @@ class Database:
     (https://sqlite.org/howtocorrupt.html, section 2.6).
 
     :param path: The file; it and its folder are made if they are not there.
-    :param migrations: Scripts that each bring the schema one version further.
+    :param schema: What it is like. A file of something else is refused, and never
+        moved.
     """
 
-    def __init__(self, path: Path, migrations: t.Sequence[str]) -> None:
+    def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
-        self._migrations = migrations
+        self._schema = schema
         #: Something happened to the file since this was last cleared, or may have
         #: happened before this process began.
         self.incident = True
@@ -106,10 +115,21 @@ class Database:
             )
         try:
             yield self._open(handle, deadline)
+        except OutboxError:
+            raise
         except sqlite3.Error as e:
             if not _is_busy(e):
                 self._recover(handle, e)
             raise self._in_words(e) from e
+        except Exception as e:
+            # What is damaged can come out of SQLite as anything, and its own message
+            # as bytes that are no text.
+            if not isinstance(e, UnicodeDecodeError):
+                if handle.connection is None or is_sound(handle.connection):
+                    raise
+            damage = sqlite3.DatabaseError(f"malformed: {type(e).__name__}")
+            self._recover(handle, damage)
+            raise self._in_words(damage) from e
         finally:
             handle.lock.release()
 
@@ -120,6 +140,15 @@ class Database:
         handle = self._handles.get(os.getpid(), _Handle())
         taken, handle.orphans = handle.orphans, []
         return taken
+
+    def check(self) -> None:
+        """Look for damage that no query has met yet, for half a second at the most. A
+        damaged file is moved aside.
+        """
+        deadline = time.monotonic() + CHECK
+        with contextlib.suppress(OutboxError), self._connection(deadline) as db:
+            if not is_sound(db):
+                raise sqlite3.DatabaseError("malformed")
 
     def files_aside(self) -> list[Path]:
         """Damaged files that were moved out of the way, oldest first."""
@@ -164,17 +193,23 @@ class Database:
     def _recover(self, handle: _Handle, error: sqlite3.Error) -> None:
         """Get ready for the next call; this one has failed."""
         handle.close()
-        if _is_damage(error):
-            self._set_aside(handle.inode, error)
-        elif "no such table" in str(error):
-            logger.critical(
-                "The outbox %s was emptied while the site ran. It is made anew.",
-                self.path,
-            )
+        if not is_damage(error):
+            return
+        with contextlib.suppress(OSError):
+            if self.path.stat().st_size == 0:
+                logger.critical(
+                    "The outbox %s was emptied while the site ran. It is made anew.",
+                    self.path,
+                )
+                return
+        if not self._schema.was_ours(self.path):
+            raise foreign(self.path) from error
+        self._set_aside(handle.inode, error)
 
     def _set_aside(self, damaged: tuple[int, int] | None, error: sqlite3.Error) -> None:
         moment = time.strftime("%Y%m%d-%H%M%S")
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{moment}")
+        name = f"{self.path.name}.corrupt-{moment}-{secrets.token_hex(2)}"
+        aside = self.path.with_name(name)
         try:
             with self._alone():
                 if _inode(self.path) != damaged:
@@ -187,7 +222,7 @@ class Database:
             logger.critical(
                 "The outbox %s is damaged (%s) and could not be moved aside: %s.",
                 self.path,
-                error,
+                in_words(error),
                 e,
             )
         else:
@@ -196,7 +231,7 @@ class Database:
                 "The outbox %s is damaged (%s). It was moved aside as %s, a new one is "
                 "begun, and what can still be read is taken over.",
                 self.path,
-                error,
+                in_words(error),
                 aside.name,
             )
 
@@ -205,8 +240,9 @@ class Database:
         """Keep other processes away. SQLite's own lock on a file beside: it ends with
         its process, on every system.
         """
-        path = self.path.with_name(f"{self.path.name}-repair")
-        connection = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        connection = sqlite3.connect(
+            lock_file(self.path), timeout=0.5, isolation_level=None
+        )
         try:
             connection.execute("BEGIN EXCLUSIVE")
             yield
@@ -217,28 +253,12 @@ class Database:
         mode = "WAL" if sqlite3.sqlite_version_info >= _WAL_IS_SOUND else "TRUNCATE"
         _patiently(connection, f"PRAGMA journal_mode={mode}", (), deadline)
         connection.execute("PRAGMA synchronous=FULL")
-        newest = len(self._migrations)
-        if self._version(connection, deadline) == newest:
-            return
-        # Another process may do the same at this moment: lock first, then look again.
-        _patiently(connection, "BEGIN IMMEDIATE", (), deadline)
-        version = self._version(connection, deadline)
-        if version > newest:
-            connection.execute("ROLLBACK")
-            raise OutboxError(
-                f"The outbox {self.path} was made by a newer Flask-MMOLove (schema "
-                f"{version}, this one knows {newest}): update the package, or set "
-                "MMOLOVE_OUTBOX to another file."
-            )
-        for script in self._migrations[version:]:
-            for statement in script.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={newest}")
-        _patiently(connection, "COMMIT", (), deadline)
-
-    def _version(self, connection: sqlite3.Connection, deadline: float) -> int:
-        ((version,),) = _patiently(connection, "PRAGMA user_version", (), deadline)
-        return int(version)
+        if not self._schema.is_current(
+            lambda sql: _patiently(connection, sql, (), deadline)
+        ):
+            _patiently(connection, "BEGIN IMMEDIATE", (), deadline)
+            self._schema.migrate(connection, self.path)
+            _patiently(connection, "COMMIT", (), deadline)
 
     def _in_words(self, error: sqlite3.Error) -> OutboxError:
         if _is_busy(error):
@@ -246,8 +266,8 @@ class Database:
                 f"The outbox {self.path} was kept busy by other processes."
             )
         return OutboxError(
-            f"The outbox {self.path} failed: {error}. See that the disk has room and "
-            "that the site may write to the file and to its folder."
+            f"The outbox {self.path} failed: {in_words(error)}. See that the disk has "
+            "room and that the site may write to the file and to its folder."
         )
 
 
@@ -284,10 +304,6 @@ def _patiently(
             if not _is_busy(e) or time.monotonic() >= deadline:
                 raise
         time.sleep(random.uniform(0, 2 * _PAUSE))
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return "malformed" in str(error) or "not a database" in str(error)
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

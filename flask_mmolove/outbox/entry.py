@@ -83,6 +83,13 @@ class Entry(t.NamedTuple):
     answer: str | None
     referral_id: str | None
 
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """What the entry is known by. Its ``id`` is another after its file was damaged
+        and its rows were taken over into a new one.
+        """
+        return self.identity, self.event, bool(self.test)
+
     def addressed_to(self, server_id: str) -> Event:
         """The event anew, for another server id."""
         return make_event(
@@ -186,6 +193,10 @@ class Outbox(t.Protocol):
 
     def release(self, entries: t.Sequence[Entry]) -> None:
         """Give claims back unused: nothing was tried."""
+
+    @property
+    def incident(self) -> bool:
+        """Whether there is, or may be, something to :meth:`rescue`."""
 
     def rescue(self) -> int:
         """Take over what stands in files that were damaged, deleted or replaced, and

@@ -285,9 +285,10 @@ class Transaction:
         """What is known of the host; nobody else changes it until the end of this."""
         text = self.fact("host", lock=True)
         if text is None:
-            # There must be a row to lock.
+            # There must be a row to lock. If another process makes it at this moment,
+            # that is an error, and not to be written over.
             text = Host().to_json()
-            self._set_fact("host", text)
+            self._db.execute(insert(self._tables.fact).values(name="host", value=text))
         return Host.from_json(text)
 
     def _learn(self, learn: t.Callable[[Host], Host]) -> tuple[Host, Host]:

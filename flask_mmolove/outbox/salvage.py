@@ -69,7 +69,7 @@ def _read_page(page: bytes, start: int) -> t.Iterator[Entry]:
         try:
             (pointer,) = struct.unpack_from(">H", page, start + 8 + 2 * number)
             entry = _read_cell(page, pointer)
-        except (IndexError, ValueError, TypeError, struct.error, EventError):
+        except (LookupError, ValueError, TypeError, struct.error, EventError):
             continue
         yield entry
 

@@ -1,11 +1,5 @@
 """The outbox in a SQL database: PostgreSQL, MariaDB, MySQL, or SQLite beside a site's
 own tables.
-
-Rows are taken by compare-and-set, which every database does alike and which needs no
-lock while nobody else wants the same row. What must not change between two statements
-is locked, always the host first and then events, so that two processes seldom wait for
-one another in a circle; where they do, the database ends one of them, and it begins
-anew.
 """
 
 from __future__ import annotations
@@ -17,76 +11,31 @@ import random
 import time
 import typing as t
 
-from sqlalchemy import BigInteger
-from sqlalchemy import bindparam
-from sqlalchemy import Boolean
-from sqlalchemy import Column
 from sqlalchemy import Connection
 from sqlalchemy import create_engine
 from sqlalchemy import Engine
-from sqlalchemy import func
-from sqlalchemy import Index
-from sqlalchemy import insert
-from sqlalchemy import Integer
-from sqlalchemy import LargeBinary
 from sqlalchemy import make_url
 from sqlalchemy import MetaData
-from sqlalchemy import Select
-from sqlalchemy import select
-from sqlalchemy import String
-from sqlalchemy import Table
-from sqlalchemy import Text
-from sqlalchemy import UniqueConstraint
-from sqlalchemy import update
 from sqlalchemy import URL
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import Pool
 
 from ..errors import ConfigError
-from ..errors import EventError
 from ..errors import OutboxBusy
 from ..errors import OutboxError
 from ..wire import Event
-from ..wire import TOKEN_LIMIT
 from .database import WORKER_PATIENCE
 from .entry import Entry
 from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
-from .rules import absolved
-from .rules import begin
-from .rules import follow
-from .rules import hold
-from .rules import HORIZON
-from .rules import new_entry
-from .rules import refused
-from .rules import REFUTED
-from .rules import separate
-from .rules import settled
-from .rules import soonest
+from .rows import tables
+from .rows import Transaction
 
 R = t.TypeVar("R")
-
-#: The longest identity and server id: with four bytes a character, a key of MariaDB
-#: holds no more.
-TEXT_LIMIT = 255
-
-_ONCE = "mmolove_event_once"
-
-# A collation of MariaDB's choice would take "Ann" and "ann" for one player.
-_OPTIONS = {
-    f"{dialect}_{option}": value
-    for dialect in ("mysql", "mariadb")
-    for option, value in (
-        ("engine", "InnoDB"),
-        ("charset", "utf8mb4"),
-        ("collate", "utf8mb4_bin"),
-    )
-}
 
 # Under these an UPDATE and a locking read see what others committed meanwhile. SQLite
 # knows one writer at a time, and needs none.
@@ -96,14 +45,14 @@ _ISOLATION = {
     "mariadb": "READ COMMITTED",
 }
 
-# What opens a transaction that writes. Locks of others are waited for in short turns,
-# so that the caller's patience is kept.
-_BEGIN = {"postgresql": "SET LOCAL lock_timeout = '1s'", "sqlite": "BEGIN IMMEDIATE"}
+# Locks of others are waited for in turns, so that the caller's patience is kept.
+# Milliseconds for a turn; MariaDB knows whole seconds only.
+_TURN = 1000
 
 # The same for connections that are our own, by driver.
 _MYSQL = {
-    "connect_timeout": 2,
-    "init_command": "SET SESSION innodb_lock_wait_timeout = 1",
+    "connect_timeout": 1,
+    "init_command": f"SET SESSION innodb_lock_wait_timeout = {_TURN // 1000}",
 }
 _CONNECT: dict[str, dict[str, t.Any]] = {
     "psycopg": {"connect_timeout": 2},
@@ -114,69 +63,22 @@ _CONNECT: dict[str, dict[str, t.Any]] = {
 }
 
 # Another transaction was in the way: a deadlock, a lock, a serialization failure, or
-# someone made the same table or fact first. SQLite has words only.
+# someone made the same table or fact first. After a deadlock MariaDB has forgotten the
+# savepoint too (1305). SQLite has words only.
 _IN_THE_WAY = {
     *("40P01", "55P03", "40001", "23505", "42P07"),
-    *("1213", "1205", "1020", "1062", "1050", "1061"),
+    *("1213", "1205", "1020", "1062", "1050", "1061", "1305"),
 }
 _IN_THE_WAY_SQLITE = ("is locked", "already exists", "UNIQUE constraint failed")
 
 _NO_TABLE = {"42P01", "1146"}
-_NO_TABLE_SQLITE = "no such table"
+_NO_TABLE_SQLITE = ("no such table",)
 
-# Times that a lost connection is made anew: each may be but an old one of the pool.
-_LOST = 2
+# Times that a lost connection, or tables that are not there, are made anew.
+_MENDS = 3
 
 _PAUSE = 0.002
 _PAUSE_MOST = 0.1
-
-
-class Tables(t.NamedTuple):
-    """The outbox's tables."""
-
-    event: Table
-    fact: Table
-
-
-def tables(metadata: MetaData) -> Tables:
-    """Define the outbox's tables, so that they stand beside a site's own and its
-    migrations see them. If they are defined already, they are given as they are.
-    """
-    event = Table(
-        "mmolove_event",
-        metadata,
-        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-        Column("identity", String(TEXT_LIMIT), nullable=False),
-        Column("event", String(16), nullable=False),
-        Column("test", Boolean, nullable=False),
-        Column("token", String(TOKEN_LIMIT), nullable=False),
-        Column("server_id", String(TEXT_LIMIT), nullable=False),
-        Column("body", LargeBinary, nullable=False),
-        Column("state", String(16), nullable=False),
-        Column("due", BigInteger),
-        Column("claim", String(32)),
-        Column("attempts", Integer, nullable=False),
-        Column("crashes", Integer, nullable=False),
-        Column("recorded", BigInteger, nullable=False),
-        Column("born", BigInteger, nullable=False),
-        Column("settled", BigInteger),
-        Column("status", Integer),
-        Column("answer", Text),
-        Column("referral_id", String(500)),
-        UniqueConstraint("identity", "event", "test", name=_ONCE),
-        Index("mmolove_event_due", "state", "due", "id"),
-        keep_existing=True,
-        **_OPTIONS,
-    )
-    fact = Table(
-        "mmolove_fact",
-        metadata,
-        Column("name", String(64), primary_key=True),
-        Column("value", Text, nullable=False),
-        keep_existing=True,
-        **_OPTIONS,
-    )
-    return Tables(event, fact)
 
 
 class SQLAlchemyOutbox:
@@ -199,6 +101,7 @@ class SQLAlchemyOutbox:
         given = engine_or_url if isinstance(engine_or_url, Engine) else None
         self._given = given
         self._url = given.url if given else _check(t.cast("URL | str", engine_or_url))
+        self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
         self._pid = os.getpid()
@@ -208,6 +111,9 @@ class SQLAlchemyOutbox:
 
     def within(self, connection: Connection) -> Transaction:
         """The outbox as part of a transaction that someone else began and will end."""
+        if connection.dialect.name == "sqlite":
+            # Without one, Python's driver would take our savepoints for the whole.
+            _begin_immediate(connection)
         return Transaction(connection, self.tables)
 
     def create(self) -> None:
@@ -241,6 +147,10 @@ class SQLAlchemyOutbox:
 
     def release(self, entries: t.Sequence[Entry]) -> None:
         self._run(lambda db: db.release(entries))
+
+    @property
+    def incident(self) -> bool:
+        return False
 
     def rescue(self) -> int:
         return 0  # a database looks after its own files
@@ -293,32 +203,32 @@ class SQLAlchemyOutbox:
         :param patience: Seconds that this may take.
         """
         deadline = time.monotonic() + patience
+        # A turn that is begun lasts, so the last one begins early.
+        latest = deadline - (_TURN / 1000 if self._is_mysql else 0)
         for attempt in itertools.count(1):
             try:
-                with self._transaction(writes) as transaction:
+                with self._transaction(deadline if writes else None) as transaction:
                     return work(transaction)
             except SQLAlchemyError as e:
                 error = e
-            if _has_no_table(error) and self._creates and attempt == 1:
+            if _has_no_table(error) and self._creates and attempt <= _MENDS:
                 self.create()
-            elif getattr(error, "connection_invalidated", False) and attempt <= _LOST:
+            elif getattr(error, "connection_invalidated", False) and attempt <= _MENDS:
                 continue
-            elif not _is_busy(error) or time.monotonic() >= deadline:
+            elif not _is_busy(error) or time.monotonic() >= latest:
                 # The driver's own error: SQLAlchemy's shows what was to be written.
                 raise self._in_words(error) from getattr(error, "orig", None)
-            time.sleep(
-                random.uniform(0, min(_PAUSE * 2 ** min(attempt, 9), _PAUSE_MOST))
-            )
+            most = min(_PAUSE * 2 ** min(attempt, 9), _PAUSE_MOST)
+            time.sleep(random.uniform(0, most))
         raise AssertionError
 
     @contextlib.contextmanager
-    def _transaction(self, writes: bool) -> t.Iterator[Transaction]:
+    def _transaction(self, deadline: float | None) -> t.Iterator[Transaction]:
+        """A transaction; one that writes has a deadline for the locks of others."""
         with self._engine().begin() as connection:
-            if writes and not _is_begun(connection):
-                opening = _BEGIN.get(connection.dialect.name)
-                if opening:
-                    connection.exec_driver_sql(opening)
-            yield self.within(connection)
+            if deadline is not None:
+                _open(connection, deadline)
+            yield Transaction(connection, self.tables)
 
     def _engine(self) -> Engine:
         pid = os.getpid()
@@ -345,7 +255,8 @@ class SQLAlchemyOutbox:
         shown = self._url.set(query={}).render_as_string(hide_password=True)
         if _is_busy(error):
             return OutboxBusy(f"The outbox in {shown} was kept busy by others.")
-        cause = str(getattr(error, "orig", None) or type(error).__name__)
+        orig = getattr(error, "orig", None)
+        cause = str(orig.args[-1] if orig and orig.args else type(error).__name__)
         if self._url.password:
             cause = cause.replace(str(self._url.password), "***")
         if _has_no_table(error):
@@ -358,371 +269,15 @@ class SQLAlchemyOutbox:
         return OutboxError(f"The outbox in {shown} failed: {cause.strip()}. {cure}")
 
 
-class Transaction:
-    """The outbox within one open transaction.
-
-    What it can meet of others' doing is an error of the database, after which the
-    whole transaction is to be done anew.
-    """
-
-    def __init__(self, db: Connection, tables: Tables) -> None:
-        self._db = db
-        self._tables = tables
-        self._event = tables.event
-        self._e = tables.event.c
-
-    def create(self) -> None:
-        metadata = self._event.metadata
-        metadata.create_all(self._db, tables=list(self._tables))
-        # MariaDB commits after each statement: one may have died between table and
-        # index.
-        for index in self._event.indexes:
-            index.create(self._db, checkfirst=True)
-
-    def add(self, identity: str, events: t.Sequence[Event], now: int) -> list[Entry]:
-        born = self.host().uptime(now)
-        new = []
-        for event in events:
-            _check_texts(identity, event)
-            start = self._start(identity, event.event, event.test, now)
-            entry = new_entry(identity, event, start, now, born)
-            id = self._insert(entry)
-            if id is not None:
-                new.append(entry._replace(id=id))
-        return new
-
-    def of(self, identity: str, test: bool) -> dict[str, Entry]:
-        query = self._select().where(self._e.identity == identity, self._e.test == test)
-        return {entry.event: entry for entry in self._entries(query)}
-
-    def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
-        host = self.host()
-        if state == "pending":
-            if host.open_since is not None or host.width is not None:
-                # There is room for few: one process after another looks and takes.
-                host = self._lock_host()
-            limit = host.room(now, lambda: self._in_flight(now), limit)
-        taken: list[Entry] = []
-        while not taken:
-            batch = separate(self._due(state, now, limit))
-            if not batch:
-                return []
-            taken = self._take(batch, hold(batch, now, lease))
-        if state == "pending":
-            self._remember(host.probing(now, lease), host)
-        return taken
-
-    def settle(
-        self,
-        settlements: t.Sequence[Settlement],
-        now: int,
-        learn: t.Callable[[Host], Host],
-    ) -> list[Entry]:
-        before, after = self._learn(learn)
-        changed = [
-            settlement
-            for settlement in sorted(settlements, key=lambda each: each.entry.id)
-            if self._settle(settlement, now)
-        ]
-        for settlement in changed:
-            self._follow(settlement, now)
-        if before.open_since is None and after.open_since is not None:
-            for entry in absolved(self.find(["rejected"], -1), after):
-                self._redrive(entry, now, entry.attempts)
-        elif before.open_since is not None and after.open_since is None:
-            self._hasten(now)
-        return self._read([settlement.entry.id for settlement in changed])
-
-    def release(self, entries: t.Sequence[Entry]) -> None:
-        if entries:
-            self._db.execute(
-                update(self._event)
-                .where(self._e.id == bindparam("of"), self._e.claim == bindparam("by"))
-                .values(
-                    due=self._e.recorded, claim=None, attempts=self._e.attempts - 1
-                ),
-                [{"of": entry.id, "by": entry.claim} for entry in entries],
-            )
-
-    def next_due(self, now: int) -> int | None:
-        pending, accepted = (
-            self._db.scalar(
-                select(func.min(self._e.due)).where(
-                    self._e.state == state, self._e.due > 0
-                )
-            )
-            for state in ("pending", "accepted")
-        )
-        return soonest(pending, accepted, self.host(), now)
-
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
-        host = self._lock_host()  # one process after another
-        known = self.fact("settings")
-        self._set_fact("settings", fingerprint)
-        if known in (None, fingerprint):
-            return 0
-        again = [
-            entry
-            for entry in refused(self.find(["rejected"], -1))
-            if self._redrive(entry, now)
-        ]
-        self._hasten(now)
-        self._readdress(server_id)
-        self._remember(Host(down=now - host.uptime(now)), None)
-        return len(again)
-
-    def retry(self, now: int, ids: t.Collection[int] | None) -> list[Entry]:
-        return self._read(
-            [
-                entry.id
-                for entry in self.find(["rejected"], -1)
-                if (ids is None or entry.id in ids) and self._redrive(entry, now)
-            ]
-        )
-
-    def find(self, states: t.Collection[State], limit: int) -> list[Entry]:
-        query = self._select().where(self._e.state.in_(states))
-        query = query.order_by(self._e.id.desc())
-        return self._entries(query if limit < 0 else query.limit(limit))
-
-    def decide(self, id: int, state: State, now: int) -> Entry | None:
-        changed = self._update(
-            (self._e.id == id, self._e.state.in_(("unknown", "unpaid"))),
-            state=state,
-            due=now if state == "accepted" else None,
-            settled=now,
-            attempts=0,
-            crashes=0,
-        )
-        return self._read([id])[0] if changed else None
-
-    def host(self) -> Host:
-        return Host.from_json(self.fact("host"))
-
-    def summary(self) -> Summary:
-        e = self._e
-        counts = select(e.state, func.count()).group_by(e.state)
-        waiting, oldest = self._db.execute(
-            select(func.count() - func.count(e.due), func.min(e.recorded)).where(
-                e.state == "pending"
-            )
-        ).one()
-        rows = self._db.execute(counts).all()
-        return Summary({state: n for state, n in rows}, waiting, oldest, self.host())
-
-    def fact(self, name: str, *, lock: bool = False) -> str | None:
-        fact = self._tables.fact
-        query = select(fact.c.value).where(fact.c.name == name)
-        return self._db.scalar(query.with_for_update() if lock else query)
-
-    def _set_fact(self, name: str, value: str) -> None:
-        fact = self._tables.fact
-        change = update(fact).where(fact.c.name == name).values(value=value)
-        if not self._db.execute(change).rowcount:
-            self._db.execute(insert(fact).values(name=name, value=value))
-
-    def _lock_host(self) -> Host:
-        """What is known of the host; nobody else changes it until the end of this."""
-        text = self.fact("host", lock=True)
-        if text is None:
-            # There must be a row to lock.
-            text = Host().to_json()
-            self._set_fact("host", text)
-        return Host.from_json(text)
-
-    def _learn(self, learn: t.Callable[[Host], Host]) -> tuple[Host, Host]:
-        """What was known of the host, and what is from now on. As long as all is well
-        nothing changes, and nobody waits for a lock.
-        """
-        before = self.host()
-        after = learn(before)
-        if after != before:
-            found = self._lock_host()
-            if found != before:
-                before, after = found, learn(found)
-            self._remember(after, before)
-        return before, after
-
-    def _remember(self, host: Host, before: Host | None) -> None:
-        if host != before:
-            self._set_fact("host", host.to_json())
-
-    def _start(
-        self, identity: str, name: str, test: bool, now: int
-    ) -> tuple[State, int | None]:
-        """What an event begins as: a ``qualified`` goes by its ``registered``, which
-        is locked, for it must not be settled before this ``qualified`` is to be seen.
-        """
-        if name == "registered":
-            return begin(name, None, now)
-        registered = self._db.scalar(
-            select(self._e.state)
-            .where(
-                self._e.identity == identity,
-                self._e.event == "registered",
-                self._e.test == test,
-            )
-            .with_for_update()
-        )
-        return begin(name, registered, now)
-
-    def _insert(self, entry: Entry) -> int | None:
-        """The id of a new row; None if the event stands already."""
-        values = entry._asdict()
-        del values["id"]
-        try:
-            with self._db.begin_nested():
-                result = self._db.execute(insert(self._event).values(values))
-        except IntegrityError as e:
-            # SQLite tells the columns, the others the name.
-            words = str(e.orig)
-            if _ONCE in words or f"{self._event.name}.identity" in words:
-                return None
-            raise
-        return int(result.inserted_primary_key[0])
-
-    def _in_flight(self, now: int) -> int:
-        return (
-            self._db.scalar(
-                select(func.count()).where(
-                    self._e.state == "pending",
-                    self._e.due > now,
-                    self._e.claim.is_not(None),
-                )
-            )
-            or 0
-        )
-
-    def _due(self, state: State, now: int, limit: int) -> list[Entry]:
-        found: list[Entry] = []
-        for condition in (self._e.due <= now, self._e.due > now + HORIZON):
-            if len(found) < limit:
-                query = self._select().where(self._e.state == state, condition)
-                query = query.order_by(self._e.due, self._e.id)
-                found += self._entries(query.limit(limit - len(found)))
-        return found
-
-    def _take(self, seen: list[Entry], held: list[Entry]) -> list[Entry]:
-        """Claim those entries that nobody has claimed since they were seen."""
-        e = self._e
-        self._db.execute(
-            update(self._event)
-            .where(
-                e.id == bindparam("of"),
-                e.attempts == bindparam("seen_attempts"),
-                e.state == bindparam("seen_state"),
-                e.due == bindparam("seen_due"),
-            )
-            .values(
-                due=bindparam("held_due"),
-                claim=bindparam("held_claim"),
-                attempts=bindparam("held_attempts"),
-                crashes=bindparam("held_crashes"),
-            ),
-            [
-                {
-                    "of": was.id,
-                    "seen_attempts": was.attempts,
-                    "seen_state": was.state,
-                    "seen_due": was.due,
-                    "held_due": now.due,
-                    "held_claim": now.claim,
-                    "held_attempts": now.attempts,
-                    "held_crashes": now.crashes,
-                }
-                # In one order, so that two that want the same do not deadlock.
-                for was, now in sorted(zip(seen, held, strict=True))
-            ],
-        )
-        # As it is now: it may have been addressed anew since it was seen.
-        taken = self._read([entry.id for entry in held])
-        mine = {entry.id: entry for entry in taken if entry.claim == held[0].claim}
-        return [mine[entry.id] for entry in held if entry.id in mine]
-
-    def _settle(self, settlement: Settlement, now: int) -> bool:
-        entry = settlement.entry
-        if settlement.sure:
-            found = self._e.state.in_((entry.state, REFUTED[entry.state]))
-        else:
-            found = (self._e.state == entry.state) & (self._e.claim == entry.claim)
-        values = settled(settlement, now)
-        if values["referral_id"] is None:
-            del values["referral_id"]
-        return self._update((self._e.id == entry.id, found), **values)
-
-    def _follow(self, settlement: Settlement, now: int) -> None:
-        """Let a ``registered`` draw its ``qualified`` along."""
-        drawn = follow(settlement, now)
-        if drawn:
-            waiting = (
-                self._e.identity == settlement.entry.identity,
-                self._e.event == "qualified",
-                self._e.test == settlement.entry.test,
-                self._e.state == "pending",
-                self._e.due.is_(None),
-            )
-            self._update(waiting, state=drawn[0], due=drawn[1])
-
-    def _redrive(self, entry: Entry, now: int, attempts: int = 0) -> bool:
-        """Send a rejected entry again. False if it is not rejected any more."""
-        state, due = self._start(entry.identity, entry.event, entry.test, now)
-        return self._update(
-            (self._e.id == entry.id, self._e.state == "rejected"),
-            state=state,
-            due=due,
-            attempts=attempts,
-            crashes=0,
-        )
-
-    def _hasten(self, now: int) -> None:
-        """The host is well again: what failed meanwhile need not wait any longer."""
-        self._update(
-            (
-                self._e.state == "pending",
-                self._e.due > now,
-                self._e.claim.is_(None),
-            ),
-            due=now,
-        )
-
-    def _readdress(self, server_id: str) -> None:
-        """The id of the server stands inside the bytes, so they are made anew."""
-        query = self._select().where(
-            self._e.state == "pending", self._e.server_id != server_id
-        )
-        for entry in self._entries(query):
-            event = entry.addressed_to(server_id)
-            self._update(
-                (self._e.id == entry.id,), server_id=server_id, body=event.encode()
-            )
-
-    def _update(self, where: t.Iterable[t.Any], **values: t.Any) -> bool:
-        change = update(self._event).where(*where).values(values)
-        return self._db.execute(change).rowcount > 0
-
-    def _select(self) -> Select[t.Any]:
-        return select(*(self._e[name] for name in Entry._fields))
-
-    def _entries(self, query: Select[t.Any]) -> list[Entry]:
-        return [Entry._make(row) for row in self._db.execute(query)]
-
-    def _read(self, ids: list[int]) -> list[Entry]:
-        """Entries in the order of the ids."""
-        if not ids:
-            return []
-        query = self._select().where(self._e.id.in_(ids))
-        found = {entry.id: entry for entry in self._entries(query)}
-        return [found[id] for id in ids]
-
-
 def _check(url: URL | str) -> URL:
     try:
         url = make_url(url)
         dialect = url.get_dialect()
-    except (SQLAlchemyError, ValueError) as e:
-        # Its own words may show the password.
-        why = "is no URL of a database" if isinstance(e, ArgumentError) else str(e)
-        raise _wrong(why) from None
+    except NoSuchModuleError as e:
+        raise _wrong(f"names what SQLAlchemy does not know: {e}") from None
+    except (SQLAlchemyError, ValueError):
+        # Its words may show the password.
+        raise _wrong("is no URL of a database") from None
     if url.get_backend_name() not in {*_ISOLATION, "sqlite"}:
         raise _wrong(f"cannot be {url.get_backend_name()!r}")
     if dialect.is_async:
@@ -762,44 +317,42 @@ def _create_engine(url: URL, isolation: str | None) -> Engine:
         ) from e
 
 
-def _check_texts(identity: str, event: Event) -> None:
-    """Refuse what a database would cut off or choke on, and what could then never be
-    recorded.
+def _open(connection: Connection, deadline: float) -> None:
+    """Begin to write."""
+    if connection.dialect.name == "postgresql":
+        left = int((deadline - time.monotonic()) * 1000)
+        turn = max(1, min(left, _TURN))
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {turn}")
+    elif connection.dialect.name == "sqlite":
+        _begin_immediate(connection)
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take SQLite's one lock for writing, unless a transaction is open already: one
+    that reads first and writes then fails at once if another did so meanwhile.
     """
-    for name, text, limit in (
-        ("referee_identity", identity, TEXT_LIMIT),
-        ("token", event.token, TOKEN_LIMIT),
-        ("server_id", event.server_id, TEXT_LIMIT),
-    ):
-        if len(text) > limit or "\0" in text:
-            raise EventError(
-                f"{name!r} is longer than {limit} characters or holds a NUL.", name
-            )
+    if not connection.connection.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _is_begun(connection: Connection) -> bool:
-    # A site's SQLite engine may be set up to begin transactions by itself.
-    return bool(getattr(connection.connection, "in_transaction", False))
-
-
-def _code(error: SQLAlchemyError) -> str:
+def _codes(error: SQLAlchemyError) -> set[str]:
     """What the driver says: an SQLSTATE, MariaDB's number, or words."""
     orig = getattr(error, "orig", None)
-    for name in ("sqlstate", "pgcode"):
-        if getattr(orig, name, None):
-            return str(getattr(orig, name))
-    return str(orig.args[0]) if orig is not None and orig.args else ""
+    said = [getattr(orig, name, None) for name in ("sqlstate", "pgcode")]
+    said += getattr(orig, "args", ())[:1]
+    return {str(each) for each in said if each is not None}
+
+
+def _says(error: SQLAlchemyError, codes: set[str], words: t.Iterable[str]) -> bool:
+    said = _codes(error)
+    return bool(said & codes) or any(each in text for each in words for text in said)
 
 
 def _is_busy(error: SQLAlchemyError) -> bool:
-    code = _code(error)
-    return (
-        isinstance(error, PoolTimeout)
-        or code in _IN_THE_WAY
-        or any(words in code for words in _IN_THE_WAY_SQLITE)
-    )
+    if isinstance(error, PoolTimeout):
+        return True
+    return _says(error, _IN_THE_WAY, _IN_THE_WAY_SQLITE)
 
 
 def _has_no_table(error: SQLAlchemyError) -> bool:
-    code = _code(error)
-    return code in _NO_TABLE or _NO_TABLE_SQLITE in code
+    return _says(error, _NO_TABLE, _NO_TABLE_SQLITE)

@@ -30,6 +30,7 @@ from .rules import separate
 from .rules import settled
 from .rules import soonest
 from .salvage import salvage
+from .schema import Schema
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
 # to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.
@@ -59,6 +60,9 @@ CREATE INDEX event_due ON event (state, due) WHERE due IS NOT NULL;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
+# The schema stands on the first page, the rows on others.
+_SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
+
 _COLUMNS = ", ".join(Entry._fields)
 _NEW = ", ".join(Entry._fields[1:])
 _MARKS = ", ".join("?" * len(Entry._fields[1:]))
@@ -71,7 +75,7 @@ class SQLiteOutbox:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = Database(path, [_SCHEMA])
+        self._db = Database(path, Schema([_SCHEMA], _SIGNS))
 
     def add(
         self,
@@ -142,21 +146,26 @@ class SQLiteOutbox:
                     _redrive(db, entry, now, entry.attempts)
             elif before.open_since is not None and after.open_since is None:
                 _hasten(db, now)
-            return [_read(db, settlement.entry.id) for settlement in changed]
+            return [_find(db, settlement.entry.key) for settlement in changed]
 
     def release(self, entries: t.Sequence[Entry]) -> None:
         with self._db.transaction() as db:
             db.executemany(
                 "UPDATE event SET due = recorded, claim = NULL, attempts = attempts - 1"
-                " WHERE id = ? AND claim = ?",
-                [(entry.id, entry.claim) for entry in entries],
+                " WHERE identity = ? AND event = ? AND test = ? AND claim = ?",
+                [(*entry.key, entry.claim) for entry in entries],
             )
+
+    @property
+    def incident(self) -> bool:
+        return self._db.incident
 
     def rescue(self) -> int:
         if not self._db.incident:
             return 0
         # Cleared first: what happens from now on is for the next time.
         self._db.incident = False
+        self._db.check()
         count = 0
         for connection in self._db.orphans():
             with contextlib.closing(connection), self._db.transaction() as db:
@@ -252,6 +261,14 @@ class SQLiteOutbox:
 
 def _read(db: sqlite3.Connection, id: int | None) -> Entry:
     row = db.execute(f"SELECT {_COLUMNS} FROM event WHERE id = ?", (id,)).fetchone()
+    return Entry._make(row)
+
+
+def _find(db: sqlite3.Connection, key: tuple[str, str, bool]) -> Entry:
+    row = db.execute(
+        f"SELECT {_COLUMNS} FROM event WHERE identity = ? AND event = ? AND test = ?",
+        key,
+    ).fetchone()
     return Entry._make(row)
 
 
@@ -351,11 +368,14 @@ def _settle(db: sqlite3.Connection, settlement: Settlement, now: int) -> bool:
         "UPDATE event SET state = :state, due = :due, claim = :claim,"
         " settled = :settled, status = :status, answer = :answer,"
         " referral_id = coalesce(:referral_id, referral_id), attempts = :attempts,"
-        " crashes = :crashes WHERE id = :id AND ((state = :was AND (claim = :held OR"
-        " :sure)) OR (state = :refuted AND :sure))",
+        " crashes = :crashes WHERE identity = :identity AND event = :event AND"
+        " test = :test AND ((state = :was AND (claim = :held OR :sure))"
+        " OR (state = :refuted AND :sure))",
         {
             **settled(settlement, now),
-            "id": entry.id,
+            "identity": entry.identity,
+            "event": entry.event,
+            "test": entry.test,
             "was": entry.state,
             "held": entry.claim,
             "sure": settlement.sure,

@@ -1,0 +1,98 @@
+"""The shape of a SQLite file, and whose file it is."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import typing as t
+from pathlib import Path
+
+from ..errors import OutboxError
+
+# Beside ``user_version``, elsewhere in the header: where the two do not agree, the file
+# is damaged.
+_MARK = 0x4D4D4C00
+
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+
+
+class Schema:
+    """What an outbox's file is like.
+
+    :param migrations: Scripts that each bring it one version further.
+    :param signs: Bytes of which one stands near the beginning of each such file.
+    """
+
+    def __init__(self, migrations: t.Sequence[str], signs: t.Sequence[bytes]) -> None:
+        self._migrations = migrations
+        self._signs = signs
+        self._tables = {*re.findall(r"CREATE TABLE (\w+)", "".join(migrations))}
+
+    def is_current(self, read: t.Callable[[str], list[t.Any]]) -> bool:
+        """Whether nothing is to be done.
+
+        :param read: Gives a statement's rows.
+        """
+        newest = len(self._migrations)
+        return read("PRAGMA user_version") == [(newest,)] and read(
+            "PRAGMA application_id"
+        ) == [(_MARK + newest,)]
+
+    def migrate(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Bring a file up to date, in a transaction that keeps others away: they may
+        want the same at this moment.
+
+        :raises OutboxError: If it is a newer one, or something else.
+        :raises sqlite3.DatabaseError: If it is damaged.
+        """
+        version = self._version(connection, path)
+        newest = len(self._migrations)
+        if version > newest:
+            raise OutboxError(
+                f"The outbox {path} was made by a newer Flask-MMOLove (schema "
+                f"{version}, this one knows {newest}): update the package, or set "
+                "MMOLOVE_OUTBOX to another file."
+            )
+        lock_file(path).touch()
+        for script in self._migrations[version:]:
+            for statement in script.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={newest}")
+        connection.execute(f"PRAGMA application_id={_MARK + newest}")
+
+    def was_ours(self, path: Path) -> bool:
+        """Whether a file that SQLite cannot read was an outbox: by what is in it, or by
+        what was put beside it when it was made.
+        """
+        if lock_file(path).exists():
+            return True
+        with path.open("rb") as file:
+            beginning = file.read(1 << 20)
+        return any(sign in beginning for sign in self._signs)
+
+    def _version(self, connection: sqlite3.Connection, path: Path) -> int:
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        ((mark,),) = connection.execute("PRAGMA application_id").fetchall()
+        if version and mark == _MARK + version:
+            return int(version)
+        tables = {name for (name,) in connection.execute(_TABLES)}
+        if tables >= self._tables:
+            raise sqlite3.DatabaseError("malformed version")
+        if tables:
+            raise foreign(path)
+        return 0
+
+
+def foreign(path: Path) -> OutboxError:
+    """The error for a file that was named by mistake: it is never touched."""
+    return OutboxError(
+        f"{path} is a file of something else. The outbox wants one of its own: set "
+        "MMOLOVE_OUTBOX to another."
+    )
+
+
+def lock_file(path: Path) -> Path:
+    """What stands beside an outbox from its first day. Processes lock it to move a
+    damaged file aside, one at a time.
+    """
+    return path.with_name(f"{path.name}-lock")
