@@ -354,7 +354,9 @@ def _entry_data(entry: Entry) -> dict[str, t.Any]:
 @click.option(
     "--drop",
     type=click.Choice(["request", "answer"]),
-    help="Hang up before the event is processed, or after.",
+    is_flag=False,
+    flag_value="answer",
+    help="Hang up before the event is processed, or after it (the default).",
 )
 @click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")
 @click.option(

@@ -1,31 +1,123 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import sqlite3
+import subprocess
+import sys
+import time
+import traceback
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import databases
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy import create_engine
+from sqlalchemy import event as events_of
+from sqlalchemy import insert
+from sqlalchemy import inspect
+from sqlalchemy import MetaData
+from sqlalchemy import update
+from sqlalchemy import URL
+from storm import processes_context
+from storm import start
+from storm import storm
 
+from flask_mmolove import ConfigError
+from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Host
+from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox import State
 from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.rules import new_entry
+from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 LEASE = 60_000
 
+SERVERS = ("postgresql", "mariadb")
+SQL = ("sqlite", *SERVERS)
+STORES = ("own", *(f"sqlalchemy-{name}" for name in SQL))
+
+Serve = t.Callable[[], t.ContextManager[URL]]
+
+
+def serve(start: Serve) -> t.Iterator[URL]:
+    """A server for the whole run."""
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(start())
+        except databases.Missing as e:
+            if os.environ.get("CI"):
+                pytest.fail(f"Not installed: {e}")
+            pytest.skip(f"Not installed: {e}")
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> t.Iterator[URL]:
+    yield from serve(databases.postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> t.Iterator[URL]:
+    yield from serve(databases.mariadb)
+
+
+def find_url(name: str, request: pytest.FixtureRequest) -> URL:
+    """A database, without tables of ours."""
+    if name == "sqlite":
+        folder = request.getfixturevalue("tmp_path")
+        return URL.create("sqlite+pysqlite", database=str(folder / "site.db"))
+    url: URL = request.getfixturevalue(name)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for table in ("mmolove_event", "mmolove_fact"):
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=SQL)
+def url(request: pytest.FixtureRequest) -> URL:
+    """Of each kind of database; one that is to itself for the test."""
+    return find_url(request.param, request)
+
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> t.Iterator[SQLiteOutbox]:
+def sql(url: URL) -> t.Iterator[SQLAlchemyOutbox]:
+    outbox = SQLAlchemyOutbox(url)
+    yield outbox
+    outbox.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> t.Iterator[SQLiteOutbox]:
     outbox = SQLiteOutbox(tmp_path / "outbox.db")
     yield outbox
     outbox.close()
 
 
+@pytest.fixture(params=STORES)
+def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[Outbox]:
+    outbox: Outbox
+    if request.param == "own":
+        outbox = SQLiteOutbox(tmp_path / "outbox.db")
+    else:
+        outbox = SQLAlchemyOutbox(find_url(request.param.split("-")[1], request))
+    yield outbox
+    outbox.close()
+
+
 def add(
-    outbox: SQLiteOutbox, identity: str = "7", *names: str, now: int = 1000
+    outbox: Outbox, identity: str = "7", *names: str, now: int = 1000
 ) -> list[Entry]:
     events = [
         make_event(name, identity, f"tok-{identity}", "srv", 1_700_000_000_000, False)
@@ -34,12 +126,12 @@ def add(
     return outbox.add(identity, events, now)
 
 
-def claim_one(outbox: SQLiteOutbox, now: int = 1000) -> Entry:
+def claim_one(outbox: Outbox, now: int = 1000) -> Entry:
     (entry,) = outbox.claim("pending", now, LEASE, 1)
     return entry
 
 
-def test_an_event_is_kept_with_its_exact_bytes(outbox: SQLiteOutbox) -> None:
+def test_an_event_is_kept_with_its_exact_bytes(outbox: Outbox) -> None:
     (entry,) = add(outbox)
     event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000_000, False)
     assert outbox.of("7", False) == {"registered": entry}
@@ -47,13 +139,13 @@ def test_an_event_is_kept_with_its_exact_bytes(outbox: SQLiteOutbox) -> None:
     assert (entry.state, entry.due, entry.attempts) == ("pending", 1000, 0)
 
 
-def test_adding_again_changes_nothing(outbox: SQLiteOutbox) -> None:
+def test_adding_again_changes_nothing(outbox: Outbox) -> None:
     (first,) = add(outbox)
     assert add(outbox, now=5000) == []
     assert outbox.of("7", False) == {"registered": first}
 
 
-def test_a_dry_run_stands_beside_the_real_event(outbox: SQLiteOutbox) -> None:
+def test_a_dry_run_stands_beside_the_real_event(outbox: Outbox) -> None:
     add(outbox)
     event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000_000, True)
     assert len(outbox.add("7", [event], 1000)) == 1
@@ -61,7 +153,7 @@ def test_a_dry_run_stands_beside_the_real_event(outbox: SQLiteOutbox) -> None:
 
 
 def test_a_claim_counts_the_attempt_and_lasts_for_its_lease(
-    outbox: SQLiteOutbox,
+    outbox: Outbox,
 ) -> None:
     add(outbox)
     claimed = claim_one(outbox)
@@ -72,14 +164,14 @@ def test_a_claim_counts_the_attempt_and_lasts_for_its_lease(
     assert again.claim != claimed.claim
 
 
-def test_what_is_due_longest_is_claimed_first(outbox: SQLiteOutbox) -> None:
+def test_what_is_due_longest_is_claimed_first(outbox: Outbox) -> None:
     for identity, now in (("b", 2000), ("a", 1000), ("c", 3000)):
         add(outbox, identity, now=now)
     claimed = outbox.claim("pending", 5000, LEASE, 2)
     assert [entry.identity for entry in claimed] == ["a", "b"]
 
 
-def test_an_entry_whose_worker_died_is_claimed_alone(outbox: SQLiteOutbox) -> None:
+def test_an_entry_whose_worker_died_is_claimed_alone(outbox: Outbox) -> None:
     add(outbox, "poison")
     claim_one(outbox)
     for identity in "abc":
@@ -89,7 +181,7 @@ def test_an_entry_whose_worker_died_is_claimed_alone(outbox: SQLiteOutbox) -> No
     assert len(outbox.claim("pending", now, LEASE, 9)) == 3
 
 
-def test_a_release_gives_the_attempt_back(outbox: SQLiteOutbox) -> None:
+def test_a_release_gives_the_attempt_back(outbox: Outbox) -> None:
     add(outbox)
     outbox.release([claim_one(outbox)])
     again = claim_one(outbox)
@@ -97,7 +189,7 @@ def test_a_release_gives_the_attempt_back(outbox: SQLiteOutbox) -> None:
 
 
 def test_a_schedule_beyond_the_horizon_was_set_by_a_wrong_clock(
-    outbox: SQLiteOutbox,
+    outbox: Outbox,
 ) -> None:
     year = 365 * 86_400_000
     add(outbox, now=year)
@@ -106,7 +198,7 @@ def test_a_schedule_beyond_the_horizon_was_set_by_a_wrong_clock(
 
 
 class TestOrder:
-    def test_qualified_waits_for_registered(self, outbox: SQLiteOutbox) -> None:
+    def test_qualified_waits_for_registered(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
         claimed = outbox.claim("pending", 1000, LEASE, 9)
         assert [entry.event for entry in claimed] == ["registered"]
@@ -115,7 +207,7 @@ class TestOrder:
         assert claim_one(outbox, 2000).event == "qualified"
 
     def test_qualified_of_an_accepted_player_is_due_at_once(
-        self, outbox: SQLiteOutbox
+        self, outbox: Outbox
     ) -> None:
         add(outbox)
         outbox.settle([Settlement(claim_one(outbox), "accepted", sure=True)], 1000)
@@ -123,9 +215,7 @@ class TestOrder:
         assert claim_one(outbox, 2000).event == "qualified"
 
     @pytest.mark.parametrize("late", [True, False])
-    def test_a_conflict_takes_qualified_along(
-        self, outbox: SQLiteOutbox, late: bool
-    ) -> None:
+    def test_a_conflict_takes_qualified_along(self, outbox: Outbox, late: bool) -> None:
         add(outbox, "7", "registered", *([] if late else ["qualified"]))
         outbox.settle([Settlement(claim_one(outbox), "ignored", sure=True)], 1000)
         add(outbox, "7", "qualified")
@@ -133,7 +223,7 @@ class TestOrder:
         assert outbox.claim("pending", 9000, LEASE, 9) == []
 
     def test_a_rejected_registered_blocks_until_it_is_retried(
-        self, outbox: SQLiteOutbox
+        self, outbox: Outbox
     ) -> None:
         add(outbox, "7", "registered", "qualified")
         outbox.settle([Settlement(claim_one(outbox), "rejected", status=400)], 1000)
@@ -147,7 +237,7 @@ class TestOrder:
 
 class TestFence:
     def test_a_failure_is_settled_by_the_holder_of_the_claim_only(
-        self, outbox: SQLiteOutbox
+        self, outbox: Outbox
     ) -> None:
         add(outbox)
         stale = claim_one(outbox)
@@ -155,7 +245,7 @@ class TestFence:
         assert outbox.settle([Settlement(stale, "rejected")], 99_000) == []
         assert outbox.of("7", False)["registered"].claim == holder.claim
 
-    def test_a_success_is_settled_by_anyone(self, outbox: SQLiteOutbox) -> None:
+    def test_a_success_is_settled_by_anyone(self, outbox: Outbox) -> None:
         add(outbox)
         stale = claim_one(outbox)
         holder = claim_one(outbox, 1000 + LEASE)
@@ -163,7 +253,7 @@ class TestFence:
         assert settled.state == "accepted"
         assert outbox.settle([Settlement(holder, "rejected")], 99_000) == []
 
-    def test_a_late_success_overrules_a_rejection(self, outbox: SQLiteOutbox) -> None:
+    def test_a_late_success_overrules_a_rejection(self, outbox: Outbox) -> None:
         add(outbox)
         stale = claim_one(outbox)
         holder = claim_one(outbox, 1000 + LEASE)
@@ -171,7 +261,7 @@ class TestFence:
         (settled,) = outbox.settle([Settlement(stale, "accepted", sure=True)], 99_000)
         assert settled.state == "accepted"
 
-    def test_a_paid_reward_is_not_due_again(self, outbox: SQLiteOutbox) -> None:
+    def test_a_paid_reward_is_not_due_again(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
         outbox.settle([Settlement(claim_one(outbox), "accepted", sure=True)], 1000)
         qualified = claim_one(outbox)
@@ -186,7 +276,7 @@ class TestFence:
 
 class TestSettings:
     def test_what_was_refused_is_sent_again_when_the_settings_change(
-        self, outbox: SQLiteOutbox
+        self, outbox: Outbox
     ) -> None:
         assert outbox.adopt("old", "srv", 1000) == 0
         for identity, status in (("a", 401), ("b", 404), ("c", 301), ("d", 400)):
@@ -197,15 +287,124 @@ class TestSettings:
         assert outbox.adopt("new", "srv", 2000) == 3
         assert outbox.summary().counts == {"pending": 3, "rejected": 1}
 
-    def test_what_waits_is_addressed_to_the_new_server_id(
-        self, outbox: SQLiteOutbox
-    ) -> None:
+    def test_what_waits_is_addressed_to_the_new_server_id(self, outbox: Outbox) -> None:
         outbox.adopt("old", "srv", 1000)
         add(outbox, "7", "registered", "qualified", now=1_700_000_000_000)
         outbox.adopt("new", "other", 2000)
         for name, entry in outbox.of("7", False).items():
             event = make_event(name, "7", "tok-7", "other", 1_700_000_000_000, False)
             assert (entry.server_id, entry.body) == ("other", event.encode())
+
+
+class TestHost:
+    def test_what_is_learned_is_kept(self, outbox: Outbox) -> None:
+        add(outbox)
+        failed = Settlement(claim_one(outbox), "pending", 5000)
+        outbox.settle([failed], 2000, lambda host: Host(failures=host.failures + 1))
+        outbox.settle([], 2000, lambda host: Host(failures=host.failures + 1))
+        assert outbox.host() == Host(failures=2)
+
+    def test_a_host_in_trouble_is_asked_by_one(self, outbox: Outbox) -> None:
+        add(outbox, "a")
+        add(outbox, "b")
+        outbox.settle([], 1000, lambda host: Host(open_since=1000, not_before=2000))
+        assert outbox.claim("pending", 1999, LEASE, 9) == []
+        assert outbox.next_due(1999) == 2000
+        assert len(outbox.claim("pending", 2000, LEASE, 9)) == 1
+        assert outbox.claim("pending", 2001, LEASE, 9) == []
+
+    def test_on_the_way_back_few_are_let_through(self, outbox: Outbox) -> None:
+        for identity in "abcd":
+            add(outbox, identity)
+        outbox.settle([], 1000, lambda host: Host(width=3))
+        assert len(outbox.claim("pending", 2000, LEASE, 2)) == 2
+        assert len(outbox.claim("pending", 2000, LEASE, 2)) == 1
+        assert outbox.claim("pending", 2000, LEASE, 2) == []
+
+    def test_refusals_that_open_the_breaker_are_absolved(self, outbox: Outbox) -> None:
+        for identity, status in (("a", 401), ("b", 400)):
+            add(outbox, identity)
+            rejected = Settlement(claim_one(outbox), "rejected", status=status)
+            outbox.settle([rejected], 1000)
+        wrong = Host(open_since=2000, refused_since=1000)
+        outbox.settle([], 2000, lambda host: wrong)
+        assert outbox.summary().counts == {"pending": 1, "rejected": 1}
+
+    def test_when_it_is_well_again_nothing_waits_any_longer(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox)
+        failed = Settlement(claim_one(outbox), "pending", 3_000_000)
+        outbox.settle([failed], 1000, lambda host: Host(open_since=1000))
+        outbox.settle([], 2000, lambda host: Host())
+        assert outbox.next_due(2000) == 2000
+
+
+class TestPerson:
+    @pytest.mark.parametrize("state", ["unknown", "unpaid"])
+    def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
+        add(outbox)
+        (entry,) = outbox.settle([Settlement(claim_one(outbox), state)], 1000)
+        assert outbox.find([state], 9) == [entry]
+        again = outbox.decide(entry.id, "accepted", 2000)
+        assert again is not None
+        assert (again.state, again.due, again.attempts) == ("accepted", 2000, 0)
+        assert outbox.decide(entry.id, "rewarded", 2000) is None
+
+    def test_sends_one_again(self, outbox: Outbox) -> None:
+        for identity in "ab":
+            add(outbox, identity)
+            outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
+        first, second = reversed(outbox.find(["rejected"], -1))
+        assert [entry.id for entry in outbox.retry(2000, [second.id])] == [second.id]
+        assert outbox.find(["rejected"], 9) == [first]
+
+
+def test_what_someone_answers_can_always_be_written_down(outbox: Outbox) -> None:
+    add(outbox)
+    settled = Settlement(
+        claim_one(outbox), "accepted", sure=True, answer="a\0b", referral_id="r\ud800"
+    )
+    (entry,) = outbox.settle([settled], 1000)
+    assert (entry.answer, entry.referral_id) == ("a\ufffdb", "r?")
+
+
+def test_a_referral_id_is_not_forgotten(outbox: Outbox) -> None:
+    add(outbox)
+    first = claim_one(outbox)
+    outbox.settle([Settlement(first, "pending", 1000, referral_id="ref")], 1000)
+    (entry,) = outbox.settle([Settlement(claim_one(outbox), "accepted")], 1000)
+    assert entry.referral_id == "ref"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Ann", "ann"), ("\xe9", "e\u0301"), ("ss", "\xdf"), ("e", "\xe9")],
+)
+def test_identities_are_told_apart_byte_for_byte(
+    outbox: Outbox, one: str, other: str
+) -> None:
+    add(outbox, one)
+    assert len(add(outbox, other)) == 1
+    assert outbox.of(one, False)["registered"].identity == one
+
+
+def test_threads_that_report_the_same_record_it_once(outbox: Outbox) -> None:
+    def report(number: int) -> int:
+        return len(add(outbox, str(number // 8), "registered", "qualified"))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(report, range(40))) == 10
+    assert outbox.summary().counts == {"pending": 10}
+
+
+def test_an_entry_shows_neither_its_token_nor_its_body(outbox: Outbox) -> None:
+    event = make_event(
+        "registered", "7", "a-long-token", "srv", 1_700_000_000_000, False
+    )
+    (entry,) = outbox.add("7", [event], 1000)
+    assert "a-long-token" not in repr(entry)
+    assert "a-long-token" not in f"{entry}"
 
 
 class TestFile:
@@ -216,30 +415,35 @@ class TestFile:
         assert (tmp_path / "a" / "b" / "outbox.db").exists()
 
     def test_another_process_holding_it_is_waited_for_no_longer_than_allowed(
-        self, outbox: SQLiteOutbox, tmp_path: Path
+        self, own: SQLiteOutbox, tmp_path: Path
     ) -> None:
-        add(outbox)
+        add(own)
         other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         event = make_event("registered", "8", "tok", "srv", 1_700_000_000_000, False)
         with pytest.raises(OutboxBusy, match="kept busy by other processes"):
-            outbox.add("8", [event], 1000, patience=0.05)
+            own.add("8", [event], 1000, patience=0.05)
         other.execute("ROLLBACK")
         other.close()
-        assert len(outbox.add("8", [event], 1000, patience=0.05)) == 1
+        assert len(own.add("8", [event], 1000, patience=0.05)) == 1
 
     def test_a_deleted_file_is_made_anew(
-        self, outbox: SQLiteOutbox, tmp_path: Path
+        self, own: SQLiteOutbox, tmp_path: Path
     ) -> None:
-        add(outbox)
+        add(own)
         (tmp_path / "outbox.db").unlink()
-        assert len(add(outbox)) == 1
+        assert len(add(own)) == 1
         assert (tmp_path / "outbox.db").exists()
 
     def test_a_newer_schema_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "outbox.db"
+        outbox = SQLiteOutbox(path)
+        add(outbox)
+        outbox.close()
         connection = sqlite3.connect(path)
-        connection.execute("PRAGMA user_version=99")
+        for pragma in ("user_version", "application_id"):
+            ((now,),) = connection.execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA {pragma} = {now + 98}")
         connection.close()
         with pytest.raises(OutboxError, match="newer Flask-MMOLove"):
             add(SQLiteOutbox(path))
@@ -252,20 +456,24 @@ class TestFile:
             add(SQLiteOutbox(tmp_path / "file" / "outbox.db"))
 
     def test_processes_that_start_at_once_make_one_schema(self, tmp_path: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        barrier = context.Barrier(4)
-        processes = [
-            context.Process(target=_add_in_process, args=(tmp_path, barrier, number))
-            for number in range(4)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(30)
-        assert [process.exitcode for process in processes] == [0] * 4
+        start_together(multiprocessing.get_context("spawn"), _add_in_process, tmp_path)
         outbox = SQLiteOutbox(tmp_path / "outbox.db")
         assert outbox.summary().counts == {"pending": 4}
         outbox.close()
+
+
+def start_together(context: t.Any, work: t.Callable[..., None], where: object) -> None:
+    """Let four processes do a work at the same moment."""
+    barrier = context.Barrier(4)
+    processes = [
+        context.Process(target=work, args=(where, barrier, number))
+        for number in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def _add_in_process(folder: Path, barrier: t.Any, number: int) -> None:
@@ -275,16 +483,7 @@ def _add_in_process(folder: Path, barrier: t.Any, number: int) -> None:
     outbox.close()
 
 
-def test_an_entry_shows_neither_its_token_nor_its_body(outbox: SQLiteOutbox) -> None:
-    event = make_event(
-        "registered", "7", "a-long-token", "srv", 1_700_000_000_000, False
-    )
-    (entry,) = outbox.add("7", [event], 1000)
-    assert "a-long-token" not in repr(entry)
-    assert "a-long-token" not in f"{entry}"
-
-
-class TestQueries:
+class TestQueriesOfFile:
     """The queries of the way to MMOLove must not grow with what stands there."""
 
     @pytest.mark.parametrize(
@@ -296,11 +495,357 @@ class TestQueries:
         ],
     )
     def test_they_use_an_index(
-        self, outbox: SQLiteOutbox, tmp_path: Path, sql: str
+        self, own: SQLiteOutbox, tmp_path: Path, sql: str
     ) -> None:
-        add(outbox)
+        add(own)
         connection = sqlite3.connect(tmp_path / "outbox.db")
         plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", ("x", 0)).fetchall()
         connection.close()
         assert all("USING" in row[3] and "SCAN" not in row[3] for row in plan), plan
         assert not any("TEMP B-TREE" in row[3] for row in plan), plan
+
+
+class TestSQL:
+    def test_processes_that_start_at_once_make_the_tables_once(self, url: URL) -> None:
+        start_together(processes_context(), start, url.render_as_string(False))
+        outbox = SQLAlchemyOutbox(url)
+        assert outbox.summary().counts == {"pending": 4}
+        inspector = inspect(outbox._engine())
+        indexes = {index["name"] for index in inspector.get_indexes("mmolove_event")}
+        outbox.close()
+        assert "mmolove_event_due" in indexes
+
+    def test_tables_are_left_to_migrations_where_it_is_so(self, url: URL) -> None:
+        outbox = SQLAlchemyOutbox(url, creates=False)
+        with pytest.raises(OutboxError, match="migration"):
+            add(outbox)
+        outbox.create()
+        assert len(add(outbox)) == 1
+        outbox.close()
+
+    def test_an_index_that_is_missing_is_made(self, sql: SQLAlchemyOutbox) -> None:
+        sql.create()
+        on = " ON mmolove_event" if sql._is_mysql else ""
+        with sql._engine().begin() as connection:
+            connection.exec_driver_sql(f"DROP INDEX mmolove_event_due{on}")
+        sql.create()
+        indexes = inspect(sql._engine()).get_indexes("mmolove_event")
+        assert "mmolove_event_due" in {index["name"] for index in indexes}
+
+    def test_the_tables_stand_in_a_site_s_metadata(self, url: URL) -> None:
+        metadata = MetaData()
+        first = SQLAlchemyOutbox(url, metadata)
+        second = SQLAlchemyOutbox(url, metadata)
+        assert set(metadata.tables) == {"mmolove_event", "mmolove_fact"}
+        assert first.tables == second.tables
+        first.close()
+        second.close()
+
+    def test_a_transaction_of_the_site_takes_events_along(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        sql.create()
+        engine = create_engine(url)
+        event = make_event("registered", "7", "t", "s", 1_700_000_000_000, False)
+        for ends in (Connection.rollback, Connection.commit):
+            with engine.connect() as connection:
+                transaction = sql.within(connection)
+                assert len(transaction.add("7", [event], 1000)) == 1
+                assert transaction.add("7", [event], 1000) == []
+                ends(connection)
+        engine.dispose()
+        assert sql.summary().counts == {"pending": 1}
+
+    def test_an_engine_of_the_site_is_used_and_left_to_it(self, url: URL) -> None:
+        engine = create_engine(url)
+        outbox = SQLAlchemyOutbox(engine)
+        add(outbox, "7", "registered", "qualified")
+        assert claim_one(outbox).event == "registered"
+        pool = engine.pool
+        outbox.close()
+        assert engine.pool is pool
+        level = engine.dialect.default_isolation_level
+        with engine.connect() as connection:
+            assert connection.get_isolation_level() == level
+        engine.dispose()
+
+    def test_a_child_makes_its_own_connections(self, url: URL) -> None:
+        script = Path(__file__).with_name("forks.py")
+        for how in ("url", "engine"):
+            done = subprocess.run(
+                [sys.executable, script, url.render_as_string(False), how],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+        outbox = SQLAlchemyOutbox(url)
+        assert outbox.summary().counts == {"pending": 2 * 3 * 20}
+        outbox.close()
+
+    def test_what_would_be_cut_off_is_refused(self, sql: SQLAlchemyOutbox) -> None:
+        for identity in ("7" * 256, "7\0"):
+            with pytest.raises(EventError, match="referee_identity"):
+                add(sql, identity)
+        assert len(add(sql, "\U0001f600" * 255)) == 1
+
+    def test_the_lock_of_another_is_waited_for_no_longer_than_allowed(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        add(sql)
+        event = make_event("qualified", "7", "t", "s", 1_700_000_000_000, False)
+        with other_transaction(url) as connection:
+            hold_player(sql, connection)
+            begun = time.monotonic()
+            with pytest.raises(OutboxBusy, match="kept busy by others"):
+                sql.add("7", [event], 1000, patience=0.2)
+            assert time.monotonic() - begun < 1.8
+        assert len(sql.add("7", [event], 1000, patience=1)) == 1
+
+    def test_qualified_is_seen_by_a_settle_that_comes_meanwhile(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        add(sql)
+        accepted = Settlement(claim_one(sql), "accepted", sure=True)
+        event = make_event("qualified", "7", "t", "s", 1_700_000_000_000, False)
+        with ThreadPoolExecutor(1) as pool:
+            with other_transaction(url) as connection:
+                sql.within(connection).add("7", [event], 1000)
+                settling = pool.submit(sql.settle, [accepted], 2000)
+                time.sleep(0.2)
+                assert not settling.done()
+            assert len(settling.result()) == 1
+        assert claim_one(sql, 2000).event == "qualified"
+
+    def test_qualified_sees_a_settle_that_came_first(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        add(sql)
+        accepted = Settlement(claim_one(sql), "accepted", sure=True)
+        with ThreadPoolExecutor(1) as pool:
+            with other_transaction(url) as connection:
+                sql.within(connection).settle([accepted], 2000, lambda host: host)
+                adding = pool.submit(add, sql, "7", "qualified", now=2000)
+                time.sleep(0.2)
+                assert not adding.done()
+            (entry,) = adding.result()
+        assert entry.due == 2000
+
+    def test_an_entry_that_another_claims_meanwhile_is_left_to_it(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        for identity in "ab":
+            add(sql, identity)
+        with ThreadPoolExecutor(1) as pool:
+            with other_transaction(url) as connection:
+                (first,) = sql.within(connection).claim("pending", 1000, LEASE, 1)
+                claiming = pool.submit(sql.claim, "pending", 1000, LEASE, 1)
+                time.sleep(0.2)
+                assert not claiming.done()
+            (second,) = claiming.result()
+        assert {first.identity, second.identity} == {"a", "b"}
+
+    def test_what_is_learned_at_once_is_all_kept(self, sql: SQLAlchemyOutbox) -> None:
+        sql.create()
+
+        def fail(_: int) -> None:
+            sql.settle([], 1000, lambda host: Host(failures=host.failures + 1))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fail, range(40)))
+        assert sql.host().failures == 40
+
+
+class TestTrouble:
+    """What the words of an error say, and what they do not."""
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("nonsense s3cret", "is no URL"),
+            ("oracle://u:s3cret@host/db", "oracle"),
+            ("postgres://u:s3cret@host/db", "postgres"),
+            ("postgresql+asyncpg://u:s3cret@host/db", "asyncio"),
+            ("mysql+oursql9://u:s3cret@host/db", "oursql9"),
+            ("sqlite+pysqlite://", "in memory"),
+        ],
+    )
+    def test_a_url_that_cannot_be(self, url: str, words: str) -> None:
+        with pytest.raises(ConfigError, match=words) as caught:
+            SQLAlchemyOutbox(url)
+        assert "MMOLOVE_OUTBOX" in str(caught.value)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+    @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb+pymysql"])
+    def test_a_server_that_is_not_there(self, driver: str) -> None:
+        port = databases._free_port()
+        outbox = SQLAlchemyOutbox(f"{driver}://u:s3cret@127.0.0.1:{port}/db")
+        begun = time.monotonic()
+        with pytest.raises(OutboxError, match="MMOLOVE_OUTBOX") as caught:
+            outbox.of("7", False)
+        assert time.monotonic() - begun < 2
+        assert f"127.0.0.1:{port}" in str(caught.value)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+        outbox.close()
+
+    def test_the_cause_shows_nothing_that_was_to_be_written(self, url: URL) -> None:
+        engine = create_engine(url)  # one that would show it
+        outbox = SQLAlchemyOutbox(engine, creates=False)
+        outbox.create()
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE mmolove_event RENAME TO away")
+        with pytest.raises(OutboxError) as caught:
+            add(outbox, "7")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE away RENAME TO mmolove_event")
+        assert "tok-7" not in "".join(traceback.format_exception(caught.value))
+        engine.dispose()
+
+
+class TestServers:
+    @pytest.fixture(params=SERVERS)
+    def url(self, request: pytest.FixtureRequest) -> URL:
+        return find_url(request.param, request)
+
+    def test_a_lost_connection_is_made_anew(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        add(sql)
+        with other_transaction(url) as connection:
+            if sql._is_mysql:
+                mine = "SELECT id FROM information_schema.processlist WHERE db = 'site'"
+                for (id,) in connection.exec_driver_sql(
+                    f"{mine} AND id != connection_id()"
+                ).all():
+                    connection.exec_driver_sql(f"KILL {id}")
+            else:
+                connection.exec_driver_sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE"
+                    " backend_type = 'client backend' AND pid != pg_backend_pid()"
+                )
+        assert len(add(sql, "8")) == 1
+
+    def test_a_deadlock_ends_well(self, sql: SQLAlchemyOutbox, url: URL) -> None:
+        for number in range(30):
+            add(sql, str(number))
+        first, *between, last = sql.claim("pending", 1000, LEASE, 30)
+        settlements = [
+            Settlement(each, "accepted", sure=True) for each in (first, last)
+        ]
+        errors: list[str] = []
+
+        @events_of.listens_for(sql._engine(), "handle_error")
+        def note(context: t.Any) -> None:
+            errors.append(str(getattr(context.original_exception, "sqlstate", "")))
+
+        with ThreadPoolExecutor(1) as pool:
+            with other_transaction(url) as connection:
+                if not sql._is_mysql:
+                    connection.exec_driver_sql("SET LOCAL deadlock_timeout = '20s'")
+                # MariaDB ends the one that has changed less.
+                for entry in (last, *between):
+                    touch(sql, connection, entry)
+                settling = pool.submit(sql.settle, settlements, 2000)
+                time.sleep(0.2)
+                touch(sql, connection, first)
+            assert len(settling.result()) == 2
+        assert errors and set(errors) <= {"40P01", "40001"}
+
+    def test_workers_do_not_get_in_each_other_s_way(self, url: URL) -> None:
+        events = 2000 if url.get_backend_name() == "postgresql" else 800
+        result = storm(url.render_as_string(False), events=events)
+        assert result.counts == {"accepted": events}
+        assert set(result.claims.values()) == {1}
+        assert set(result.settled.values()) == {1}
+        assert len(result.settled) == events
+        assert result.too_early == []
+
+
+@contextlib.contextmanager
+def other_transaction(url: URL) -> t.Iterator[Connection]:
+    """Somebody else's, who takes their time."""
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def hold_player(sql: SQLAlchemyOutbox, connection: Connection) -> None:
+    (entry,) = sql.within(connection).of("7", False).values()
+    touch(sql, connection, entry)
+
+
+def touch(sql: SQLAlchemyOutbox, connection: Connection, entry: Entry) -> None:
+    event = sql.tables.event
+    connection.execute(
+        update(event).where(event.c.id == entry.id).values(crashes=event.c.crashes + 1)
+    )
+
+
+class TestQueries:
+    """What is asked on the way to MMOLove must not grow with what stands there."""
+
+    def test_they_use_an_index(self, sql: SQLAlchemyOutbox) -> None:
+        sql.create()
+        fill(sql)
+        engine = sql._engine()
+        asked: list[tuple[str, t.Any]] = []
+
+        @events_of.listens_for(engine, "before_cursor_execute")
+        def note(*called: t.Any) -> None:
+            _, _, statement, parameters, _, many = called
+            if statement.startswith(("SELECT", "UPDATE")) and "event" in statement:
+                asked.append((statement, parameters[0] if many else parameters))
+
+        entries = sql.claim("pending", 5000, LEASE, 8)
+        sql.settle([Settlement(each, "accepted", sure=True) for each in entries], 5000)
+        sql.next_due(5000)
+        add(sql, "7", "registered", "qualified")
+        sql.of("7", False)
+        events_of.remove(engine, "before_cursor_execute", note)
+        assert len(asked) > 10
+        with engine.connect() as connection:
+            for statement, parameters in asked:
+                rows = connection.exec_driver_sql(
+                    f"{EXPLAIN[engine.dialect.name]} {statement}", parameters
+                )
+                plan = [dict(row) for row in rows.mappings()]
+                assert is_quick(plan), (statement, plan)
+
+
+EXPLAIN = {
+    "sqlite": "EXPLAIN QUERY PLAN",
+    "postgresql": "EXPLAIN",
+    "mariadb": "EXPLAIN",
+}
+
+
+def is_quick(plan: list[dict[str, t.Any]]) -> bool:
+    text = " ".join(str(row) for row in plan)
+    if any(word in text for word in ("Seq Scan", "Sort", "SCAN", "TEMP B-TREE")):
+        return False
+    if "Using filesort" in text:
+        return False
+    return all(row.get("type") not in ("ALL", "index") for row in plan)
+
+
+def fill(sql: SQLAlchemyOutbox) -> None:
+    """Thousands of entries in all states, as on a site that has run for long."""
+    event = make_event("registered", "0", "t", "s", 1_700_000_000_000, False)
+    entry = new_entry("0", event, ("pending", 1000), 1000, 1000)
+    rows = []
+    for number in range(6000):
+        state: State = "pending" if number % 3 else "accepted"
+        due = 1000 + number if number % 3 == 1 else None
+        row = entry._replace(identity=str(number), state=state, due=due)
+        rows.append({k: v for k, v in row._asdict().items() if k != "id"})
+    analyze = "ANALYZE TABLE" if sql._is_mysql else "ANALYZE"
+    with sql._engine().begin() as connection:
+        connection.execute(insert(sql.tables.event), rows)
+    with sql._engine().begin() as connection:
+        connection.exec_driver_sql(f"{analyze} mmolove_event").close()

@@ -13,6 +13,7 @@ import typing as t
 from ..client import Outcome
 from ..client import ReferralClient
 from ..client import Verdict
+from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
 from ..outbox import Host
@@ -30,6 +31,9 @@ REWARD_FAILURES = 5
 #: Times an entry may take its worker down with it. A healthy one can be unlucky when
 #: workers are killed for other reasons, so this is far more than chance explains.
 CRASHES = 20
+
+#: Why a reward is set aside at once.
+NO_CALLBACK = "the site has no @mmolove.reward"
 
 #: Milliseconds for which a reward callback has its entry alone.
 REWARD_LEASE = 300_000
@@ -102,6 +106,7 @@ class Delivery:
         self._paid: set[Key] = set()
         # Claimed, and not tried any more when the store failed.
         self._left: list[Entry] = []
+        self._no_callback = Brake(3600)
         self._stopped = False
 
     def now(self) -> int:
@@ -271,8 +276,7 @@ class Delivery:
             if entry.event != "qualified" or entry.test or not outcome.credited:
                 return settled
             if self._reward() is None:
-                words = "the site has no @mmolove.reward"
-                return settled._replace(state="unpaid", answer=words)
+                return settled._replace(state="unpaid", answer=NO_CALLBACK)
             return settled._replace(due=now)
         failed = settled._replace(sure=False, renewed=False)
         if not self._is_worth_a_retry(host, entry, outcome, now):
@@ -319,6 +323,12 @@ class Delivery:
                 entry.status,
                 entry.answer,
             )
+        elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
+            if self._no_callback.passes():
+                logger.warning(
+                    "Rewards are set aside: %s. See 'flask mmolove rewards'.",
+                    NO_CALLBACK,
+                )
         elif entry.state == "unpaid":
             logger.error(
                 "The reward of event %s (player %s) is set aside: %s. See 'flask "

@@ -184,8 +184,7 @@ class Transaction:
             for settlement in sorted(settlements, key=lambda each: each.entry.id)
             if self._settle(settlement, now)
         ]
-        for settlement in changed:
-            self._follow(settlement, now)
+        self._follow(changed, now)
         if before.open_since is None and after.open_since is not None:
             for entry in absolved(self.find(["rejected"], -1), after):
                 self._redrive(entry, now, entry.attempts)
@@ -412,18 +411,23 @@ class Transaction:
             del values["referral_id"]
         return self._update((self._e.id == entry.id, found), **values)
 
-    def _follow(self, settlement: Settlement, now: int) -> None:
-        """Let a ``registered`` draw its ``qualified`` along."""
-        drawn = follow(settlement, now)
-        if drawn:
+    def _follow(self, settlements: list[Settlement], now: int) -> None:
+        """Let each ``registered`` draw its ``qualified`` along."""
+        drawn: dict[t.Any, list[str]] = {}
+        for settlement in settlements:
+            change = follow(settlement, now)
+            if change:
+                players = drawn.setdefault((change, settlement.entry.test), [])
+                players.append(settlement.entry.identity)
+        for ((state, due), test), players in drawn.items():
             waiting = (
-                self._e.identity == settlement.entry.identity,
+                self._e.identity.in_(players),
                 self._e.event == "qualified",
-                self._e.test == settlement.entry.test,
+                self._e.test == test,
                 self._e.state == "pending",
                 self._e.due.is_(None),
             )
-            self._update(waiting, state=drawn[0], due=drawn[1])
+            self._update(waiting, state=state, due=due)
 
     def _redrive(self, entry: Entry, now: int, attempts: int = 0) -> bool:
         """Send a rejected entry again. False if it is not rejected any more."""

@@ -85,7 +85,8 @@ class SQLAlchemyOutbox:
     """An :class:`~flask_mmolove.outbox.Outbox` in a SQL database.
 
     :param engine_or_url: Where it is. An engine that is given is used as it is set up,
-        and stays the giver's to dispose of.
+        its patience with locks and connections included, and stays the giver's to
+        dispose of.
     :param metadata: Where the tables are to be defined; see :func:`tables`.
     :param creates: Whether tables that are not there are made at the first use.
     :raises ConfigError: If no such database can be used.
@@ -200,6 +201,7 @@ class SQLAlchemyOutbox:
         """Do a piece of work in a transaction, and all of it anew as long as another
         one is in the way.
 
+        :param work: May be called several times; what counts is the last.
         :param patience: Seconds that this may take.
         """
         deadline = time.monotonic() + patience
@@ -244,9 +246,9 @@ class SQLAlchemyOutbox:
         if os.getpid() != self._pid:
             # The connections are the parent's. They are kept, for one that is collected
             # may say farewell to the server in the parent's name.
-            self._pid = os.getpid()
             self._inherited.append(self._given.pool)
             self._given.dispose(close=False)
+            self._pid = os.getpid()
         if isolation is None:
             return self._given
         return self._given.execution_options(isolation_level=isolation)
@@ -312,7 +314,7 @@ def _create_engine(url: URL, isolation: str | None) -> Engine:
     except ImportError as e:
         raise ConfigError(
             f"MMOLOVE_OUTBOX needs a driver that is not installed: {e}. Install it, or "
-            f"name another one in the URL.",
+            "name another one in the URL.",
             "MMOLOVE_OUTBOX",
         ) from e
 
