@@ -57,13 +57,13 @@ class Capture:
         environ = request._get_current_object().environ  # type: ignore[attr-defined]
         try:
             self._start()
-            self._look_out()
             if _needle in environ.get("QUERY_STRING", ""):
                 self._take_from_query()
             elif _needle in environ.get("HTTP_COOKIE", ""):
                 self._take_from_cookie()
+            self._look_out()
         except Exception as e:
-            complain("A request could not be looked at for a token.", e)
+            complain("Something of Flask-MMOLove failed before a view.", e)
 
     def _take_from_query(self) -> None:
         token = request.args.get(MMREF)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import sys
-import threading
 import time
 import typing as t
 from functools import update_wrapper
@@ -18,11 +17,13 @@ from .client import judge
 from .client import Outcome
 from .client import ReferralClient
 from .delivery import ThreadEngine
+from .delivery.step import REWARD_LEASE
 from .errors import MMOLoveError
 from .errors import OutboxError
 from .outbox import Entry
 from .outbox import Summary
 from .state import current_state
+from .state import milliseconds
 from .state import State
 
 if t.TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _check_outbox(state: State) -> _Finding:
         state.outbox.summary()
     except OutboxError as e:
         return _Finding("outbox", False, str(e))
-    return _Finding("outbox", True, str(state.settings.outbox))
+    return _Finding("outbox", True, str(state.outbox))
 
 
 def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:
@@ -151,12 +152,14 @@ def _in_words(outcome: Outcome) -> str:
 def status(state: State, as_json: bool) -> None:
     """Show what waits and what is done."""
     summary = state.outbox.summary()
-    now = int(time.time() * 1000)
+    spooled = len(state.spool.read())
+    now = milliseconds()
     if as_json:
-        click.echo(json.dumps(_status_data(summary, now)))
+        data = _status_data(summary, now) | {"in_emergency_exit": spooled}
+        click.echo(json.dumps(data))
         return
     click.echo(f"server    {state.settings.server_id} at {state.settings.endpoint}")
-    click.echo(f"outbox    {state.settings.outbox}")
+    click.echo(f"outbox    {state.outbox}")
     click.echo(f"delivery  {state.settings.delivery}{_dry(state)}")
     click.echo(f"MMOLove   {_host_in_words(summary, now)}\n")
     if not summary.counts:
@@ -165,6 +168,13 @@ def status(state: State, as_json: bool) -> None:
         count = summary.counts.get(name, 0)
         if count:
             click.echo(f"{name:<9} {count:>8}  {note}".rstrip())
+    if summary.waiting:
+        click.echo(
+            f"\n{summary.waiting} of the pending wait until their player's "
+            "'registered' is accepted; a rejected one blocks them until it is retried."
+        )
+    if spooled:
+        click.echo(f"\n{spooled} more are in the emergency exit, to be taken in.")
     if summary.oldest is not None:
         click.echo(
             f"\nThe oldest pending event has waited {_ago(summary.oldest, now)}."
@@ -228,12 +238,12 @@ def deliver(state: State, forever: bool) -> None:
     due = state.outbox.summary().counts.get("pending", 0)
     handled = 0
     quiet = due < _MUCH or not sys.stderr.isatty()
-    with click.progressbar(
-        length=due, label="Sending", file=sys.stderr, hidden=quiet
-    ) as bar:
+    bar = click.progressbar(length=due, label="Sending", file=sys.stderr)
+    with contextlib.nullcontext() if quiet else bar:
         while count := delivery.step():
             handled += count
-            bar.update(count)
+            if not quiet:
+                bar.update(count)
     left = state.outbox.summary()
     waiting = left.counts.get("pending", 0)
     click.echo(f"{handled} handled, {waiting} pending.")
@@ -243,11 +253,21 @@ def deliver(state: State, forever: bool) -> None:
 
 
 def _deliver_forever(state: State) -> None:
+    # The engine's own thread works, so that a signal finds this one with empty hands.
     engine = ThreadEngine(state.deliveries, state.settings.concurrency)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: engine.stop())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     click.echo("Delivering until stopped (Ctrl+C).", err=True)
-    engine.run()
+    try:
+        engine.wake()
+        _wait_for_a_signal()
+    finally:
+        engine.stop()
+
+
+def _wait_for_a_signal() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
 
 
 @mmolove.command()
@@ -263,7 +283,7 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
     if listing:
         _show(state.outbox.find(["rejected"], 1000), as_json)
         return
-    entries = state.outbox.retry(state.deliveries().now(), ids or None)
+    entries = state.outbox.retry(milliseconds(), ids or None)
     missing = sorted(set(ids) - {entry.id for entry in entries})
     if as_json:
         click.echo(json.dumps({"retried": [e.id for e in entries], "missing": missing}))
@@ -291,16 +311,31 @@ def rewards(
     too often, or the site had no @mmolove.reward. Look into the game, then say which it
     is.
     """
-    now = state.deliveries().now()
-    decisions = [(id, "rewarded") for id in paid] + [(id, "accepted") for id in again]
-    if not decisions:
-        _show(state.outbox.find(["unknown", "unpaid"], 1000), as_json)
-    for id, name in decisions:
+    now = milliseconds()
+    doubtful = {e.id: e for e in state.outbox.find(["unknown", "unpaid"], -1)}
+    if not (paid or again):
+        _show(list(doubtful.values()), as_json)
+    for id in again:
+        _check_again(state, doubtful.get(id), now)
+    for id, name in [(i, "rewarded") for i in paid] + [(i, "accepted") for i in again]:
         if state.outbox.decide(id, t.cast(t.Any, name), now) is None:
             raise click.ClickException(f"Event {id} has no reward to decide.")
-        words = "noted as given" if name == "rewarded" else "will be given now"
-        click.echo(f"The reward of event {id} is {words}.", err=as_json)
+        words = "is noted as given" if name == "rewarded" else "will be given now"
+        click.echo(f"The reward of event {id} {words}.", err=as_json)
     state.engine.wake()
+
+
+def _check_again(state: State, entry: Entry | None, now: int) -> None:
+    if state.callbacks.reward is None:
+        raise click.ClickException(
+            "The site has no @mmolove.reward, so nothing can be given."
+        )
+    if entry and entry.state == "unknown":
+        if now - (entry.settled or 0) < REWARD_LEASE:
+            raise click.ClickException(
+                f"The reward of event {entry.id} may be under way at this moment. Look "
+                "again in five minutes."
+            )
 
 
 def _show(entries: t.Sequence[Entry], as_json: bool) -> None:
@@ -388,8 +423,7 @@ def sandbox(
         raise click.UsageError(str(e)) from e
     with stand_in:
         click.echo(_introduction(stand_in, secret))
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        _wait_for_a_signal()
 
 
 def _introduction(stand_in: Sandbox, secret: str) -> str:

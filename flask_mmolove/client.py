@@ -121,6 +121,9 @@ class SignedBody(t.NamedTuple):
     body: bytes
     signature: str
 
+    def __repr__(self) -> str:
+        return f"<SignedBody of {len(self.body)} bytes>"
+
 
 class ReferralClient:
     """Reports events to MMOLove, under the names of MMOLove's own SDK.

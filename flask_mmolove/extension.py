@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from functools import partial
+from pathlib import Path
 
 from flask import Flask
 
@@ -19,6 +20,7 @@ from .delivery import Rewarder
 from .delivery import ThreadEngine
 from .errors import ConfigError
 from .outbox import Entry
+from .outbox import Outbox
 from .outbox import Spool
 from .outbox.sqlite import SQLiteOutbox
 from .reward import CallbackRewarder
@@ -41,7 +43,8 @@ class MMOLove:
 
         @mmolove.reward
         def grant(referral):
-            give_item(referral.identity, "founder-cape", key=referral.reward_key)
+            inviter = find_inviter_of(referral.identity)
+            give_item(inviter, "founder-cape", key=referral.reward_key)
 
     One object can serve several apps: each keeps its own settings and its own outbox.
 
@@ -115,8 +118,8 @@ class MMOLove:
 
 
 def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
-    outbox = SQLiteOutbox(settings.outbox)
-    spool = Spool(settings.outbox)
+    outbox = _open_outbox(settings.outbox)
+    spool = Spool(settings.spool)
 
     def reward() -> Rewarder | None:
         if callbacks.reward is None:
@@ -142,6 +145,22 @@ def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
     engine = _choose_engine(settings, delivery)
     state = State(app, settings, callbacks, outbox, spool, delivery, engine)
     return state
+
+
+def _open_outbox(where: Path | str) -> Outbox:
+    if isinstance(where, Path):
+        return SQLiteOutbox(where)
+    try:
+        from .outbox.sqlalchemy import SQLAlchemyOutbox
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] != "sqlalchemy":
+            raise
+        raise ConfigError(
+            "MMOLOVE_OUTBOX is the URL of a database, which needs SQLAlchemy: pip "
+            "install 'Flask-MMOLove[sqlalchemy]'.",
+            "MMOLOVE_OUTBOX",
+        ) from e
+    return SQLAlchemyOutbox(where)
 
 
 def _choose_engine(settings: Settings, delivery: t.Callable[[], Delivery]) -> Engine:

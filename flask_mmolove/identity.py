@@ -6,6 +6,9 @@ import typing as t
 
 from .errors import IdentityError
 
+#: Characters of an identity: what every database can hold in a key.
+LIMIT = 255
+
 _CURE = (
     "Give it to registered() or qualify(), or say with @mmolove.identity what it is."
 )
@@ -48,6 +51,10 @@ def _as_text(value: t.Any, subject: str) -> str:
     text = str(value).strip()
     if not text:
         raise IdentityError(f"{subject} is empty. {_CURE}")
+    if len(text) > LIMIT or "\0" in text:
+        raise IdentityError(
+            f"{subject} has more than {LIMIT} characters, or a NUL among them. {_CURE}"
+        )
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -31,8 +31,12 @@ class Brake:
         now = self._clock()
         if now < self._next.get(key, now):
             return False
-        self._next[key] = now + self._pause
+        self.spend(key)
         return True
+
+    def spend(self, key: str = "") -> None:
+        """Begin the pause without the thing."""
+        self._next[key] = self._clock() + self._pause
 
 
 def complain(what: str, error: Exception) -> None:

@@ -124,7 +124,7 @@ def registered(player: t.Any, *, token: str | None = None) -> None:
             after_this_request(_forget)
 
 
-@dataclass
+@dataclass(repr=False)
 class Signup:
     """A signup view at work.
 
@@ -172,7 +172,7 @@ class Signup:
             return
         identity = self.identity or self.state.identify(self.referee)
         self.state.record(identity, self.token, "registered")
-        self.state.once.passes(_WARNED + str(request.endpoint))
+        self.state.once.spend(_WARNED + str(request.endpoint))
         if self.token == self.visitor:
             _forget(response)
 

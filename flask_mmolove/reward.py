@@ -6,10 +6,12 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 from datetime import timezone
+from functools import partial
 
 from flask import current_app
 
 from . import signals
+from .errors import OutboxError
 from .outbox import Entry
 from .outbox import Note
 from .outbox import State as EntryState
@@ -88,28 +90,23 @@ def qualify(player: t.Any) -> Referral | None:
     test = state.settings.test
     kept = getattr(player, "mmref", None)
     token = kept if is_token(kept) else None
+    # Looked at first: what is taken in meanwhile stands in the outbox then.
+    is_spooled = any(note.identity == identity for _, note in state.spool.read())
     try:
-        entries = state.outbox.of(identity, test, state.patience)
+        entries = state.outbox.of(identity, test, state.patience_to_read)
         if "qualified" not in entries:
             if "registered" in entries:
                 token = entries["registered"].token
-            if token is None:
-                _follow_into_spool(state, identity)
+            if token is None and is_spooled:
+                # A milestone must not overtake its signup in the emergency exit.
+                raise OutboxError("The outbox does not have this player's signup yet.")
+            if token is None or not state.record(identity, token, *EVENTS):
                 return None
-            if not state.record(identity, token, *EVENTS):
-                return None
-            entries = state.outbox.of(identity, test, state.patience)
+            entries = state.outbox.of(identity, test, state.patience_to_read)
     except Exception as e:  # whatever it is, the milestone must not vanish
         state.put_by(Note(identity, token, [*EVENTS], test, milliseconds()), str(e))
         return None
     return Referral.from_entries(entries)
-
-
-def _follow_into_spool(state: State, identity: str) -> None:
-    """A milestone must not overtake its signup in the emergency exit."""
-    if any(note.identity == identity for _, note in state.spool.read()):
-        note = Note(identity, None, [*EVENTS], state.settings.test, milliseconds())
-        state.put_by(note, "The outbox does not have this player's signup yet.")
 
 
 class CallbackRewarder:
@@ -120,15 +117,17 @@ class CallbackRewarder:
         self._callback = callback
         self.at_most_once = state.callbacks.at_most_once
 
-    def __call__(self, entry: Entry) -> None:
-        state = self._state
-        entries = state.outbox.of(entry.identity, bool(entry.test))
+    def prepare(self, entry: Entry) -> t.Callable[[], None]:
+        entries = self._state.outbox.of(entry.identity, bool(entry.test))
         referral = Referral.from_entries({**entries, "qualified": entry})
+        return partial(self._call, referral)
+
+    def _call(self, referral: Referral) -> None:
         try:
-            with state.app.app_context():
+            with self._state.app.app_context():
                 current_app.ensure_sync(self._callback)(referral)
-        except Exception as e:
-            state.notify(signals.reward_failed, referral=referral, error=e)
+        except BaseException as e:
+            self._state.notify(signals.reward_failed, referral=referral, error=e)
             raise
 
 

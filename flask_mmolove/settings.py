@@ -63,7 +63,8 @@ class Settings:
 
     :param give_up_after: Seconds; the setting itself is in days.
     :param timeout: Seconds for one whole attempt.
-    :param outbox: The file of the outbox.
+    :param outbox: The file of the outbox, or the URL of a database.
+    :param spool: The file beside which the emergency exit lies.
     """
 
     server_id: str
@@ -72,7 +73,8 @@ class Settings:
     enabled: bool
     test: bool
     key_id: str | None
-    outbox: Path
+    outbox: Path | str = field(repr=False)  # a URL can hold a password
+    spool: Path
     delivery: str
     attribution: str
     cookie_days: int
@@ -94,6 +96,7 @@ class Settings:
         _warn_of_unknown_keys(config)
         read = _Reader(config)
         enabled = read.flag("ENABLED")
+        outbox = read.outbox("OUTBOX", Path(instance_path))
         return cls(
             enabled=enabled,
             server_id=read.required("SERVER_ID") if enabled else "",
@@ -101,7 +104,10 @@ class Settings:
             endpoint=read.checked("ENDPOINT", check_endpoint),
             test=read.flag("TEST"),
             key_id=read.checked("KEY_ID", check_key_id) or None,
-            outbox=read.outbox("OUTBOX", Path(instance_path)),
+            outbox=outbox,
+            spool=outbox
+            if isinstance(outbox, Path)
+            else Path(instance_path, "mmolove.db"),
             delivery=read.choice("DELIVERY", "thread", "inline", "manual"),
             attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
             cookie_days=math.ceil(read.number("COOKIE_DAYS", 0, 400)),
@@ -184,15 +190,12 @@ class _Reader:
         except ValueError as e:
             raise _wrong(name, str(e)) from None
 
-    def outbox(self, name: str, instance_path: Path) -> Path:
+    def outbox(self, name: str, instance_path: Path) -> Path | str:
         value = self._get(name)
         text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
         scheme, separator, path = text.partition("://")
         if separator and scheme != "sqlite":
-            raise _wrong(
-                name,
-                f"is a file or 'sqlite:///<file>'; {scheme!r} is not supported yet",
-            )
+            return text
         file = path.removeprefix("/") if separator else text
         if not file or file == ":memory:":
             raise _wrong(name, "names no file: an outbox in memory would forget")
@@ -206,6 +209,8 @@ def check_text(value: str) -> str:
     """
     if not value.strip():
         raise ValueError("is empty")
+    if len(value) > 255 or "\0" in value:
+        raise ValueError("has more than 255 characters, or a NUL among them")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -29,6 +29,7 @@ from .settings import Settings
 #: Seconds a request may wait for the outbox, and a script. A signup may be held up for
 #: 2 s in all, the emergency exit included.
 PATIENCE_REQUEST = 1.5
+PATIENCE_TO_READ = 0.2
 PATIENCE_SCRIPT = 30.0
 
 if t.TYPE_CHECKING:
@@ -72,6 +73,11 @@ class State:
     def patience(self) -> float:
         """Seconds the caller may wait for the outbox."""
         return PATIENCE_REQUEST if has_request_context() else PATIENCE_SCRIPT
+
+    @property
+    def patience_to_read(self) -> float:
+        """The same for a look before and after it."""
+        return PATIENCE_TO_READ if has_request_context() else PATIENCE_SCRIPT
 
     def record(self, identity: str, token: str, *names: str) -> bool:
         """Put a player's events into the outbox, and have them delivered. False if they

@@ -119,7 +119,7 @@ def _pays_before_the_answer() -> None:
     def pay_first(delivery: Delivery, entry: Entry) -> tuple[Entry, Outcome | None]:
         rewarder = delivery._reward()
         if rewarder and entry.event == "qualified":
-            rewarder(entry)
+            rewarder.prepare(entry)()
         return attempt(delivery, entry)
 
     _put(Delivery, _attempt=pay_first)
@@ -129,7 +129,7 @@ def _pays_before_it_is_written_down() -> None:
     """Call an at-most-once callback first, and write down then that it began."""
 
     def give(delivery: Delivery, rewarder: t.Any, entry: Entry) -> None:
-        rewarder(entry)
+        rewarder.prepare(entry)()
         delivery._settle_reward(Settlement(entry, "rewarded", sure=True))
 
     _put(Delivery, _give=give)
@@ -140,7 +140,7 @@ def _writes_down_before_it_pays() -> None:
 
     def give(delivery: Delivery, rewarder: t.Any, entry: Entry) -> None:
         delivery._settle_reward(Settlement(entry, "rewarded", sure=True))
-        rewarder(entry)
+        rewarder.prepare(entry)()
 
     _put(Delivery, _give=give)
 

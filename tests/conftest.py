@@ -55,8 +55,8 @@ def make_app(
         state.outbox.close()
         secret = app.config["MMOLOVE_REFERRAL_SECRET"]
         assert secret not in log.getvalue()
-        outbox = state.settings.outbox
-        for file in outbox.parent.glob("*") if outbox.parent.is_dir() else []:
+        folder = state.settings.spool.parent
+        for file in folder.glob("*") if folder.is_dir() else []:
             assert file.is_dir() or secret.encode() not in file.read_bytes()
     for referral in mmolove_sandbox.sandbox.referrals:
         assert referral.token not in log.getvalue()

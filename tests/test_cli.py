@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
+from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 
@@ -126,6 +130,40 @@ class TestDeliver:
         assert run(app, "deliver").output == "1 handled, 0 pending.\n"
         assert mmolove_sandbox.reported == [("registered", "7")]
 
+    def test_as_a_service_it_goes_on_until_it_is_told_to_stop(
+        self, tmp_path: Path, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        (tmp_path / "game.py").write_text(
+            "from flask import Flask\nfrom flask_mmolove import MMOLove\n"
+            "app = Flask(__name__)\napp.config.from_prefixed_env()\nMMOLove(app)\n"
+        )
+        environment = {**os.environ, "FLASK_MMOLOVE_DELIVERY": "manual"}
+        for key, value in mmolove_sandbox.config.items():
+            environment.setdefault(f"FLASK_{key}", json.dumps(str(value)))
+        flask = [sys.executable, "-m", "flask", "--app", "game"]
+        process = subprocess.Popen(
+            [*flask, "mmolove", "deliver", "--forever"],
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert "until stopped" in process.stderr.readline()
+        outbox = SQLiteOutbox(mmolove_sandbox.config["MMOLOVE_OUTBOX"])
+        event = make_event(
+            "registered", "7", mmolove_sandbox.mint(), "demo-server", 10**12, False
+        )
+        outbox.add("7", [event], 10**12)
+        outbox.close()
+        deadline = time.monotonic() + 60
+        while not mmolove_sandbox.reported and time.monotonic() < deadline:
+            time.sleep(0.1)  # it is another process, that looks by itself
+        process.terminate()
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert mmolove_sandbox.reported == [("registered", "7")]
+
 
 class TestRetry:
     @pytest.fixture
@@ -163,7 +201,11 @@ class TestRetry:
 
 class TestRewards:
     def test_a_person_decides(
-        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+        self,
+        make_app: MakeApp,
+        run: Run,
+        mmolove_sandbox: SiteSandbox,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         mmolove = MMOLove()
         given: list[str] = []
@@ -181,12 +223,26 @@ class TestRewards:
                 qualify(player)
         listed = json.loads(run(app, "rewards", "--json").output)
         ids = {entry["identity"]: str(entry["id"]) for entry in listed}
+        result = run(app, "rewards", "--again", ids["8"])
+        assert "may be under way at this moment" in result.output
+        monkeypatch.setattr("flask_mmolove.cli.REWARD_LEASE", 0)
         result = run(app, "rewards", "--paid", ids["7"], "--again", ids["8"])
         assert "noted as given" in result.output
         assert given == ["7", "8", "8"]
         assert run(app, "rewards").output == "None.\n"
         result = run(app, "rewards", "--paid", ids["7"])
         assert result.exit_code == 1
+
+    def test_without_a_callback_nothing_can_be_given(
+        self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        with app.app_context():
+            registered(7, token=mmolove_sandbox.mint())
+            qualify(7)
+        (entry,) = json.loads(run(app, "rewards", "--json").output)
+        result = run(app, "rewards", "--again", str(entry["id"]))
+        assert result.exit_code == 1
+        assert "no @mmolove.reward" in result.output
 
 
 def test_a_mistake_in_the_settings_is_one_line(tmp_path: Path) -> None:

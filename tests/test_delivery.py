@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
+import time
 import typing as t
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from flask_mmolove import OutboxBusy
+from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
+from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.backoff import backoff
@@ -18,6 +24,7 @@ from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
+from flask_mmolove.wire import shorten
 
 DAY = 86_400.0
 
@@ -40,7 +47,10 @@ class Grant:
         self.at_most_once = at_most_once
         self.given: list[str] = []
 
-    def __call__(self, entry: Entry) -> None:
+    def prepare(self, entry: Entry) -> t.Callable[[], None]:
+        return partial(self.give, entry)
+
+    def give(self, entry: Entry) -> None:
         if self.failures:
             self.failures -= 1
             raise RuntimeError("the game is down")
@@ -298,6 +308,50 @@ def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -
     assert len(bench.site.sandbox.arrivals) < 100
 
 
+def test_an_answer_that_quotes_the_token_shows_it_shortened(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bench.site.mint()
+    quoting = Outcome(400, False, f"no such\n  token: {token}", Verdict.REJECTED)
+    monkeypatch.setattr(ReferralClient, "send", lambda self, body: quoting)
+    bench.add("7", "registered", token=token)
+    bench.delivery.drain()
+    entry = bench.outbox.of("7", False)["registered"]
+    assert entry.answer == f"no such token: {shorten(token)}"
+    assert token not in caplog.text
+
+
+def test_a_callback_that_exits_ends_nothing(make_bench: Fixture) -> None:
+    class Exiting(Grant):
+        def give(self, entry: Entry) -> None:
+            raise SystemExit("the game's own idea")
+
+    made: Bench = make_bench(Exiting())
+    made.add("7", "registered", "qualified")
+    made.pass_time(DAY, steps=30)
+    assert made.state("7", "qualified") == "unpaid"
+
+
+def test_a_stop_does_not_wait_for_a_store_that_is_held(bench: Bench) -> None:
+    bench.add("7", "registered")
+    stopped = []
+
+    def stop_in_between(
+        attempt: t.Any, entries: t.Sequence[Entry]
+    ) -> t.Iterator[t.Any]:
+        holder = sqlite3.connect(bench.outbox._db.path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        with pytest.raises(OutboxBusy):
+            bench.delivery.stop()
+        stopped.append(time.monotonic() - started)
+        holder.close()
+        return map(attempt, entries)
+
+    bench.delivery.step(stop_in_between)
+    assert stopped[0] < 5
+
+
 class TestReward:
     def test_one_that_was_given_but_not_settled_is_not_given_again(
         self, make_bench: Fixture, monkeypatch: pytest.MonkeyPatch
@@ -354,7 +408,7 @@ class TestReward:
         seen: list[str] = []
 
         class Watching(Grant):
-            def __call__(self, entry: Entry) -> None:
+            def give(self, entry: Entry) -> None:
                 seen.append(made.state(entry.identity, "qualified"))
 
         made: Bench = make_bench(Watching(at_most_once=True))

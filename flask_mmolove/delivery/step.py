@@ -9,20 +9,24 @@ from __future__ import annotations
 import random
 import time
 import typing as t
+from dataclasses import replace
 
 from ..client import Outcome
 from ..client import ReferralClient
 from ..client import Verdict
+from ..errors import EventError
 from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
 from ..outbox import Host
+from ..outbox import Note
 from ..outbox import Outbox
 from ..outbox import Settlement
 from ..outbox import Spool
 from ..outbox.entry import ATTEMPTS_AT_LEAST
 from ..outbox.entry import make_event
 from ..settings import Settings
+from ..wire import shorten
 from .backoff import backoff
 
 #: Times a reward callback may raise before its reward is set aside for a person.
@@ -46,12 +50,15 @@ REWARDS_IN_A_ROW = 20
 _GROUP = 16
 _GROUP_SECONDS = 0.2
 
+# Seconds that an orderly stop may wait for the store.
+_STOP_PATIENCE = 0.2
+
 # Entries claimed at a time, for each attempt that can be in flight.
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
 Report = t.Callable[[Entry], None]
-Map = t.Callable[
+Run = t.Callable[
     [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]],
     t.Iterable[tuple[Entry, "Outcome | None"]],
 ]
@@ -65,8 +72,8 @@ class Rewarder(t.Protocol):
 
     at_most_once: bool
 
-    def __call__(self, entry: Entry) -> None:
-        """Give the reward of an entry, or raise."""
+    def prepare(self, entry: Entry) -> t.Callable[[], None]:
+        """What gives the reward of an entry, or raises, when it is called."""
 
 
 class Delivery:
@@ -113,17 +120,17 @@ class Delivery:
         """The time in milliseconds."""
         return int(self._clock() * 1000)
 
-    def step(self, map: Map = map) -> int:
+    def step(self, run: Run = map) -> int:
         """Do once what is due now, and give how many entries were handled.
 
-        :param map: How attempts are made: one after another, unless given.
+        :param run: Makes the attempts: one after another, unless given.
         :raises OutboxError: If the store fails. What was answered meanwhile is kept,
             settled by a later step, and not sent again by this process.
         """
         if not self._adopted:
             self._adopt()
         self.outbox.rescue()
-        return self._take_in() + self._send(map) + self._pay()
+        return self._take_in() + self._send(run) + self._pay()
 
     def next_due(self) -> int | None:
         """When there is next something to do, in milliseconds."""
@@ -146,9 +153,9 @@ class Delivery:
         self._stopped = True
         held = list(self._held.values())
         if held:
-            self.outbox.release(held)
+            self.outbox.release(held, _STOP_PATIENCE)
 
-    def _send(self, map: Map) -> int:
+    def _send(self, run: Run) -> int:
         self._make_up()
         # Long enough for a batch that is sent one by one to a host that takes its time.
         lease = 12 * self._timeout
@@ -156,17 +163,17 @@ class Delivery:
         entries = self.outbox.claim("pending", self.now(), lease, limit)
         self._held.update((entry.key, entry) for entry in entries)
         try:
-            return self._send_all(entries, map)
+            return self._send_all(entries, run)
         except Exception:
             waiting = self._held.keys() - self._unsettled.keys()
             self._left += [entry for entry in entries if entry.key in waiting]
             raise
 
-    def _send_all(self, entries: list[Entry], map: Map) -> int:
+    def _send_all(self, entries: list[Entry], run: Run) -> int:
         answered: list[tuple[Entry, Outcome]] = []
         skipped: list[Entry] = []
         since = time.monotonic()
-        for entry, outcome in map(self._attempt, entries):
+        for entry, outcome in run(self._attempt, entries):
             if outcome is None:
                 skipped.append(entry)
                 continue
@@ -200,26 +207,25 @@ class Delivery:
         """Record what went through the emergency exit."""
         notes = self._spool.read()
         for file, note in notes:
-            token = note.token
-            if token is None:
-                known = self.outbox.of(note.identity, note.test).get("registered")
-                token = known.token if known else None
-            if token is not None:
-                events = [
-                    make_event(
-                        name,
-                        note.identity,
-                        token,
-                        self._settings.server_id,
-                        note.moment,
-                        note.test,
-                    )
-                    for name in note.names
-                ]
-                for entry in self.outbox.add(note.identity, events, note.moment):
-                    self._report(entry)
-            self._spool.remove(file)
+            try:
+                self._take(note)
+            except EventError as e:
+                self._spool.set_aside(file, str(e))
+            else:
+                self._spool.remove(file)
         return len(notes)
+
+    def _take(self, note: Note) -> None:
+        token = note.token
+        if token is None:
+            known = self.outbox.of(note.identity, note.test).get("registered")
+            token = known.token if known else None
+        if token is None:
+            return  # the player was not referred
+        who = (note.identity, token, self._settings.server_id, note.moment, note.test)
+        events = [make_event(name, *who) for name in note.names]
+        for entry in self.outbox.add(note.identity, events, note.moment):
+            self._report(entry)
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.key in self._unsettled:
@@ -231,8 +237,14 @@ class Delivery:
             words = f"its worker died {entry.crashes} times"
             return entry, Outcome(0, False, words, Verdict.REJECTED)
         try:
-            return entry, self._client.send(entry.body)
-        except Exception as e:
+            outcome = self._client.send(entry.body)
+            # What MMOLove says is stored, logged and shown: it may quote the token.
+            said = " ".join(outcome.body.split())
+            body = said.replace(entry.token, shorten(entry.token))
+            return entry, replace(outcome, body=body)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:
             logger.exception("Event %s could not be sent at all.", entry.id)
             return entry, Outcome(0, False, repr(e), Verdict.RETRY, "A fault of ours.")
 
@@ -349,8 +361,6 @@ class Delivery:
 
     def _pay(self) -> int:
         rewarder = self._reward()
-        if rewarder is None:
-            return 0
         for count in range(REWARDS_IN_A_ROW):
             # One at a time: what is claimed and not yet paid when the process dies
             # has to wait for its lease.
@@ -362,11 +372,15 @@ class Delivery:
             self._give(rewarder, entries[0])
         return REWARDS_IN_A_ROW
 
-    def _give(self, rewarder: Rewarder, entry: Entry) -> None:
+    def _give(self, rewarder: Rewarder | None, entry: Entry) -> None:
+        if rewarder is None:
+            self._settle_reward(Settlement(entry, "unpaid", answer=NO_CALLBACK))
+            return
         if entry.crashes >= CRASHES:
             words = f"its callback took the process down {entry.crashes} times"
             self._settle_reward(Settlement(entry, "unpaid", answer=words))
             return
+        give = rewarder.prepare(entry)
         if rewarder.at_most_once:
             # Recorded first: a crash from here on leaves it for a person to decide.
             begun = self._settle_reward(Settlement(entry, "unknown"))
@@ -375,8 +389,10 @@ class Delivery:
             entry = begun
         try:
             if entry.key not in self._paid:
-                rewarder(entry)
-        except Exception as e:
+                give()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # a callback that calls sys.exit() ends nothing here
             logger.exception(
                 "The reward callback raised for player %s.", entry.identity
             )
@@ -387,7 +403,7 @@ class Delivery:
             self._settle_reward(Settlement(entry, "rewarded", sure=True))
             self._paid.discard(entry.key)
 
-    def _failed_reward(self, entry: Entry, error: Exception) -> Settlement:
+    def _failed_reward(self, entry: Entry, error: BaseException) -> Settlement:
         words = f"its callback raised {type(error).__name__}"
         if entry.attempts - entry.crashes >= REWARD_FAILURES:
             return Settlement(entry, "unpaid", answer=words)

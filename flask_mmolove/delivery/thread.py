@@ -55,14 +55,6 @@ class ThreadEngine:
         self.start()
         self._workers[os.getpid()].wake.set()
 
-    def run(self) -> None:
-        """Turn in the calling thread, until :meth:`stop` is called from a signal's
-        handler or another thread.
-        """
-        worker = _Worker(self._delivery(), self._concurrency)
-        self._workers[os.getpid()] = worker
-        worker.run()
-
     def stop(self) -> None:
         worker = self._workers.get(os.getpid())
         if worker is not None:
@@ -118,11 +110,11 @@ class _Worker:
             pause = (due - self._delivery.now()) / 1000
             if pause > 0:
                 return min(pause, IDLE)
-            return 0.0 if self._delivery.step(self._senders.map) else PAUSE
+            return 0.0 if self._delivery.step(self._senders.run) else PAUSE
         except OutboxError as e:
             if self._complaint.passes():
                 logger.error("Nothing can be delivered for now: %s", e)
-        except Exception:
+        except BaseException:  # not even SystemExit may end it in silence
             logger.exception("The delivery failed in an unforeseen way; it goes on.")
         return PAUSE
 
@@ -138,7 +130,7 @@ class _Senders:
         self._started = 0
         self._tasks: queue.SimpleQueue[t.Callable[[], None]] = queue.SimpleQueue()
 
-    def map(
+    def run(
         self,
         attempt: t.Callable[[Entry], tuple[Entry, Outcome | None]],
         entries: t.Sequence[Entry],

@@ -168,6 +168,7 @@ class Database:
                 f"The folder of the outbox {self.path} cannot be made: {e.strerror}. "
                 "Set MMOLOVE_OUTBOX to a place that the site may write to."
             ) from e
+        self._create()
         handle.connection = sqlite3.connect(
             self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
@@ -178,6 +179,12 @@ class Database:
             handle.close()
             raise
         return handle.connection
+
+    def _create(self) -> None:
+        # Tokens stand in it. Only one that is not there is opened: closing another
+        # would drop the locks on it.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
         # It would take writes into nowhere, but what stands there can still be read.

@@ -191,7 +191,7 @@ class Outbox(t.Protocol):
         :param learn: What the attempts taught about the host.
         """
 
-    def release(self, entries: t.Sequence[Entry]) -> None:
+    def release(self, entries: t.Sequence[Entry], patience: float = 30.0) -> None:
         """Give claims back unused: nothing was tried."""
 
     @property

@@ -18,6 +18,8 @@ import typing as t
 from pathlib import Path
 
 from ..errors import OutboxError
+from ..log import logger
+from ..wire import shorten
 
 _SUFFIX = ".event"
 
@@ -36,6 +38,10 @@ class Note(t.NamedTuple):
     test: bool
     moment: int
 
+    def __repr__(self) -> str:
+        token = None if self.token is None else shorten(self.token)
+        return f"<Note {self.names} of {self.identity!r} token={token}>"
+
 
 class Spool:
     """Keeps notes in the first of its places that takes them.
@@ -46,10 +52,8 @@ class Spool:
 
     def __init__(self, outbox: Path) -> None:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
-        self._places = [
-            outbox.with_name(f"{outbox.name}.spool"),
-            Path(tempfile.gettempdir()) / f"flask-mmolove-{name}",
-        ]
+        self._beside = outbox.with_name(f"{outbox.name}.spool")
+        self._elsewhere = Path(tempfile.gettempdir()) / f"flask-mmolove-{name}"
 
     def write(self, note: Note) -> Path:
         """Put a note on disk, and give its file.
@@ -57,7 +61,7 @@ class Spool:
         :raises OutboxError: If no place takes it.
         """
         failures = []
-        for place in self._places:
+        for place in self._usable():
             try:
                 return _write(place, json.dumps(note._asdict()).encode())
             except OSError as e:
@@ -69,12 +73,28 @@ class Spool:
 
     def read(self) -> list[tuple[Path, Note]]:
         """The notes that wait, oldest first."""
-        found = [file for place in self._places for file in _files(place)]
+        found = [file for place in self._usable() for file in place.glob(f"*{_SUFFIX}")]
         notes = []
         for file in sorted(found, key=lambda file: file.name):
-            with contextlib.suppress(OSError, ValueError, TypeError):
+            try:
                 notes.append((file, Note(**json.loads(file.read_bytes()))))
+            except FileNotFoundError:
+                pass  # another process took it in
+            except (OSError, ValueError, TypeError) as e:
+                self.set_aside(file, str(e))
         return notes
+
+    def set_aside(self, file: Path, reason: str) -> None:
+        """Put a note that cannot be taken in out of the way, for a person."""
+        logger.error("The event kept in %s cannot be taken in: %s", file, reason)
+        with contextlib.suppress(OSError):
+            file.rename(file.with_suffix(".unreadable"))
+
+    def _usable(self) -> t.Iterator[Path]:
+        yield self._beside
+        # In a folder that all may write to, somebody else could be there first.
+        if not self._elsewhere.exists() or _is_ours(self._elsewhere):
+            yield self._elsewhere
 
     def remove(self, file: Path) -> None:
         """Forget a note that was taken in."""
@@ -83,8 +103,6 @@ class Spool:
 
 def _write(place: Path, content: bytes) -> Path:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_ours(place):
-        raise PermissionError(0, "belongs to somebody else")
     # Names in the order of time, so that they are taken in in that order.
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     half = place / f"{name}.half"
@@ -103,21 +121,10 @@ def _write(place: Path, content: bytes) -> Path:
     return whole
 
 
-def _files(place: Path) -> list[Path]:
-    # In a folder that all may write to, somebody else could have put it there first.
-    try:
-        return list(place.glob(f"*{_SUFFIX}")) if _is_ours(place) else []
-    except OSError:
-        return []
-
-
 def _is_ours(place: Path) -> bool:
-    if not hasattr(os, "getuid"):
-        return place.is_dir()
-    status = os.lstat(place) if place.exists() else None
-    return (
-        status is not None and status.st_uid == os.getuid() and not place.is_symlink()
-    )
+    if place.is_symlink() or not place.is_dir():
+        return False
+    return not hasattr(os, "getuid") or place.stat().st_uid == os.getuid()
 
 
 def _sync_folder(place: Path) -> None:

@@ -110,6 +110,9 @@ class SQLAlchemyOutbox:
         self._inherited: list[Pool] = []
         self._engine()  # so that a missing driver is told now, not at a signup
 
+    def __str__(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
     def within(self, connection: Connection) -> Transaction:
         """The outbox as part of a transaction that someone else began and will end."""
         if connection.dialect.name == "sqlite":
@@ -146,8 +149,10 @@ class SQLAlchemyOutbox:
     ) -> list[Entry]:
         return self._run(lambda db: db.settle(settlements, now, learn))
 
-    def release(self, entries: t.Sequence[Entry]) -> None:
-        self._run(lambda db: db.release(entries))
+    def release(
+        self, entries: t.Sequence[Entry], patience: float = WORKER_PATIENCE
+    ) -> None:
+        self._run(lambda db: db.release(entries), patience)
 
     @property
     def incident(self) -> bool:

@@ -77,6 +77,9 @@ class SQLiteOutbox:
     def __init__(self, path: Path) -> None:
         self._db = Database(path, Schema([_SCHEMA], _SIGNS))
 
+    def __str__(self) -> str:
+        return str(self._db.path)
+
     def add(
         self,
         identity: str,
@@ -148,8 +151,10 @@ class SQLiteOutbox:
                 _hasten(db, now)
             return [_find(db, settlement.entry.key) for settlement in changed]
 
-    def release(self, entries: t.Sequence[Entry]) -> None:
-        with self._db.transaction() as db:
+    def release(
+        self, entries: t.Sequence[Entry], patience: float = WORKER_PATIENCE
+    ) -> None:
+        with self._db.transaction(patience) as db:
             db.executemany(
                 "UPDATE event SET due = recorded, claim = NULL, attempts = attempts - 1"
                 " WHERE identity = ? AND event = ? AND test = ? AND claim = ?",

@@ -6,6 +6,7 @@ import json
 import math
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from .reasons import Refused
 
@@ -21,7 +22,7 @@ class Report:
     """
 
     event: str
-    token: str
+    token: str = field(repr=False)
     server_id: str
     server_event_id: str
     referee_identity: str | None

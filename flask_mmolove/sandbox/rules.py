@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
+from dataclasses import field
 
 from ..errors import SignatureError
 from ..wire import Signature
@@ -26,7 +27,7 @@ class Server:
     """
 
     id: str
-    secret: str | None
+    secret: str | None = field(repr=False)
     registration_url: str
     referrals: bool = True
 
@@ -40,7 +41,7 @@ class Message:
     :param content_type: The media type, without parameters.
     """
 
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     signature: str | None
     content_type: str = "application/json"
 
