@@ -56,6 +56,7 @@ def invite(code: str) -> ResponseReturnValue:
         INVITE_COOKIE,
         code,
         max_age=INVITE_SECONDS,
+        path="/",  # some versions of Werkzeug would keep it to /invite
         httponly=True,
         samesite="Lax",
         secure=current_app.config["SESSION_COOKIE_SECURE"],
@@ -83,7 +84,7 @@ def join() -> ResponseReturnValue:
         login_user(player)
         flash(f"Welcome to Lanternmoor, {player.name}.")
         response = redirect(url_for("play.character"))
-        response.delete_cookie(INVITE_COOKIE)
+        response.delete_cookie(INVITE_COOKIE, path="/")
         return response
     return render_template("join.html", form=form, inviter=inviter()), 422
 
