@@ -96,13 +96,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     words = f"server {settings.server_id} at {settings.endpoint}{reward}"
     yield _Finding("settings", True, words)
     yield _check_outbox(state)
-    client = ReferralClient(
-        server_id=settings.server_id,
-        secret=settings.secret,
-        endpoint=settings.endpoint,
-        key_id=settings.key_id,
-        timeout=settings.timeout,
-    )
+    client = ReferralClient.from_settings(settings)
     moment = int(time.time())
     outcomes = {
         "registered": client.registered(

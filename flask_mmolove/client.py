@@ -17,6 +17,7 @@ from .log import logger
 from .settings import check_endpoint
 from .settings import check_key_id
 from .settings import check_text
+from .settings import Settings
 from .wire import ENDPOINT
 from .wire import Event
 from .wire import sign_referral_body
@@ -170,6 +171,18 @@ class ReferralClient:
         self._clock = clock
         self._ahead = 0.0  # seconds by which MMOLove's clock was found ahead of ours
         self._lock = threading.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ReferralClient:
+        """The client that a site's settings ask for."""
+        return cls(
+            server_id=settings.server_id,
+            secret=settings.secret,
+            endpoint=settings.endpoint,
+            key_id=settings.key_id,
+            timeout=settings.timeout,
+            connections=settings.concurrency,
+        )
 
     def __repr__(self) -> str:
         return f"<ReferralClient {self.server_id!r} {self.endpoint!r}>"

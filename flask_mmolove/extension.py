@@ -132,14 +132,7 @@ def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
         state.report(entry)
 
     def delivery() -> Delivery:
-        client = ReferralClient(
-            server_id=settings.server_id,
-            secret=settings.secret,
-            endpoint=settings.endpoint,
-            key_id=settings.key_id,
-            timeout=settings.timeout,
-            connections=settings.concurrency,
-        )
+        client = ReferralClient.from_settings(settings)
         return Delivery(outbox, client, settings, spool, reward=reward, report=report)
 
     engine = _choose_engine(settings, delivery)
