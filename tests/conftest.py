@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import typing as t
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from flask_mmolove import MMOLove
 from flask_mmolove.testing import SiteSandbox
 
 MakeApp = t.Callable[..., Flask]
+
+# A run that was started in the background ignores SIGINT, and so would every server
+# that its tests start and mean to stop by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
