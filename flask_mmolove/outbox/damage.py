@@ -24,7 +24,8 @@ _SIGNS = (
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error means that the file is damaged."""
     words = str(error).lower()
-    return any(sign in words for sign in _SIGNS)
+    # Python 3.10 says nothing where SQLite's message quotes bytes that are no text.
+    return not words or any(sign in words for sign in _SIGNS)
 
 
 def is_sound(connection: sqlite3.Connection) -> bool:
