@@ -12,7 +12,6 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import databases
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy import create_engine
@@ -26,6 +25,7 @@ from storm import processes_context
 from storm import start
 from storm import storm
 
+import servers
 from flask_mmolove import ConfigError
 from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
@@ -54,7 +54,7 @@ def serve(start: Serve) -> t.Iterator[URL]:
     with contextlib.ExitStack() as stack:
         try:
             url = stack.enter_context(start())
-        except databases.Missing as e:
+        except servers.Missing as e:
             if os.environ.get("CI"):
                 pytest.fail(f"Not installed: {e}")
             pytest.skip(f"Not installed: {e}")
@@ -63,12 +63,12 @@ def serve(start: Serve) -> t.Iterator[URL]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> t.Iterator[URL]:
-    yield from serve(databases.postgresql)
+    yield from serve(servers.postgresql)
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> t.Iterator[URL]:
-    yield from serve(databases.mariadb)
+    yield from serve(servers.mariadb)
 
 
 def find_url(name: str, request: pytest.FixtureRequest) -> URL:
@@ -678,7 +678,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb+pymysql"])
     def test_a_server_that_is_not_there(self, driver: str) -> None:
-        port = databases._free_port()
+        port = servers.free_port()
         outbox = SQLAlchemyOutbox(f"{driver}://u:s3cret@127.0.0.1:{port}/db")
         begun = time.monotonic()
         with pytest.raises(OutboxError, match="MMOLOVE_OUTBOX") as caught:

@@ -1,5 +1,5 @@
-"""Real database servers for the tests: on this machine only, in a folder of their own,
-and gone afterwards.
+"""Real servers for the tests, the harnesses and the example: on this machine only, in
+a folder of their own, and gone afterwards.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def postgresql(*, durable: bool = False) -> t.Iterator[URL]:
             binaries = folder / "postgresql" / binaries.name
         data = folder / "data"
         _do(binaries / "initdb", "-A", "trust", "-U", "tester", "--no-sync", "-D", data)
-        port = _free_port()
+        port = free_port()
         url = URL.create(
             "postgresql+psycopg", "tester", None, "127.0.0.1", port, "postgres"
         )
@@ -83,7 +83,7 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
             *(install, "--no-defaults", f"--datadir={data}", "--skip-test-db"),
             "--auth-root-authentication-method=normal",
         )
-        port = _free_port()
+        port = free_port()
         server = URL.create("mariadb+pymysql", "root", None, "127.0.0.1", port)
         options = (
             f"--datadir={data}",
@@ -167,7 +167,8 @@ def _as_nobody() -> dict[str, t.Any]:
     return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at."""
     # Below those that the system gives to clients, or one might take it meanwhile.
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
