@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import create_engine
+
 from .report import Counters
 from .server import Arrival
 from .server import TAKEN
@@ -29,7 +31,8 @@ class Evidence:
     :param at_most_once: How that was registered.
     :param surprises: What was logged that no code had foreseen.
     :param states: The state of each row, by key.
-    :param intact: Whether SQLite finds nothing wrong with the file.
+    :param intact: Whether SQLite finds nothing wrong with the file. A database's server
+        looks after its own.
     """
 
     attempted: set[str]
@@ -41,9 +44,14 @@ class Evidence:
     intact: bool
 
     @classmethod
-    def of(cls, folder: Path, at_most_once: bool = False) -> Evidence:
-        """Read what a site left in its folder."""
-        intact, states = _read(folder / OUTBOX)
+    def of(
+        cls, folder: Path, at_most_once: bool = False, database: str | None = None
+    ) -> Evidence:
+        """Read what a site left in its folder, and in its database."""
+        if database is None:
+            intact, states = _read_file(folder / OUTBOX)
+        else:
+            intact, states = True, _read_database(database)
         rewards = [line.split(" ", 1) for line in read_diary(folder, "R")]
         return cls(
             attempted=set(read_diary(folder, "A")),
@@ -125,14 +133,27 @@ def _inversions(history: t.Iterable[Arrival]) -> int:
     return early
 
 
-def _read(path: Path) -> tuple[bool, dict[str, str]]:
+def _read_file(path: Path) -> tuple[bool, dict[str, str]]:
     connection = sqlite3.connect(path)
     try:
         verdict = connection.execute("PRAGMA integrity_check").fetchall()
         rows = connection.execute("SELECT event, identity, state FROM event")
-        states = {KEYS[event] + identity: state for event, identity, state in rows}
+        states = _by_key(rows)
     except sqlite3.DatabaseError:
         return False, {}
     finally:
         connection.close()
     return verdict == [("ok",)], states
+
+
+def _read_database(url: str) -> dict[str, str]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        query = "SELECT event, identity, state FROM mmolove_event"
+        states = _by_key(connection.exec_driver_sql(query))
+    engine.dispose()
+    return states
+
+
+def _by_key(rows: t.Iterable[t.Any]) -> dict[str, str]:
+    return {KEYS[event] + identity: state for event, identity, state in rows}

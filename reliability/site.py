@@ -26,7 +26,7 @@ from .server import SERVER_ID
 #: The customary beginnings of ``server_event_id``.
 KEYS = {"registered": "reg-", "qualified": "qual-"}
 
-#: The file of the outbox, in the site's folder.
+#: The file of the outbox, in the site's folder; where it is no database's.
 OUTBOX = "outbox.db"
 
 #: Seconds that a view and the game work on, after what matters here was done.
@@ -72,6 +72,7 @@ class Site:
 
     :param folder: For the outbox, and the diary.
     :param endpoint: Where MMOLove stands.
+    :param database: The URL of a database, for the outbox to stand in.
     :param delivery: ``MMOLOVE_DELIVERY``.
     :param timeout: ``MMOLOVE_TIMEOUT``; a lease is twelve of them.
     :param at_most_once: How the reward callback is registered.
@@ -82,6 +83,7 @@ class Site:
         folder: Path,
         endpoint: str,
         *,
+        database: str | None = None,
         delivery: str = "manual",
         timeout: float = 5,
         at_most_once: bool = False,
@@ -93,7 +95,7 @@ class Site:
             MMOLOVE_SERVER_ID=SERVER_ID,
             MMOLOVE_REFERRAL_SECRET=SECRET,
             MMOLOVE_ENDPOINT=endpoint,
-            MMOLOVE_OUTBOX=folder / OUTBOX,
+            MMOLOVE_OUTBOX=database or folder / OUTBOX,
             MMOLOVE_DELIVERY=delivery,
             MMOLOVE_TIMEOUT=timeout,
             MMOLOVE_CONCURRENCY=2,
