@@ -171,6 +171,21 @@ def test_what_is_due_longest_is_claimed_first(outbox: Outbox) -> None:
     assert [entry.identity for entry in claimed] == ["a", "b"]
 
 
+def test_entries_are_claimed_by_their_ids_if_they_are_due(outbox: Outbox) -> None:
+    a, b, c = (add(outbox, identity)[0].id for identity in "abc")
+    later = add(outbox, "later", now=9000)[0].id
+
+    def claim(*ids: int) -> list[str]:
+        claimed = outbox.claim("pending", 1000, LEASE, 9, ids)
+        return sorted(entry.identity for entry in claimed)
+
+    assert claim() == []
+    assert claim(c, a, later, 10**6) == ["a", "c"]
+    assert claim(a, b) == ["b"]
+    assert claim(a, b, c) == []
+    assert outbox.claim("accepted", 1000, LEASE, 9, [a, b, c]) == []
+
+
 def test_an_entry_whose_worker_died_is_claimed_alone(outbox: Outbox) -> None:
     add(outbox, "poison")
     claim_one(outbox)

@@ -169,12 +169,21 @@ class Outbox(t.Protocol):
     def of(self, identity: str, test: bool, patience: float = 30.0) -> dict[str, Entry]:
         """A player's entries by event name."""
 
-    def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
+    def claim(
+        self,
+        state: State,
+        now: int,
+        lease: int,
+        limit: int,
+        ids: t.Collection[int] | None = None,
+    ) -> list[Entry]:
         """Take due entries of a state, until ``now + lease`` for this caller alone.
 
         No more ``pending`` ones are given than the :class:`Host` bears. An entry whose
         last claim was never settled comes alone, so that it is clear which one it is
         that kills its worker.
+
+        :param ids: Take none but these, a few hundred at the most.
         """
 
     def settle(

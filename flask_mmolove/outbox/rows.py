@@ -155,7 +155,14 @@ class Transaction:
         query = self._select().where(self._e.identity == identity, self._e.test == test)
         return {entry.event: entry for entry in self._entries(query)}
 
-    def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
+    def claim(
+        self,
+        state: State,
+        now: int,
+        lease: int,
+        limit: int,
+        ids: t.Collection[int] | None = None,
+    ) -> list[Entry]:
         host = self.host()
         if state == "pending":
             if host.open_since is not None or host.width is not None:
@@ -164,7 +171,7 @@ class Transaction:
             limit = host.room(now, lambda: self._in_flight(now), limit)
         taken: list[Entry] = []
         while not taken:
-            batch = separate(self._due(state, now, limit))
+            batch = separate(self._due(state, now, limit, ids))
             if not batch:
                 return []
             taken = self._take(batch, hold(batch, now, lease))
@@ -353,11 +360,15 @@ class Transaction:
             or 0
         )
 
-    def _due(self, state: State, now: int, limit: int) -> list[Entry]:
+    def _due(
+        self, state: State, now: int, limit: int, ids: t.Collection[int] | None
+    ) -> list[Entry]:
         found: list[Entry] = []
         for condition in (self._e.due <= now, self._e.due > now + HORIZON):
             if len(found) < limit:
                 query = self._select().where(self._e.state == state, condition)
+                if ids is not None:
+                    query = query.where(self._e.id.in_(ids))
                 query = query.order_by(self._e.due, self._e.id)
                 found += self._entries(query.limit(limit - len(found)))
         return found

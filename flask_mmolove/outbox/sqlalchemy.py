@@ -138,8 +138,15 @@ class SQLAlchemyOutbox:
     ) -> dict[str, Entry]:
         return self._read(lambda db: db.of(identity, test), patience)
 
-    def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
-        return self._run(lambda db: db.claim(state, now, lease, limit))
+    def claim(
+        self,
+        state: State,
+        now: int,
+        lease: int,
+        limit: int,
+        ids: t.Collection[int] | None = None,
+    ) -> list[Entry]:
+        return self._run(lambda db: db.claim(state, now, lease, limit, ids))
 
     def settle(
         self,

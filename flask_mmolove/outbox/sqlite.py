@@ -112,12 +112,19 @@ class SQLiteOutbox:
         )
         return {entry.event: entry for entry in map(Entry._make, rows)}
 
-    def claim(self, state: State, now: int, lease: int, limit: int) -> list[Entry]:
+    def claim(
+        self,
+        state: State,
+        now: int,
+        lease: int,
+        limit: int,
+        ids: t.Collection[int] | None = None,
+    ) -> list[Entry]:
         with self._db.transaction() as db:
             if state == "pending":
                 host = _host(db)
                 limit = host.room(now, lambda: _in_flight(db, now), limit)
-            batch = separate(_due(db, state, now, limit))
+            batch = separate(_due(db, state, now, limit, ids))
             if not batch:
                 return []
             if state == "pending":
@@ -355,13 +362,20 @@ def _in_flight(db: sqlite3.Connection, now: int) -> int:
     return int(count)
 
 
-def _due(db: sqlite3.Connection, state: State, now: int, limit: int) -> list[Entry]:
+def _due(
+    db: sqlite3.Connection,
+    state: State,
+    now: int,
+    limit: int,
+    ids: t.Collection[int] | None,
+) -> list[Entry]:
+    only = "" if ids is None else f" AND id IN ({', '.join('?' * len(ids))})"
     found: list[Entry] = []
     for condition, moment in (("due <= ?", now), ("due > ?", now + HORIZON)):
         rows = db.execute(
-            f"SELECT {_COLUMNS} FROM event WHERE state = ? AND {condition}"
+            f"SELECT {_COLUMNS} FROM event WHERE state = ? AND {condition}{only}"
             " ORDER BY due LIMIT ?",
-            (state, moment, limit - len(found)),
+            (state, moment, *(ids or ()), limit - len(found)),
         )
         found += map(Entry._make, rows)
     return found
