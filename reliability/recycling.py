@@ -38,7 +38,7 @@ from flask_mmolove import alarm
 from flask_mmolove import MMOLove
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.delivery.thread import _Worker
+from flask_mmolove.delivery.daemon import _Daemon
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 from . import processes
@@ -70,7 +70,7 @@ def create_site() -> Flask:
     if "RELIABILITY_NO_THREADS" in os.environ:
         # As under uWSGI while threads were not its default: they can be started and
         # never run. The alarm looks at once rather than after a quarter of an hour.
-        _Worker.run = _do_nothing  # type: ignore[assignment, method-assign]
+        _Daemon.run = _do_nothing  # type: ignore[assignment, method-assign]
         alarm.FIRST = alarm.BETWEEN = alarm.OVERDUE = 0
     app = Flask(__name__, instance_path=os.environ["RELIABILITY_FOLDER"])
     app.config.update(
@@ -96,7 +96,7 @@ def create_site() -> Flask:
     return app
 
 
-def _do_nothing(worker: _Worker) -> None:
+def _do_nothing(daemon: _Daemon[t.Any]) -> None:
     """What a thread does that never runs."""
 
 
