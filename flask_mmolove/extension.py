@@ -75,7 +75,8 @@ class MMOLove:
             # First in line: a login wall that was registered before would send the
             # visitor away, and the token with them.
             hooks = app.before_request_funcs.setdefault(None, [])
-            hooks.insert(0, Capture(state, Alarm(state.outbox)))
+            alarm = Alarm(state.outbox, settings.delivery)
+            hooks.insert(0, Capture(state, alarm))
 
     @t.overload
     def reward(self, callback: R) -> R: ...
@@ -135,7 +136,7 @@ def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
         client = ReferralClient.from_settings(settings)
         return Delivery(outbox, client, settings, spool, reward=reward, report=report)
 
-    engine = _choose_engine(settings, delivery)
+    engine = _choose_engine(app, settings, delivery)
     state = State(app, settings, callbacks, outbox, spool, delivery, engine)
     return state
 
@@ -156,9 +157,31 @@ def _open_outbox(where: Path | str) -> Outbox:
     return SQLAlchemyOutbox(where)
 
 
-def _choose_engine(settings: Settings, delivery: t.Callable[[], Delivery]) -> Engine:
+def _choose_engine(
+    app: Flask, settings: Settings, delivery: t.Callable[[], Delivery]
+) -> Engine:
     if not settings.enabled or settings.delivery == "manual":
         return ManualEngine()
     if settings.delivery == "inline":
         return InlineEngine(delivery)
+    if settings.delivery == "celery":
+        return _make_celery_engine(app, settings, delivery)
     return ThreadEngine(delivery, settings.concurrency)
+
+
+def _make_celery_engine(
+    app: Flask, settings: Settings, delivery: t.Callable[[], Delivery]
+) -> Engine:
+    try:
+        from .delivery.celery import CeleryEngine
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] != "celery":
+            raise
+        raise ConfigError(
+            "MMOLOVE_DELIVERY is 'celery', which needs Celery: pip install "
+            "'Flask-MMOLove[celery]'.",
+            "MMOLOVE_DELIVERY",
+        ) from e
+    # Looked for when it is needed: the site may make it after this.
+    own = partial(app.extensions.get, "celery")
+    return CeleryEngine(delivery, settings.concurrency, own)

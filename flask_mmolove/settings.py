@@ -108,7 +108,7 @@ class Settings:
             spool=outbox
             if isinstance(outbox, Path)
             else Path(instance_path, "mmolove.db"),
-            delivery=read.choice("DELIVERY", "thread", "inline", "manual"),
+            delivery=read.choice("DELIVERY", "thread", "celery", "inline", "manual"),
             attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
             cookie_days=math.ceil(read.number("COOKIE_DAYS", 0, 400)),
             timeout=read.number("TIMEOUT", 0.1, 60),

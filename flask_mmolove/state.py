@@ -98,7 +98,7 @@ class State:
             return False
         for entry in new:
             self.report(entry)
-        self.engine.wake()
+        self.engine.wake([entry.id for entry in new])
         return True
 
     def put_by(self, note: Note, reason: str) -> None:
@@ -114,7 +114,7 @@ class State:
             note.identity,
             file,
         )
-        if self.settings.delivery == "thread":
+        if self.settings.delivery != "inline":  # that would wait for the store again
             self.engine.wake()
 
     def notify(self, signal: NamedSignal, **arguments: t.Any) -> None:

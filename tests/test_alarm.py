@@ -13,11 +13,11 @@ START = 1_790_000_000.0
 
 
 class Site:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, delivery: str = "thread") -> None:
         self.outbox = SQLiteOutbox(folder / "outbox.db")
         self.passed = 0.0
         self.alarm = Alarm(
-            self.outbox, lambda: self.passed, lambda: START + self.passed
+            self.outbox, delivery, lambda: self.passed, lambda: START + self.passed
         )
 
     def add(self) -> None:

@@ -14,8 +14,11 @@ class Engine(t.Protocol):
     def start(self) -> None:
         """Called at each request: start in this process, unless started already."""
 
-    def wake(self) -> None:
-        """Called when there is something new to send."""
+    def wake(self, ids: t.Collection[int] = ()) -> None:
+        """Called when there is something new to do.
+
+        :param ids: The entries that are new, or due again.
+        """
 
     def stop(self) -> None:
         """Stop in this process, in good order and within a second."""
@@ -27,11 +30,34 @@ class ManualEngine:
     def start(self) -> None:
         pass
 
-    def wake(self) -> None:
+    def wake(self, ids: t.Collection[int] = ()) -> None:
         pass
 
     def stop(self) -> None:
         pass
+
+
+T = t.TypeVar("T")
+
+
+class PerProcess(t.Generic[T]):
+    """One of a thing for each process: threads and connections do not live through a
+    fork.
+
+    :param make: Makes the one of the calling process.
+    """
+
+    def __init__(self, make: t.Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[int, T] = {}
+
+    def get(self) -> T:
+        """This process's."""
+        pid = os.getpid()
+        if pid not in self._made:
+            # One step, so that two threads at once get the same.
+            self._made.setdefault(pid, self._make())
+        return self._made[pid]
 
 
 class InlineEngine(ManualEngine):
@@ -40,11 +66,7 @@ class InlineEngine(ManualEngine):
     """
 
     def __init__(self, delivery: t.Callable[[], Delivery]) -> None:
-        self._make = delivery
-        self._deliveries: dict[int, Delivery] = {}
+        self._deliveries = PerProcess(delivery)
 
-    def wake(self) -> None:
-        # One for each process: connections do not live through a fork.
-        if os.getpid() not in self._deliveries:
-            self._deliveries[os.getpid()] = self._make()
-        self._deliveries[os.getpid()].drain()
+    def wake(self, ids: t.Collection[int] = ()) -> None:
+        self._deliveries.get().drain()

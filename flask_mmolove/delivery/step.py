@@ -120,17 +120,17 @@ class Delivery:
         """The time in milliseconds."""
         return int(self._clock() * 1000)
 
-    def step(self, run: Run = map) -> int:
+    def step(self, run: Run = map, ids: t.Collection[int] | None = None) -> int:
         """Do once what is due now, and give how many entries were handled.
 
         :param run: Makes the attempts: one after another, unless given.
+        :param ids: Send none but these entries, a few hundred at the most.
         :raises OutboxError: If the store fails. What was answered meanwhile is kept,
             settled by a later step, and not sent again by this process.
         """
         if not self._adopted:
             self._adopt()
-        self.outbox.rescue()
-        return self._take_in() + self._send(run) + self._pay()
+        return self.take_in() + self._send(run, ids) + self._pay()
 
     def next_due(self) -> int | None:
         """When there is next something to do, in milliseconds."""
@@ -155,12 +155,12 @@ class Delivery:
         if held:
             self.outbox.release(held, _STOP_PATIENCE)
 
-    def _send(self, run: Run) -> int:
+    def _send(self, run: Run, ids: t.Collection[int] | None) -> int:
         self._make_up()
         # Long enough for a batch that is sent one by one to a host that takes its time.
         lease = 12 * self._timeout
         limit = self._settings.concurrency * _ENTRIES_EACH
-        entries = self.outbox.claim("pending", self.now(), lease, limit)
+        entries = self.outbox.claim("pending", self.now(), lease, limit, ids)
         self._held.update((entry.key, entry) for entry in entries)
         try:
             return self._send_all(entries, run)
@@ -203,8 +203,13 @@ class Delivery:
                 count,
             )
 
-    def _take_in(self) -> int:
-        """Record what went through the emergency exit."""
+    def take_in(self) -> int:
+        """Record what lies beside the outbox on this machine, in damaged files and the
+        emergency exit, and give how many entries those are. A part of :meth:`step`.
+
+        :raises OutboxError: If the store fails.
+        """
+        rescued = self.outbox.rescue()
         notes = self._spool.read()
         for file, note in notes:
             try:
@@ -213,7 +218,7 @@ class Delivery:
                 self._spool.set_aside(file, str(e))
             else:
                 self._spool.remove(file)
-        return len(notes)
+        return rescued + len(notes)
 
     def _take(self, note: Note) -> None:
         token = note.token
