@@ -9,6 +9,7 @@ from pathlib import Path
 from flask import Flask
 
 from .alarm import Alarm
+from .attach import attach
 from .capture import Capture
 from .capture import current_mmref
 from .client import ReferralClient
@@ -19,6 +20,7 @@ from .delivery import ManualEngine
 from .delivery import Rewarder
 from .delivery import ThreadEngine
 from .errors import ConfigError
+from .newcomer import Player
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
@@ -115,6 +117,25 @@ class MMOLove:
         """
         self._callbacks.consent = rule
         return rule
+
+    def attach(
+        self, app: Flask, endpoint: str, *, player: Player | None = None
+    ) -> None:
+        """Report the accounts that a view makes which somebody else wrote.
+
+        .. code-block:: python
+
+            mmolove.attach(app, "auth.register", player=new_by_field("name", find_id))
+
+        It is :func:`referral_register`, put on from outside: on any kind of view, at
+        any time after it was registered.
+
+        :param endpoint: The view's name, as :func:`flask.url_for` takes it.
+        :param player: Takes the response and gives the new player, or None; or one of
+            the ready-made answers. Flask-Login's new user, unless given.
+        :raises ConfigError: If the app has no such endpoint.
+        """
+        attach(app, endpoint, player=player)
 
 
 def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:

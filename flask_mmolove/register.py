@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import typing as t
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,16 @@ from flask import current_app
 from flask import has_request_context
 from flask import request
 from flask import Response
-from flask import session
 
 from .capture import current_mmref
 from .capture import forget
 from .errors import IdentityError
 from .log import logger
 from .log import shielded
+from .newcomer import as_newcomer
+from .newcomer import new_login
+from .newcomer import Newcomer
+from .newcomer import Player
 from .state import current_state
 from .state import F
 from .state import State
@@ -39,14 +41,10 @@ def referral_register(view: F) -> F: ...
 
 
 @t.overload
-def referral_register(
-    *, player: t.Callable[[Response], t.Any] | None = None
-) -> t.Callable[[F], F]: ...
+def referral_register(*, player: Player | None = None) -> t.Callable[[F], F]: ...
 
 
-def referral_register(
-    view: t.Any = None, *, player: t.Callable[[Response], t.Any] | None = None
-) -> t.Any:
+def referral_register(view: t.Any = None, *, player: Player | None = None) -> t.Any:
     """Report the account that a signup view makes, if its visitor carries a token.
 
     .. code-block:: python
@@ -64,11 +62,12 @@ def referral_register(
 
     For a class-based view, write ``decorators = [referral_register]`` in the class.
 
-    :param player: Takes the response and gives the new player, or None.
+    :param player: Takes the response and gives the new player, or None; or one of the
+        ready-made answers: :data:`new_login`, :class:`new_in_session`,
+        :class:`new_in_json`, :class:`new_by_field`.
     :raises TypeError: At import, if it is put on something that is no function.
     """
-    if player is not None and not callable(player):
-        raise TypeError(f"player= is a function of the response, not {player!r}.")
+    newcomer = as_newcomer(player)
     if view is None:
         return partial(referral_register, player=player)
     if isinstance(view, type) or not callable(view):
@@ -85,7 +84,7 @@ def referral_register(
                 "the function that finds the player, name it: "
                 f"@referral_register(player={view.__name__})."
             )
-        signup = _begin(player)
+        signup = _begin(newcomer)
         response = current_app.ensure_sync(view)(*args, **kwargs)
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
@@ -129,8 +128,8 @@ class Signup:
     """A signup view at work.
 
     :param visitor: The token that its visitor carried before it ran.
-    :param user: Flask-Login's user before it ran.
-    :param find: The decorator's ``player``.
+    :param newcomer: Tells who is new; None if it could not look before the view.
+    :param before: What it saw then.
     :param referee: Whom the view handed over.
     :param identity: The referee's, where it was known already.
     :param token: The referee's, where the view named another.
@@ -138,8 +137,8 @@ class Signup:
 
     state: State
     visitor: str | None
-    user: str | None
-    find: t.Callable[[Response], t.Any] | None
+    newcomer: Newcomer | None
+    before: t.Any = None
     referee: t.Any = None
     identity: str | None = None
     token: str | None = None
@@ -163,7 +162,9 @@ class Signup:
 
     def _report(self, response: Response) -> None:
         if self.referee is None and self.visitor is not None:
-            player = self._find_referee(response)
+            if self.newcomer is None:
+                return
+            player = self.newcomer.after(response, self.before)
             if player is None:
                 self._warn(response)
                 return
@@ -176,18 +177,8 @@ class Signup:
         if self.token == self.visitor:
             _forget(response)
 
-    def _find_referee(self, response: Response) -> t.Any:
-        if self.find is not None:
-            return self.find(response)
-        user = _login_id()
-        if user is None or user == self.user:
-            return None
-        from flask_login import current_user
-
-        return current_user
-
     def _warn(self, response: Response) -> None:
-        if self.find is not None or request.method != "POST":
+        if self.newcomer is not new_login or request.method != "POST":
             return
         if self.state.once.passes(_WARNED + str(request.endpoint)):
             logger.warning(
@@ -201,16 +192,18 @@ class Signup:
             )
 
 
-def _begin(find: t.Callable[[Response], t.Any] | None) -> Signup | None:
+def _begin(newcomer: Newcomer) -> Signup | None:
+    signup = None
     with shielded("A visitor's token could not be read."):
         state = current_state()
         if state.settings.enabled:
-            visitor = current_mmref()
-            user = _login_id() if visitor else None
-            signup = Signup(state, visitor, user, find)
+            signup = Signup(state, current_mmref(), None)
             request.environ[_ENVIRON] = signup
-            return signup
-    return None
+    if signup is not None and signup.visitor is not None:
+        with shielded("Who was there before a signup is not known."):
+            signup.before = newcomer.before()
+            signup.newcomer = newcomer
+    return signup
 
 
 def _record(state: State, player: t.Any, token: str | None) -> str | None:
@@ -228,10 +221,3 @@ def _forget(response: Response) -> Response:
     with shielded("A visitor's token could not be forgotten."):
         return forget(response)
     return response
-
-
-def _login_id() -> str | None:
-    """Flask-Login's user in this session, without loading it from the database."""
-    if "flask_login" in sys.modules and hasattr(current_app, "login_manager"):
-        return t.cast("str | None", session.get("_user_id"))
-    return None
