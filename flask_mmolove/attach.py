@@ -8,20 +8,28 @@ from flask import Flask
 
 from .errors import ConfigError
 from .newcomer import Player
+from .register import FindToken
 from .register import referral_register
 
 
-def attach(app: Flask, endpoint: str, *, player: Player | None = None) -> None:
+def attach(
+    app: Flask,
+    endpoint: str,
+    *,
+    player: Player | None = None,
+    token: FindToken | None = None,
+) -> None:
     """Put :func:`referral_register` on a view that is registered already.
 
     :param endpoint: Its name, as :func:`flask.url_for` takes it.
     :param player: See :func:`referral_register`.
+    :param token: The same.
     :raises ConfigError: If the app has no such endpoint.
     """
     view = app.view_functions.get(endpoint)
     if view is None:
         raise ConfigError(_missing(app, endpoint))
-    app.view_functions[endpoint] = referral_register(player=player)(view)
+    app.view_functions[endpoint] = referral_register(player=player, token=token)(view)
 
 
 def _missing(app: Flask, endpoint: str) -> str:

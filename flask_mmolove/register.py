@@ -16,7 +16,9 @@ from flask import Response
 
 from .capture import current_mmref
 from .capture import forget
+from .capture import invitation_of
 from .errors import IdentityError
+from .hold import take
 from .log import logger
 from .log import shielded
 from .newcomer import as_newcomer
@@ -33,6 +35,8 @@ _ENVIRON = "flask_mmolove.signup"
 # What a view without a player is warned of by, once; and never after it named one.
 _WARNED = "nameless view "
 
+FindToken = t.Callable[[], "str | None"]
+
 _FAILED = "A signup could not be reported to MMOLove."
 
 
@@ -41,10 +45,17 @@ def referral_register(view: F) -> F: ...
 
 
 @t.overload
-def referral_register(*, player: Player | None = None) -> t.Callable[[F], F]: ...
+def referral_register(
+    *, player: Player | None = None, token: FindToken | None = None
+) -> t.Callable[[F], F]: ...
 
 
-def referral_register(view: t.Any = None, *, player: Player | None = None) -> t.Any:
+def referral_register(
+    view: t.Any = None,
+    *,
+    player: Player | None = None,
+    token: FindToken | None = None,
+) -> t.Any:
     """Report the account that a signup view makes, if its visitor carries a token.
 
     .. code-block:: python
@@ -65,11 +76,13 @@ def referral_register(view: t.Any = None, *, player: Player | None = None) -> t.
     :param player: Takes the response and gives the new player, or None; or one of the
         ready-made answers: :data:`new_login`, :class:`new_in_session`,
         :class:`new_in_json`, :class:`new_by_field`.
+    :param token: Gives the token that came with this very request, where a front end
+        hands it over in its own way. If it gives None, the visitor's own is taken.
     :raises TypeError: At import, if it is put on something that is no function.
     """
     newcomer = as_newcomer(player)
     if view is None:
-        return partial(referral_register, player=player)
+        return partial(referral_register, player=player, token=token)
     if isinstance(view, type) or not callable(view):
         raise TypeError(
             f"@referral_register goes on a view function, not on {view!r}. For a "
@@ -84,7 +97,7 @@ def referral_register(view: t.Any = None, *, player: Player | None = None) -> t.
                 "the function that finds the player, name it: "
                 f"@referral_register(player={view.__name__})."
             )
-        signup = _begin(newcomer)
+        signup = _begin(newcomer, token)
         response = current_app.ensure_sync(view)(*args, **kwargs)
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
@@ -95,7 +108,9 @@ def referral_register(view: t.Any = None, *, player: Player | None = None) -> t.
     return wrapper
 
 
-def registered(player: t.Any, *, token: str | None = None) -> None:
+def registered(
+    player: t.Any, *, token: str | None = None, held: str | int | None = None
+) -> None:
     """Say that a player has just signed up.
 
     Inside a view with :func:`referral_register` the player is handed over, and reported
@@ -106,19 +121,22 @@ def registered(player: t.Any, *, token: str | None = None) -> None:
     :param player: The site's object for the account, or its id.
     :param token: The player's ``mmref``, where it is not this visitor's; else
         ``player.mmref`` is looked at, where an older integration kept it.
+    :param held: The key under which :meth:`MMOLove.hold` kept the player's token. Then
+        that one is taken and no other: who confirms an account may do so in a browser
+        that came by another link.
     :raises IdentityError: Outside a request, if the player has no identity. While a
         request is handled nothing is raised: it is logged.
     :raises OutboxError: Outside a request, if the outbox cannot take the event.
     """
     if not has_request_context():
-        _record(current_state(), player, token)
+        _record(current_state(), player, token, held)
         return
     with shielded(_FAILED):
         signup = request.environ.get(_ENVIRON)
         if signup is not None:
-            signup.hand_over(player, token)
+            signup.hand_over(player, token, held)
             return
-        reported = _record(current_state(), player, token)
+        reported = _record(current_state(), player, token, held)
         if reported is not None and reported == current_mmref():
             after_this_request(_forget)
 
@@ -133,20 +151,25 @@ class Signup:
     :param referee: Whom the view handed over.
     :param identity: The referee's, where it was known already.
     :param token: The referee's, where the view named another.
+    :param held: The key under which the referee's token is held, if it is.
     """
 
     state: State
     visitor: str | None
-    newcomer: Newcomer | None
+    newcomer: Newcomer | None = None
     before: t.Any = None
     referee: t.Any = None
     identity: str | None = None
     token: str | None = None
+    held: str | int | None = None
 
-    def hand_over(self, player: t.Any, token: str | None) -> None:
+    def hand_over(
+        self, player: t.Any, token: str | None, held: str | int | None = None
+    ) -> None:
         """Keep the player until the response leaves."""
         self.referee = player
         self.token = token or self.visitor or getattr(player, "mmref", None)
+        self.held = held
         # Now, for later the site may have closed the session its object lives in; but
         # a row that is not flushed yet has its id only then.
         with contextlib.suppress(IdentityError):
@@ -169,12 +192,14 @@ class Signup:
                 self._warn(response)
                 return
             self.hand_over(player, self.visitor)
-        if self.referee is None or not is_token(self.token):
+        if self.referee is None:
+            return
+        if self.held is None and not is_token(self.token):
             return
         identity = self.identity or self.state.identify(self.referee)
-        self.state.record(identity, self.token, "registered")
+        reported = _report(self.state, identity, self.token, self.held)
         self.state.once.spend(_WARNED + str(request.endpoint))
-        if self.token == self.visitor:
+        if reported is not None and reported == self.visitor:
             _forget(response)
 
     def _warn(self, response: Response) -> None:
@@ -192,13 +217,15 @@ class Signup:
             )
 
 
-def _begin(newcomer: Newcomer) -> Signup | None:
+def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
     signup = None
     with shielded("A visitor's token could not be read."):
         state = current_state()
         if state.settings.enabled:
-            signup = Signup(state, current_mmref(), None)
+            signup = Signup(state, current_mmref())
             request.environ[_ENVIRON] = signup
+            if find_token is not None and is_token(token := find_token()):
+                signup.visitor = token
     if signup is not None and signup.visitor is not None:
         with shielded("Who was there before a signup is not known."):
             signup.before = newcomer.before()
@@ -206,14 +233,27 @@ def _begin(newcomer: Newcomer) -> Signup | None:
     return signup
 
 
-def _record(state: State, player: t.Any, token: str | None) -> str | None:
+def _record(
+    state: State, player: t.Any, token: str | None, held: str | int | None
+) -> str | None:
     """Record a player's ``registered``, and give the token it goes by, if any."""
     if not state.settings.enabled:
         return None
     token = token or current_mmref() or getattr(player, "mmref", None)
+    if held is None and not is_token(token):
+        return None
+    return _report(state, state.identify(player), token, held)
+
+
+def _report(
+    state: State, identity: str, token: str | None, held: str | int | None
+) -> str | None:
+    if held is not None:
+        return take(state, identity, held)
     if not is_token(token):
         return None
-    state.record(state.identify(player), token, "registered")
+    referrer = invitation_of(token).referrer
+    state.record(identity, token, "registered", referrer=referrer)
     return token
 
 
