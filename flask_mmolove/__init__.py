@@ -11,6 +11,11 @@ from .errors import OutboxBusy as OutboxBusy
 from .errors import OutboxError as OutboxError
 from .errors import SignatureError as SignatureError
 from .extension import MMOLove as MMOLove
+from .invite import invitations as invitations
+from .newcomer import new_by_field as new_by_field
+from .newcomer import new_in_json as new_in_json
+from .newcomer import new_in_session as new_in_session
+from .newcomer import new_login as new_login
 from .register import referral_register as referral_register
 from .register import registered as registered
 from .reward import qualify as qualify

@@ -6,21 +6,22 @@ session ends with the browser and login views clear it.
 
 from __future__ import annotations
 
-import typing as t
-
 from flask import after_this_request
 from flask import has_request_context
 from flask import request
 from flask import Response
 from flask import session
-from itsdangerous import BadData
-from itsdangerous import URLSafeTimedSerializer
 
+from . import inviter
 from . import signals
 from .alarm import Alarm
 from .log import Brake
 from .log import complain
 from .log import logger
+from .outbox import Invitation
+from .signed import Cookie
+from .signed import scope
+from .signed import sign
 from .state import current_state
 from .state import State
 from .wire import is_token
@@ -30,7 +31,7 @@ from .wire import TOKEN_LIMIT
 #: session.
 MMREF = "mmref"
 
-#: Our own cookie.
+#: Our own cookie: the token, and who invited its visitor.
 COOKIE = "mmolove_ref"
 
 # Where a token stands that is for this request only. Nested app contexts have another
@@ -38,6 +39,7 @@ COOKIE = "mmolove_ref"
 _ENVIRON = "flask_mmolove.token"
 
 _DAY = 86400
+_cookie = Cookie(COOKIE, "token")
 _needle = f"{MMREF}="
 
 
@@ -70,17 +72,19 @@ class Capture:
         if not is_token(token):
             self._ignore(token)
             self._take_from_cookie()
-        elif _is_unasked() or _is_static():
+        elif is_unasked() or _is_static():
             return
-        elif not self._may_keep():
-            request.environ[_ENVIRON] = token
-        elif self._is_news(token):
-            self._keep(token)
+        else:
+            inviter.note(token, inviter.welcome(self._state.app))
+            if not may_keep(self._state):
+                request.environ[_ENVIRON] = token
+            elif self._is_news(token):
+                self._keep(token)
 
     def _take_from_cookie(self) -> None:
         token = request.cookies.get(MMREF)
         if is_token(token) and not _is_static() and _stored(self._state) is None:
-            if self._may_keep():
+            if may_keep(self._state):
                 self._keep(token, cookie=False)
             else:
                 request.environ[_ENVIRON] = token
@@ -94,10 +98,6 @@ class Capture:
                 len(token),
                 TOKEN_LIMIT,
             )
-
-    def _may_keep(self) -> bool:
-        consent = self._state.callbacks.consent
-        return consent is None or bool(consent())
 
     def _is_news(self, token: str) -> bool:
         stored = _stored(self._state)
@@ -118,18 +118,11 @@ class Capture:
         session[MMREF] = token
         days = self._state.settings.cookie_days
         if cookie and days and app.secret_key:
-            value = _serializer(self._state).dumps(token)
+            value = sign(app, _cookie.purpose, invitation_of(token).pack())
 
             @after_this_request
             def remember(response: Response) -> Response:
-                response.set_cookie(
-                    COOKIE,
-                    value,
-                    max_age=days * _DAY,
-                    httponly=True,
-                    samesite="Lax",
-                    **_scope(self._state),
-                )
+                _cookie.keep(app, response, value, days * _DAY)
                 return response
 
         self._state.notify(signals.referral_captured, token=token)
@@ -152,59 +145,56 @@ def current_mmref() -> str | None:
     return token if token is not None else _stored(state)
 
 
+def invitation_of(token: str) -> Invitation:
+    """A token, with who invited the one it belongs to where that is known."""
+    if not has_request_context():
+        return Invitation(token)
+    kept = _read_cookie(current_state())
+    if kept is not None and kept.token == token:
+        return kept
+    return Invitation(token, inviter.noted(token))
+
+
 def forget(response: Response) -> Response:
     """The token is used up: the session and the cookies forget it."""
-    state = current_state()
+    app = current_state().app
     arrived = request.environ.pop(_ENVIRON, None) is not None
-    if not state.app.session_interface.is_null_session(session):
+    if not app.session_interface.is_null_session(session):
         session.pop(MMREF, None)
-    for name in (COOKIE, MMREF):
-        # A token that arrived with this very request has just been put into ours.
-        if name in request.cookies or (name == COOKIE and arrived):
-            response.delete_cookie(name, **_scope(state))
+    # A token that arrived with this very request has just been put into ours.
+    if _cookie.name in request.cookies or arrived:
+        _cookie.delete(app, response)
+    if MMREF in request.cookies:
+        response.delete_cookie(MMREF, **scope(app))
     return response
+
+
+def may_keep(state: State) -> bool:
+    """Whether something of this visitor may be kept in the browser."""
+    consent = state.callbacks.consent
+    return consent is None or bool(consent())
 
 
 def _stored(state: State) -> str | None:
     if not request.cookies:
         return None  # a stranger, for whom the session is not even looked at
     token = session.get(MMREF)
-    return token if is_token(token) else _read_cookie(state)
+    if is_token(token):
+        return token
+    kept = _read_cookie(state)
+    return kept.token if kept else None
 
 
-def _read_cookie(state: State) -> str | None:
-    value = request.cookies.get(COOKIE)
+def _read_cookie(state: State) -> Invitation | None:
     days = state.settings.cookie_days
-    if not value or not days or not state.app.secret_key:
-        return None
-    try:
-        token = _serializer(state).loads(value, max_age=days * _DAY)
-    except BadData:
-        return None
-    return token if is_token(token) else None
-
-
-def _serializer(state: State) -> URLSafeTimedSerializer:
-    keys = [*(state.app.config.get("SECRET_KEY_FALLBACKS") or [])]
-    keys.append(t.cast("str | bytes", state.app.secret_key))
-    return URLSafeTimedSerializer(keys, salt="flask-mmolove.token")
-
-
-def _scope(state: State) -> dict[str, t.Any]:
-    """Our cookie reaches just as far as the site's session."""
-    interface = state.app.session_interface
-    return {
-        "domain": interface.get_cookie_domain(state.app),
-        "path": interface.get_cookie_path(state.app),
-        "secure": interface.get_cookie_secure(state.app),
-    }
+    return Invitation.unpack(_cookie.read(state.app, days * _DAY)) if days else None
 
 
 def _is_static() -> bool:
     return (request.endpoint or "").rpartition(".")[2] == "static"
 
 
-def _is_unasked() -> bool:
+def is_unasked() -> bool:
     """A prefetch, or something another site embeds: nobody followed a link, and to
     count it would be cookie stuffing.
     """

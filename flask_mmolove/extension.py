@@ -9,6 +9,7 @@ from pathlib import Path
 from flask import Flask
 
 from .alarm import Alarm
+from .attach import attach
 from .capture import Capture
 from .capture import current_mmref
 from .client import ReferralClient
@@ -19,13 +20,19 @@ from .delivery import ManualEngine
 from .delivery import Rewarder
 from .delivery import ThreadEngine
 from .errors import ConfigError
+from .hold import hold
+from .invite import invite
+from .newcomer import Player
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
 from .outbox.sqlite import SQLiteOutbox
+from .register import FindToken
 from .reward import CallbackRewarder
 from .reward import Referral
 from .reward import tell_rewarded
+from .seal import seal
+from .seal import unseal
 from .settings import Settings
 from .state import Callbacks
 from .state import F
@@ -43,8 +50,7 @@ class MMOLove:
 
         @mmolove.reward
         def grant(referral):
-            inviter = find_inviter_of(referral.identity)
-            give_item(inviter, "founder-cape", key=referral.reward_key)
+            give_item(referral.referrer, "founder-cape", key=referral.reward_key)
 
     One object can serve several apps: each keeps its own settings and its own outbox.
 
@@ -116,6 +122,87 @@ class MMOLove:
         """
         self._callbacks.consent = rule
         return rule
+
+    def attach(
+        self,
+        app: Flask,
+        endpoint: str,
+        *,
+        player: Player | None = None,
+        token: FindToken | None = None,
+    ) -> None:
+        """Report the accounts that a view makes which somebody else wrote.
+
+        .. code-block:: python
+
+            mmolove.attach(app, "auth.register", player=new_by_field("name", find_id))
+
+        It is :func:`referral_register`, put on from outside: on any kind of view, at
+        any time after it was registered.
+
+        :param endpoint: The view's name, as :func:`flask.url_for` takes it.
+        :param player: Takes the response and gives the new player, or None; or one of
+            the ready-made answers. Flask-Login's new user, unless given.
+        :param token: Gives the token that came with this very request, where a front
+            end hands it over in its own way.
+        :raises ConfigError: If the app has no such endpoint.
+        """
+        attach(app, endpoint, player=player, token=token)
+
+    def hold(self, key: str | int) -> None:
+        """Keep this visitor's token for an account that comes into being later, perhaps
+        on another device. :func:`registered` takes it with ``held=``.
+
+        .. code-block:: python
+
+            pending = save(request.form)
+            mmolove.hold(pending.id)          # at the form
+            ...
+            registered(player, held=pending.id)     # where the link of the mail leads
+
+        A visitor without a token leaves nothing. What is not taken is forgotten when
+        its token is no longer good, after 90 days. Nothing is raised: it is logged.
+
+        :param key: A text or number by which both sides know the account. It is kept as
+            a hash.
+        """
+        hold(key)
+
+    def seal(self) -> str | None:
+        """This visitor's token as a signed text, for the ``state`` of a social login, a
+        hidden field, or the link of a mail; None if there is none. It is good for 90
+        days.
+        """
+        return seal()
+
+    def unseal(self, text: str | None) -> str | None:
+        """The token that :meth:`seal` gave away, for ``registered(player, token=...)``;
+        None if the text is not ours, or too old.
+        """
+        return unseal(text)
+
+    def invite(self, player: t.Any, *, external: bool = True) -> str:
+        """The link that a player shares with friends. It leads to MMOLove by way of the
+        site's own page, which remembers who invites; so the reward finds it in
+        :attr:`Referral.referrer`.
+
+        The page is a blueprint, which the site registers:
+
+        .. code-block:: python
+
+            from flask_mmolove import invitations
+
+            app.register_blueprint(invitations)      # /invite/<code>
+
+        The code holds the player's identity, signed. It is good for as long as the
+        site's ``SECRET_KEY``, or as that is among the ``SECRET_KEY_FALLBACKS``.
+
+        :param player: The site's object for the account, or its id.
+        :param external: False for the path alone, without the site's address.
+        :raises IdentityError: If the player has no identity.
+        :raises ConfigError: If the site has not registered the page, or has no key.
+        """
+        return invite(player, external=external)
 
 
 def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:

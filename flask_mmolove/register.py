@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import typing as t
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,18 @@ from flask import current_app
 from flask import has_request_context
 from flask import request
 from flask import Response
-from flask import session
 
 from .capture import current_mmref
 from .capture import forget
+from .capture import invitation_of
 from .errors import IdentityError
+from .hold import take
 from .log import logger
 from .log import shielded
+from .newcomer import as_newcomer
+from .newcomer import new_login
+from .newcomer import Newcomer
+from .newcomer import Player
 from .state import current_state
 from .state import F
 from .state import State
@@ -31,6 +35,8 @@ _ENVIRON = "flask_mmolove.signup"
 # What a view without a player is warned of by, once; and never after it named one.
 _WARNED = "nameless view "
 
+FindToken = t.Callable[[], "str | None"]
+
 _FAILED = "A signup could not be reported to MMOLove."
 
 
@@ -40,12 +46,15 @@ def referral_register(view: F) -> F: ...
 
 @t.overload
 def referral_register(
-    *, player: t.Callable[[Response], t.Any] | None = None
+    *, player: Player | None = None, token: FindToken | None = None
 ) -> t.Callable[[F], F]: ...
 
 
 def referral_register(
-    view: t.Any = None, *, player: t.Callable[[Response], t.Any] | None = None
+    view: t.Any = None,
+    *,
+    player: Player | None = None,
+    token: FindToken | None = None,
 ) -> t.Any:
     """Report the account that a signup view makes, if its visitor carries a token.
 
@@ -64,13 +73,16 @@ def referral_register(
 
     For a class-based view, write ``decorators = [referral_register]`` in the class.
 
-    :param player: Takes the response and gives the new player, or None.
+    :param player: Takes the response and gives the new player, or None; or one of the
+        ready-made answers: :data:`new_login`, :class:`new_in_session`,
+        :class:`new_in_json`, :class:`new_by_field`.
+    :param token: Gives the token that came with this very request, where a front end
+        hands it over in its own way. If it gives None, the visitor's own is taken.
     :raises TypeError: At import, if it is put on something that is no function.
     """
-    if player is not None and not callable(player):
-        raise TypeError(f"player= is a function of the response, not {player!r}.")
+    newcomer = as_newcomer(player)
     if view is None:
-        return partial(referral_register, player=player)
+        return partial(referral_register, player=player, token=token)
     if isinstance(view, type) or not callable(view):
         raise TypeError(
             f"@referral_register goes on a view function, not on {view!r}. For a "
@@ -85,7 +97,7 @@ def referral_register(
                 "the function that finds the player, name it: "
                 f"@referral_register(player={view.__name__})."
             )
-        signup = _begin(player)
+        signup = _begin(newcomer, token)
         response = current_app.ensure_sync(view)(*args, **kwargs)
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
@@ -96,7 +108,9 @@ def referral_register(
     return wrapper
 
 
-def registered(player: t.Any, *, token: str | None = None) -> None:
+def registered(
+    player: t.Any, *, token: str | None = None, held: str | int | None = None
+) -> None:
     """Say that a player has just signed up.
 
     Inside a view with :func:`referral_register` the player is handed over, and reported
@@ -107,19 +121,22 @@ def registered(player: t.Any, *, token: str | None = None) -> None:
     :param player: The site's object for the account, or its id.
     :param token: The player's ``mmref``, where it is not this visitor's; else
         ``player.mmref`` is looked at, where an older integration kept it.
+    :param held: The key under which :meth:`MMOLove.hold` kept the player's token. Then
+        that one is taken and no other: who confirms an account may do so in a browser
+        that came by another link.
     :raises IdentityError: Outside a request, if the player has no identity. While a
         request is handled nothing is raised: it is logged.
     :raises OutboxError: Outside a request, if the outbox cannot take the event.
     """
     if not has_request_context():
-        _record(current_state(), player, token)
+        _record(current_state(), player, token, held)
         return
     with shielded(_FAILED):
         signup = request.environ.get(_ENVIRON)
         if signup is not None:
-            signup.hand_over(player, token)
+            signup.hand_over(player, token, held)
             return
-        reported = _record(current_state(), player, token)
+        reported = _record(current_state(), player, token, held)
         if reported is not None and reported == current_mmref():
             after_this_request(_forget)
 
@@ -129,25 +146,30 @@ class Signup:
     """A signup view at work.
 
     :param visitor: The token that its visitor carried before it ran.
-    :param user: Flask-Login's user before it ran.
-    :param find: The decorator's ``player``.
+    :param newcomer: Tells who is new; None if it could not look before the view.
+    :param before: What it saw then.
     :param referee: Whom the view handed over.
     :param identity: The referee's, where it was known already.
     :param token: The referee's, where the view named another.
+    :param held: The key under which the referee's token is held, if it is.
     """
 
     state: State
     visitor: str | None
-    user: str | None
-    find: t.Callable[[Response], t.Any] | None
+    newcomer: Newcomer | None = None
+    before: t.Any = None
     referee: t.Any = None
     identity: str | None = None
     token: str | None = None
+    held: str | int | None = None
 
-    def hand_over(self, player: t.Any, token: str | None) -> None:
+    def hand_over(
+        self, player: t.Any, token: str | None, held: str | int | None = None
+    ) -> None:
         """Keep the player until the response leaves."""
         self.referee = player
         self.token = token or self.visitor or getattr(player, "mmref", None)
+        self.held = held
         # Now, for later the site may have closed the session its object lives in; but
         # a row that is not flushed yet has its id only then.
         with contextlib.suppress(IdentityError):
@@ -163,31 +185,25 @@ class Signup:
 
     def _report(self, response: Response) -> None:
         if self.referee is None and self.visitor is not None:
-            player = self._find_referee(response)
+            if self.newcomer is None:
+                return
+            player = self.newcomer.after(response, self.before)
             if player is None:
                 self._warn(response)
                 return
             self.hand_over(player, self.visitor)
-        if self.referee is None or not is_token(self.token):
+        if self.referee is None:
+            return
+        if self.held is None and not is_token(self.token):
             return
         identity = self.identity or self.state.identify(self.referee)
-        self.state.record(identity, self.token, "registered")
+        reported = _report(self.state, identity, self.token, self.held)
         self.state.once.spend(_WARNED + str(request.endpoint))
-        if self.token == self.visitor:
+        if reported is not None and reported == self.visitor:
             _forget(response)
 
-    def _find_referee(self, response: Response) -> t.Any:
-        if self.find is not None:
-            return self.find(response)
-        user = _login_id()
-        if user is None or user == self.user:
-            return None
-        from flask_login import current_user
-
-        return current_user
-
     def _warn(self, response: Response) -> None:
-        if self.find is not None or request.method != "POST":
+        if self.newcomer is not new_login or request.method != "POST":
             return
         if self.state.once.passes(_WARNED + str(request.endpoint)):
             logger.warning(
@@ -201,26 +217,43 @@ class Signup:
             )
 
 
-def _begin(find: t.Callable[[Response], t.Any] | None) -> Signup | None:
+def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
+    signup = None
     with shielded("A visitor's token could not be read."):
         state = current_state()
         if state.settings.enabled:
-            visitor = current_mmref()
-            user = _login_id() if visitor else None
-            signup = Signup(state, visitor, user, find)
+            signup = Signup(state, current_mmref())
             request.environ[_ENVIRON] = signup
-            return signup
-    return None
+            if find_token is not None and is_token(token := find_token()):
+                signup.visitor = token
+    if signup is not None and signup.visitor is not None:
+        with shielded("Who was there before a signup is not known."):
+            signup.before = newcomer.before()
+            signup.newcomer = newcomer
+    return signup
 
 
-def _record(state: State, player: t.Any, token: str | None) -> str | None:
+def _record(
+    state: State, player: t.Any, token: str | None, held: str | int | None
+) -> str | None:
     """Record a player's ``registered``, and give the token it goes by, if any."""
     if not state.settings.enabled:
         return None
     token = token or current_mmref() or getattr(player, "mmref", None)
+    if held is None and not is_token(token):
+        return None
+    return _report(state, state.identify(player), token, held)
+
+
+def _report(
+    state: State, identity: str, token: str | None, held: str | int | None
+) -> str | None:
+    if held is not None:
+        return take(state, identity, held)
     if not is_token(token):
         return None
-    state.record(state.identify(player), token, "registered")
+    referrer = invitation_of(token).referrer
+    state.record(identity, token, "registered", referrer=referrer)
     return token
 
 
@@ -228,10 +261,3 @@ def _forget(response: Response) -> Response:
     with shielded("A visitor's token could not be forgotten."):
         return forget(response)
     return response
-
-
-def _login_id() -> str | None:
-    """Flask-Login's user in this session, without loading it from the database."""
-    if "flask_login" in sys.modules and hasattr(current_app, "login_manager"):
-        return t.cast("str | None", session.get("_user_id"))
-    return None

@@ -38,6 +38,8 @@ class Referral:
     :param registered_at: When the signup was recorded, in UTC.
     :param qualified_at: When the milestone was.
     :param rewarded_at: When the reward was given, if it was.
+    :param referrer: The identity of the player who invited, if they shared the link of
+        :meth:`MMOLove.invite`; None where it is not known.
     """
 
     identity: str
@@ -47,6 +49,7 @@ class Referral:
     registered_at: datetime | None
     qualified_at: datetime
     rewarded_at: datetime | None = None
+    referrer: str | None = None
 
     @classmethod
     def from_entries(cls, entries: t.Mapping[str, Entry]) -> Referral:
@@ -62,6 +65,7 @@ class Referral:
             registered_at=_utc(registered.recorded) if registered else None,
             qualified_at=_utc(qualified.recorded),
             rewarded_at=None if paid is None else _utc(paid),
+            referrer=(registered or qualified).referrer,
         )
 
 

@@ -79,10 +79,13 @@ class State:
         """The same for a look before and after it."""
         return PATIENCE_TO_READ if has_request_context() else PATIENCE_SCRIPT
 
-    def record(self, identity: str, token: str, *names: str) -> bool:
+    def record(
+        self, identity: str, token: str, *names: str, referrer: str | None = None
+    ) -> bool:
         """Put a player's events into the outbox, and have them delivered. False if they
         had to take the emergency exit.
 
+        :param referrer: Who invited the player, where it is known.
         :raises OutboxError: If neither the outbox nor any disk can take them.
         """
         test = self.settings.test
@@ -92,9 +95,12 @@ class State:
             make_event(name, identity, token, server_id, moment, test) for name in names
         ]
         try:
-            new = self.outbox.add(identity, events, moment, self.patience)
+            new = self.outbox.add(
+                identity, events, moment, self.patience, referrer=referrer
+            )
         except Exception as e:  # whatever it is, the event must not vanish
-            self.put_by(Note(identity, token, list(names), test, moment), str(e))
+            note = Note(identity, token, list(names), test, moment, referrer)
+            self.put_by(note, str(e))
             return False
         for entry in new:
             self.report(entry)

@@ -29,6 +29,9 @@ WINDOW = 300
 #: The longest token that is kept; a session cookie over 4 KB is dropped by browsers.
 TOKEN_LIMIT = 1024
 
+#: Seconds for which MMOLove takes a token.
+TOKEN_LIFETIME = 90 * 86400
+
 # What ``Number`` holds exactly on the other side (2**53 - 1).
 _MAX_INTEGER = 9007199254740991
 

@@ -23,6 +23,11 @@ from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
 
 NAMES = {
+    "invitations",
+    "new_by_field",
+    "new_in_json",
+    "new_in_session",
+    "new_login",
     "MMOLove",
     "referral_register",
     "registered",

@@ -32,6 +32,7 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Host
+from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import State
@@ -39,6 +40,7 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.wire import TOKEN_LIFETIME
 
 LEASE = 60_000
 
@@ -375,6 +377,52 @@ class TestPerson:
         assert outbox.find(["rejected"], 9) == [first]
 
 
+INVITATION = Invitation("tok", "3")
+
+
+class TestHeld:
+    def test_what_is_held_is_there_until_it_is_let_go(self, outbox: Outbox) -> None:
+        outbox.hold("one", INVITATION, 1000)
+        outbox.hold("two", Invitation("other"), 1000)
+        assert outbox.held("one", 2000) == INVITATION
+        assert outbox.held("two", 2000) == Invitation("other", None)
+        outbox.let_go("one")
+        outbox.let_go("one")
+        assert outbox.held("one", 2000) is None
+        assert outbox.held("two", 2000) is not None
+
+    def test_the_last_one_under_a_key_is_held(self, outbox: Outbox) -> None:
+        outbox.hold("one", INVITATION, 1000)
+        outbox.hold("one", Invitation("newer"), 2000)
+        assert outbox.held("one", 3000) == Invitation("newer")
+
+    def test_it_ends_with_its_token(self, outbox: Outbox) -> None:
+        lifetime = TOKEN_LIFETIME * 1000
+        outbox.hold("one", INVITATION, 1000)
+        assert outbox.held("one", 1000 + lifetime - 1) == INVITATION
+        assert outbox.held("one", 1000 + lifetime) is None
+        outbox.hold("two", INVITATION, 1000 + lifetime)
+        assert outbox.held("one", 1000) is None  # it is not even kept
+
+    def test_it_is_no_event(self, outbox: Outbox) -> None:
+        outbox.hold("one", INVITATION, 1000)
+        assert outbox.summary().counts == {}
+        assert outbox.claim("pending", 10**12, LEASE, 10) == []
+
+
+def test_who_invited_stands_with_the_event_through_its_life(outbox: Outbox) -> None:
+    event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, False)
+    (new,) = outbox.add("7", [event], 1000, referrer="3")
+    (entry,) = outbox.settle([Settlement(claim_one(outbox), "accepted")], 1000)
+    assert (new.referrer, entry.referrer) == ("3", "3")
+
+
+def test_nobody_invites_themselves(outbox: Outbox) -> None:
+    event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, False)
+    (entry,) = outbox.add("7", [event], 1000, referrer="7")
+    assert entry.referrer is None
+
+
 def test_what_someone_answers_can_always_be_written_down(outbox: Outbox) -> None:
     add(outbox)
     settled = Settlement(
@@ -551,7 +599,7 @@ class TestSQL:
         metadata = MetaData()
         first = SQLAlchemyOutbox(url, metadata)
         second = SQLAlchemyOutbox(url, metadata)
-        assert set(metadata.tables) == {"mmolove_event", "mmolove_fact"}
+        assert set(metadata.tables) == {"mmolove_event", "mmolove_held", "mmolove_fact"}
         assert first.tables == second.tables
         first.close()
         second.close()

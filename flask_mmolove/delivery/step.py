@@ -19,6 +19,7 @@ from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
 from ..outbox import Host
+from ..outbox import Invitation
 from ..outbox import Note
 from ..outbox import Outbox
 from ..outbox import Settlement
@@ -221,16 +222,27 @@ class Delivery:
         return rescued + len(notes)
 
     def _take(self, note: Note) -> None:
-        token = note.token
-        if token is None:
-            known = self.outbox.of(note.identity, note.test).get("registered")
-            token = known.token if known else None
-        if token is None:
+        invitation = self._recall(note)
+        if invitation is None:
             return  # the player was not referred
+        token, referrer = invitation
         who = (note.identity, token, self._settings.server_id, note.moment, note.test)
         events = [make_event(name, *who) for name in note.names]
-        for entry in self.outbox.add(note.identity, events, note.moment):
+        for entry in self.outbox.add(
+            note.identity, events, note.moment, referrer=referrer
+        ):
             self._report(entry)
+        if note.held is not None:
+            self.outbox.let_go(note.held)
+
+    def _recall(self, note: Note) -> Invitation | None:
+        """By what the player of a note came."""
+        if note.token is not None:
+            return Invitation(note.token, note.referrer)
+        if note.held is not None:
+            return self.outbox.held(note.held, note.moment)
+        known = self.outbox.of(note.identity, note.test).get("registered")
+        return Invitation(known.token, known.referrer) if known else None
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.key in self._unsettled:

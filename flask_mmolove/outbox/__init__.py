@@ -1,6 +1,7 @@
 """The durable outbox: an event is a row on disk before anything is sent."""
 
 from .entry import Entry as Entry
+from .entry import Invitation as Invitation
 from .entry import Outbox as Outbox
 from .entry import Settlement as Settlement
 from .entry import State as State

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..wire import Event
+from ..wire import is_token
 from ..wire import shorten
 from .host import Host
 
@@ -51,6 +52,34 @@ def make_event(
     )
 
 
+class Invitation(t.NamedTuple):
+    """By what a player came.
+
+    :param token: The ``mmref``.
+    :param referrer: The identity of the player who invited, where it is known.
+    """
+
+    token: str
+    referrer: str | None = None
+
+    def pack(self) -> t.Any:
+        """It in JSON's types, as short as can be."""
+        return self.token if self.referrer is None else [self.token, self.referrer]
+
+    @classmethod
+    def unpack(cls, packed: t.Any) -> Invitation | None:
+        """Take it back; None if it is none."""
+        match packed:
+            case [str(token), str(referrer)] if is_token(token):
+                return cls(token, referrer)
+            case str(token) if is_token(token):
+                return cls(token)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Invitation {shorten(self.token)} by {self.referrer!r}>"
+
+
 class Entry(t.NamedTuple):
     """One event through its whole life. Times are integer milliseconds.
 
@@ -62,6 +91,7 @@ class Entry(t.NamedTuple):
     :param born: The host's uptime when it was recorded; see :class:`Host`.
     :param status: The last answer's HTTP status; 0 where none came.
     :param answer: The last answer's words, or what went wrong.
+    :param referrer: The identity of who invited the player, where it is known.
     """
 
     id: int
@@ -82,6 +112,7 @@ class Entry(t.NamedTuple):
     status: int | None
     answer: str | None
     referral_id: str | None
+    referrer: str | None = None
 
     @property
     def key(self) -> tuple[str, str, bool]:
@@ -157,6 +188,8 @@ class Outbox(t.Protocol):
         events: t.Sequence[Event],
         now: int,
         patience: float = 30.0,
+        *,
+        referrer: str | None = None,
     ) -> list[Entry]:
         """Record events of one player, and give those that are new.
 
@@ -164,7 +197,23 @@ class Outbox(t.Protocol):
         player's ``registered`` is accepted.
 
         :param patience: Seconds the caller may wait.
+        :param referrer: Who invited the player, where it is known.
         """
+
+    def hold(
+        self, key: str, invitation: Invitation, now: int, patience: float = 30.0
+    ) -> None:
+        """Keep an invitation for an account that is yet to be, in place of an earlier
+        one, for as long as its token can be good.
+
+        :param key: At most 64 characters.
+        """
+
+    def held(self, key: str, now: int, patience: float = 30.0) -> Invitation | None:
+        """What is kept under a key."""
+
+    def let_go(self, key: str, patience: float = 30.0) -> None:
+        """Forget what is kept under a key."""
 
     def of(self, identity: str, test: bool, patience: float = 30.0) -> dict[str, Entry]:
         """A player's entries by event name."""

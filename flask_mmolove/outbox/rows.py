@@ -17,6 +17,7 @@ from sqlalchemy import Boolean
 from sqlalchemy import Column
 from sqlalchemy import ColumnElement
 from sqlalchemy import Connection
+from sqlalchemy import delete
 from sqlalchemy import func
 from sqlalchemy import Index
 from sqlalchemy import insert
@@ -36,6 +37,7 @@ from ..errors import EventError
 from ..wire import Event
 from ..wire import TOKEN_LIMIT
 from .entry import Entry
+from .entry import Invitation
 from .entry import Settlement
 from .entry import State
 from .entry import Summary
@@ -43,6 +45,7 @@ from .host import Host
 from .rules import absolved
 from .rules import begin
 from .rules import follow
+from .rules import HOLD
 from .rules import hold
 from .rules import HORIZON
 from .rules import new_entry
@@ -74,6 +77,7 @@ class Tables(t.NamedTuple):
     """The outbox's tables."""
 
     event: Table
+    held: Table
     fact: Table
 
 
@@ -102,8 +106,20 @@ def tables(metadata: MetaData) -> Tables:
         Column("status", Integer),
         Column("answer", Text),
         Column("referral_id", String(500)),
+        Column("referrer", String(TEXT_LIMIT)),
         UniqueConstraint("identity", "event", "test", name=_ONCE),
         Index("mmolove_event_due", "state", "due", "id"),
+        keep_existing=True,
+        **_OPTIONS,
+    )
+    held = Table(
+        "mmolove_held",
+        metadata,
+        Column("name", String(64), primary_key=True),
+        Column("token", String(TOKEN_LIMIT), nullable=False),
+        Column("referrer", String(TEXT_LIMIT)),
+        Column("expires", BigInteger, nullable=False),
+        Index("mmolove_held_expires", "expires"),
         keep_existing=True,
         **_OPTIONS,
     )
@@ -115,7 +131,7 @@ def tables(metadata: MetaData) -> Tables:
         keep_existing=True,
         **_OPTIONS,
     )
-    return Tables(event, fact)
+    return Tables(event, held, fact)
 
 
 class Transaction:
@@ -136,20 +152,48 @@ class Transaction:
         metadata.create_all(self._db, tables=list(self._tables))
         # MariaDB commits after each statement: one may have died between table and
         # index.
-        for index in self._event.indexes:
-            index.create(self._db, checkfirst=True)
+        for table in self._tables:
+            for index in table.indexes:
+                index.create(self._db, checkfirst=True)
 
-    def add(self, identity: str, events: t.Sequence[Event], now: int) -> list[Entry]:
+    def add(
+        self,
+        identity: str,
+        events: t.Sequence[Event],
+        now: int,
+        *,
+        referrer: str | None = None,
+    ) -> list[Entry]:
         born = self.host().uptime(now)
         new = []
         for event in events:
             _check_texts(identity, event)
             start = self._start(identity, event.event, event.test, now)
-            entry = new_entry(identity, event, start, now, born)
+            entry = new_entry(identity, event, start, now, born, referrer)
             id = self._insert(entry)
             if id is not None:
                 new.append(entry._replace(id=id))
         return new
+
+    def hold(self, key: str, invitation: Invitation, now: int) -> None:
+        held = self._tables.held
+        self._db.execute(delete(held).where(held.c.expires <= now))
+        values = {**invitation._asdict(), "expires": now + HOLD}
+        change = update(held).where(held.c.name == key).values(values)
+        if not self._db.execute(change).rowcount:
+            self._db.execute(insert(held).values(name=key, **values))
+
+    def held(self, key: str, now: int) -> Invitation | None:
+        held = self._tables.held
+        query = select(held.c.token, held.c.referrer)
+        row = self._db.execute(
+            query.where(held.c.name == key, held.c.expires > now)
+        ).one_or_none()
+        return None if row is None else Invitation._make(row)
+
+    def let_go(self, key: str) -> None:
+        held = self._tables.held
+        self._db.execute(delete(held).where(held.c.name == key))
 
     def of(self, identity: str, test: bool) -> dict[str, Entry]:
         query = self._select().where(self._e.identity == identity, self._e.test == test)

@@ -9,6 +9,7 @@ import typing as t
 from ..client import judge
 from ..client import Verdict
 from ..wire import Event
+from ..wire import TOKEN_LIFETIME
 from .entry import Entry
 from .entry import Settlement
 from .entry import State
@@ -16,6 +17,9 @@ from .host import Host
 
 #: No ``due`` lies further ahead: one that does was set by a clock since put right.
 HORIZON = 6 * 3_600_000
+
+#: Milliseconds for which an invitation is held.
+HOLD = TOKEN_LIFETIME * 1000
 
 #: The state that a sure settlement may find besides the claim's own: someone's later
 #: claim failed, and was wrong.
@@ -39,11 +43,17 @@ def begin(name: str, registered: State | None, now: int) -> tuple[State, int | N
 
 
 def new_entry(
-    identity: str, event: Event, start: tuple[State, int | None], now: int, born: int
+    identity: str,
+    event: Event,
+    start: tuple[State, int | None],
+    now: int,
+    born: int,
+    referrer: str | None = None,
 ) -> Entry:
     """An entry that has no id yet.
 
     :param start: Its state and ``due``; see :func:`begin`.
+    :param referrer: Who invited the player; nobody invites themselves.
     """
     state, due = start
     return Entry(
@@ -65,6 +75,7 @@ def new_entry(
         status=None,
         answer=None,
         referral_id=None,
+        referrer=None if referrer == identity else referrer,
     )
 
 

@@ -98,6 +98,8 @@ def _checked(entry: Entry) -> Entry:
     for value in (entry.due, entry.settled, entry.status):
         if value is not None and type(value) is not int:
             raise ValueError("no entry")
+    if entry.referrer is not None and type(entry.referrer) is not str:
+        raise ValueError("no entry")
     if entry.body != entry.addressed_to(entry.server_id).encode():
         raise ValueError("no whole entry")
     return entry

@@ -30,6 +30,8 @@ class Note(t.NamedTuple):
     :param token: The player's token; None where only the outbox knows it.
     :param names: The events' names, in order.
     :param moment: When it happened, in integer milliseconds.
+    :param referrer: Who invited the player, where it is known.
+    :param held: The key under which the outbox keeps the token, if it does.
     """
 
     identity: str
@@ -37,6 +39,8 @@ class Note(t.NamedTuple):
     names: list[str]
     test: bool
     moment: int
+    referrer: str | None = None
+    held: str | None = None
 
     def __repr__(self) -> str:
         token = None if self.token is None else shorten(self.token)

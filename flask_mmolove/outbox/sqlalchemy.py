@@ -28,6 +28,7 @@ from ..errors import OutboxError
 from ..wire import Event
 from .database import WORKER_PATIENCE
 from .entry import Entry
+from .entry import Invitation
 from .entry import Settlement
 from .entry import State
 from .entry import Summary
@@ -130,8 +131,29 @@ class SQLAlchemyOutbox:
         events: t.Sequence[Event],
         now: int,
         patience: float = WORKER_PATIENCE,
+        *,
+        referrer: str | None = None,
     ) -> list[Entry]:
-        return self._run(lambda db: db.add(identity, events, now), patience)
+        return self._run(
+            lambda db: db.add(identity, events, now, referrer=referrer), patience
+        )
+
+    def hold(
+        self,
+        key: str,
+        invitation: Invitation,
+        now: int,
+        patience: float = WORKER_PATIENCE,
+    ) -> None:
+        self._run(lambda db: db.hold(key, invitation, now), patience)
+
+    def held(
+        self, key: str, now: int, patience: float = WORKER_PATIENCE
+    ) -> Invitation | None:
+        return self._read(lambda db: db.held(key, now), patience)
+
+    def let_go(self, key: str, patience: float = WORKER_PATIENCE) -> None:
+        self._run(lambda db: db.let_go(key), patience)
 
     def of(
         self, identity: str, test: bool, patience: float = WORKER_PATIENCE
@@ -278,7 +300,8 @@ class SQLAlchemyOutbox:
         else:
             cure = (
                 "See that the server runs, that MMOLOVE_OUTBOX names it, and that the "
-                "user may read and write the tables mmolove_event and mmolove_fact."
+                "user may read and write the tables mmolove_event, mmolove_held and "
+                "mmolove_fact."
             )
         return OutboxError(f"The outbox in {shown} failed: {cause.strip()}. {cure}")
 

@@ -14,6 +14,7 @@ from ..wire import Event
 from .database import Database
 from .database import WORKER_PATIENCE
 from .entry import Entry
+from .entry import Invitation
 from .entry import Settlement
 from .entry import State
 from .entry import Summary
@@ -21,6 +22,7 @@ from .host import Host
 from .rules import absolved
 from .rules import begin
 from .rules import follow
+from .rules import HOLD
 from .rules import hold
 from .rules import HORIZON
 from .rules import new_entry
@@ -54,9 +56,17 @@ CREATE TABLE event (
     status INTEGER,
     answer TEXT,
     referral_id TEXT,
+    referrer TEXT,
     UNIQUE (identity, event, test)
 );
 CREATE INDEX event_due ON event (state, due) WHERE due IS NOT NULL;
+CREATE TABLE held (
+    name TEXT PRIMARY KEY,
+    token TEXT NOT NULL,
+    referrer TEXT,
+    expires INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX held_expires ON held (expires);
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
@@ -86,13 +96,15 @@ class SQLiteOutbox:
         events: t.Sequence[Event],
         now: int,
         patience: float = WORKER_PATIENCE,
+        *,
+        referrer: str | None = None,
     ) -> list[Entry]:
         new = []
         with self._db.transaction(patience) as db:
             born = _host(db).uptime(now)
             for event in events:
                 start = _start(db, identity, event.event, event.test, now)
-                entry = new_entry(identity, event, start, now, born)
+                entry = new_entry(identity, event, start, now, born, referrer)
                 cursor = db.execute(
                     f"INSERT INTO event ({_NEW}) VALUES ({_MARKS})"
                     " ON CONFLICT DO NOTHING",
@@ -101,6 +113,34 @@ class SQLiteOutbox:
                 if cursor.rowcount:
                     new.append(entry._replace(id=cursor.lastrowid or 0))
         return new
+
+    def hold(
+        self,
+        key: str,
+        invitation: Invitation,
+        now: int,
+        patience: float = WORKER_PATIENCE,
+    ) -> None:
+        with self._db.transaction(patience) as db:
+            db.execute("DELETE FROM held WHERE expires <= ?", (now,))
+            db.execute(
+                "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)",
+                (key, *invitation, now + HOLD),
+            )
+
+    def held(
+        self, key: str, now: int, patience: float = WORKER_PATIENCE
+    ) -> Invitation | None:
+        rows = self._db.query(
+            "SELECT token, referrer FROM held WHERE name = ? AND expires > ?",
+            (key, now),
+            patience,
+        )
+        return Invitation._make(rows[0]) if rows else None
+
+    def let_go(self, key: str, patience: float = WORKER_PATIENCE) -> None:
+        with self._db.transaction(patience) as db:
+            db.execute("DELETE FROM held WHERE name = ?", (key,))
 
     def of(
         self, identity: str, test: bool, patience: float = WORKER_PATIENCE
@@ -182,6 +222,7 @@ class SQLiteOutbox:
         for connection in self._db.orphans():
             with contextlib.closing(connection), self._db.transaction() as db:
                 count += _merge(db, _read_all(connection))
+                _merge_held(db, connection)
         for file in self._db.files_aside():
             count += self._rescue_file(file)
         return count
@@ -319,6 +360,12 @@ def _merge(db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
         [entry[1:] for entry in entries],
     )
     return db.total_changes - before
+
+
+def _merge_held(db: sqlite3.Connection, other: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        held = other.execute("SELECT * FROM held").fetchall()
+        db.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?)", held)
 
 
 def _fact(db: sqlite3.Connection, name: str) -> str | None:

@@ -1,0 +1,168 @@
+"""Who is new: ready-made answers for ``player=``. Each looks before the view and after
+it, and gives the player only if it was not there before.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing as t
+from dataclasses import dataclass
+
+from flask import current_app
+from flask import request
+from flask import Response
+from flask import session
+
+
+class Newcomer(t.Protocol):
+    """What ``player=`` takes besides a function of the response."""
+
+    def before(self) -> t.Any:
+        """What there is before the view runs. Asked only for a visitor with a token."""
+
+    def after(self, response: Response, before: t.Any) -> t.Any:
+        """The player who was not there before, or None.
+
+        :param before: What :meth:`before` gave.
+        """
+
+
+Player = t.Callable[[Response], t.Any] | Newcomer
+
+
+def as_newcomer(player: Player | None) -> Newcomer:
+    """What the decorator goes by.
+
+    :param player: Its ``player=``; Flask-Login's user, unless given.
+    :raises TypeError: If it is neither a function nor an answer.
+    """
+    if player is None:
+        return new_login
+    if isinstance(player, type):
+        raise TypeError(f"player= is an answer, not the class {player.__name__}.")
+    if callable(getattr(player, "before", None)):
+        return t.cast(Newcomer, player)
+    if callable(player):
+        return _Plain(player)
+    raise TypeError(f"player= is a function of the response, not {player!r}.")
+
+
+@dataclass(frozen=True)
+class _Plain:
+    find: t.Callable[[Response], t.Any]
+
+    def before(self) -> None:
+        return None
+
+    def after(self, response: Response, before: None) -> t.Any:
+        return current_app.ensure_sync(self.find)(response)
+
+
+class _Login:
+    def before(self) -> t.Any:
+        return self._id()
+
+    def after(self, response: Response, before: t.Any) -> t.Any:
+        if self._id() in (None, before):
+            return None
+        from flask_login import current_user
+
+        return current_user
+
+    def _id(self) -> t.Any:
+        """The user's id in this session, without loading it from the database."""
+        if "flask_login" in sys.modules and hasattr(current_app, "login_manager"):
+            return session.get("_user_id")
+        return None
+
+
+#: The user whom the view logs in with Flask-Login, if it was not that user before.
+new_login: Newcomer = _Login()
+
+
+# The answers that take arguments are written like functions, and are used like them.
+
+
+class new_in_session:
+    """The id that the view puts into the session, if it was not that one before.
+
+    .. code-block:: python
+
+        @referral_register(player=new_in_session("user_id"))
+
+    :param key: Its key in the session.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def before(self) -> t.Any:
+        return session.get(self._key)
+
+    def after(self, response: Response, before: t.Any) -> t.Any:
+        found = session.get(self._key)
+        return None if found == before else found
+
+
+class new_in_json:
+    """The id in a view's JSON answer, if the answer says that it was made: 201 Created.
+
+    .. code-block:: python
+
+        @referral_register(player=new_in_json("user", "id"))
+
+    :param path: The keys that lead to it.
+    :param status: What the view answers to a signup, where that is not 201. A view that
+        answers the same for an account that was there already tells nobody who is new.
+    """
+
+    def __init__(self, *path: str, status: int = 201) -> None:
+        self._path = path
+        self._status = status
+
+    def before(self) -> None:
+        return None
+
+    def after(self, response: Response, before: None) -> t.Any:
+        # A stream would have to be read to its end, and then it is none.
+        if response.status_code != self._status or not response.is_sequence:
+            return None
+        found = response.get_json(silent=True)
+        for key in self._path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+
+class new_by_field:
+    """The player whom the site finds by a field of the form, if it found none before.
+
+    .. code-block:: python
+
+        def find_id(name):
+            return db.session.scalar(select(User.id).filter_by(name=name))
+
+        @referral_register(player=new_by_field("username", find_id))
+
+    :param field: The form's field.
+    :param find: Takes what the visitor wrote there, and gives the player, or None. It
+        is called in an app context of its own, so that it sees what was committed, and
+        leaves the view's own database session alone.
+    """
+
+    def __init__(self, field: str, find: t.Callable[[str], t.Any]) -> None:
+        self._field = field
+        self._find = find
+
+    def before(self) -> bool:
+        return self._look() is not None
+
+    def after(self, response: Response, before: bool) -> t.Any:
+        return None if before else self._look()
+
+    def _look(self) -> t.Any:
+        value = request.form.get(self._field)
+        if not value:
+            return None
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        with app.app_context():
+            return app.ensure_sync(self._find)(value)

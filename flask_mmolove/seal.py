@@ -1,0 +1,44 @@
+"""A visitor's token as it travels where their browser cannot carry it: in the ``state``
+of a social login, in a hidden field, in the link of a mail.
+"""
+
+from __future__ import annotations
+
+from .capture import current_mmref
+from .capture import invitation_of
+from .inviter import note
+from .log import logger
+from .log import shielded
+from .outbox import Invitation
+from .signed import read
+from .signed import sign
+from .state import current_state
+from .wire import TOKEN_LIFETIME
+
+_PURPOSE = "seal"
+
+
+def seal() -> str | None:
+    """This visitor's token and who invited them, signed and dated."""
+    with shielded("A visitor's token could not be sealed."):
+        token = current_mmref()
+        if token is None:
+            return None
+        app = current_state().app
+        if app.secret_key:
+            return sign(app, _PURPOSE, invitation_of(token).pack())
+        logger.error("A token cannot be sealed: set app.config['SECRET_KEY'].")
+    return None
+
+
+def unseal(text: str | None) -> str | None:
+    """The token that was sealed. For the rest of a request it is known as well who
+    invited the one who carried it.
+    """
+    with shielded("A sealed token could not be read."):
+        packed = read(current_state().app, _PURPOSE, text, TOKEN_LIFETIME)
+        invitation = Invitation.unpack(packed)
+        if invitation is not None:
+            note(*invitation)
+            return invitation.token
+    return None

@@ -1,0 +1,336 @@
+"""Who invited whom: from a player's link to the reward."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import typing as t
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from conftest import MakeApp
+from flask import Flask
+from flask import session
+from flask.testing import FlaskClient
+
+from flask_mmolove import ConfigError
+from flask_mmolove import IdentityError
+from flask_mmolove import invitations
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
+from flask_mmolove import Referral
+from flask_mmolove import referral_register
+from flask_mmolove import registered
+from flask_mmolove.testing import SiteSandbox
+
+
+class Site:
+    """A site whose players invite each other."""
+
+    def __init__(self, make_app: MakeApp, **settings: t.Any) -> None:
+        self.mmolove = MMOLove()
+        self.app = make_app(self.mmolove, **settings)
+        self.app.register_blueprint(invitations)
+        self.given: list[Referral] = []
+        self.mmolove.reward(self.given.append)
+
+        @self.app.post("/join/<id>")
+        @referral_register
+        def join(id: str) -> str:
+            session.clear()
+            registered(id)
+            return "welcome"
+
+        @self.app.post("/late/<id>")
+        def late(id: str) -> str:
+            self.mmolove.hold(id)
+            return self.mmolove.seal() or ""
+
+        @self.app.get("/activate/<id>")
+        def activate(id: str) -> str:
+            registered(id, held=id)
+            return "welcome"
+
+        @self.app.get("/callback/<id>/<path:state>")
+        def callback(id: str, state: str) -> str:
+            registered(id, token=self.mmolove.unseal(state))
+            return "welcome"
+
+    def link(self, player: str) -> str:
+        with self.app.test_request_context():
+            return self.mmolove.invite(player, external=False)
+
+    def browser(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def qualify(self, player: str) -> Referral:
+        with self.app.app_context():
+            referral = qualify(player)
+        assert referral is not None
+        return referral
+
+    def dispose(self) -> None:
+        self.app.extensions["mmolove"].outbox.close()
+
+
+@pytest.fixture
+def site(make_app: MakeApp) -> Site:
+    return Site(make_app)
+
+
+def follow(client: FlaskClient, link: str) -> str:
+    """Follow a link through MMOLove and back, and give the token."""
+    answer = requests.get(client.get(link).location, allow_redirects=False, timeout=5)
+    assert answer.status_code == 302
+    query = urlsplit(answer.headers["Location"]).query
+    client.get(f"/?{query}")
+    return query.removeprefix("mmref=")
+
+
+def names(client: FlaskClient) -> set[str]:
+    """The cookies that a browser holds."""
+    return {cookie.key for cookie in client._cookies.values()}
+
+
+# -- from the link to the reward -------------------------------------------------------
+
+
+def test_the_reward_knows_who_invited(site: Site, mmolove_sandbox: SiteSandbox) -> None:
+    friend = site.browser()
+    follow(friend, site.link("3"))
+    assert friend.post("/join/7").text == "welcome"
+    referral = site.qualify("7")
+    assert (referral.identity, referral.referrer) == ("7", "3")
+    assert [given.referrer for given in site.given] == ["3"]
+    assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
+
+
+def test_mmolove_is_told_the_code_of_who_invites(
+    site: Site, mmolove_sandbox: SiteSandbox
+) -> None:
+    link = site.link("3")
+    friend = site.browser()
+    follow(friend, link)
+    friend.post("/join/7")
+    [referral] = mmolove_sandbox.sandbox.referrals
+    assert link == f"/invite/{referral.ref}"
+
+
+@pytest.mark.parametrize(
+    "player",
+    ["3", "c0ffee00-1234-4321-abcd-0123456789ab", "~x", "anna@example.org", "ä/b c"],
+)
+def test_every_identity_has_a_link(site: Site, player: str) -> None:
+    friend = site.browser()
+    follow(friend, site.link(player))
+    friend.post("/join/7")
+    assert site.qualify("7").referrer == player
+
+
+def test_a_friend_who_signs_up_in_another_browser_is_still_theirs(site: Site) -> None:
+    friend = site.browser()
+    follow(friend, site.link("3"))
+    sealed = friend.post("/late/7").text
+    site.browser().get("/activate/7")
+    assert site.qualify("7").referrer == "3"
+    site.browser().get(f"/callback/8/{sealed}")
+    assert site.qualify("8").referrer == "3"
+
+
+def test_who_invited_survives_the_emergency_exit(site: Site) -> None:
+    friend = site.browser()
+    follow(friend, site.link("3"))
+    state = site.app.extensions["mmolove"]
+    state.outbox.summary()
+    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
+    busy.execute("BEGIN EXCLUSIVE")
+    try:
+        assert friend.post("/join/7").text == "welcome"
+    finally:
+        busy.close()
+    state.deliveries().drain()
+    assert site.qualify("7").referrer == "3"
+
+
+def test_after_the_signup_the_browser_forgets_it_all(site: Site) -> None:
+    friend = site.browser()
+    follow(friend, site.link("3"))
+    assert names(friend) == {"session", "mmolove_ref"}
+    friend.post("/join/7")
+    assert names(friend) <= {"session"}
+
+
+def test_a_stranger_who_is_invited_and_signs_up_in_one_request_is_theirs(
+    site: Site,
+) -> None:
+    friend = site.browser()
+    answer = requests.get(
+        friend.get(site.link("3")).location, allow_redirects=False, timeout=5
+    )
+    query = urlsplit(answer.headers["Location"]).query
+    friend.post(f"/join/7?{query}")
+    assert site.qualify("7").referrer == "3"
+
+
+# -- what cannot be known is nobody ----------------------------------------------------
+
+
+def test_a_token_that_came_another_way_has_no_inviter(
+    site: Site, mmolove_sandbox: SiteSandbox
+) -> None:
+    friend = site.browser()
+    follow(friend, site.link("3"))
+    friend.get(f"/?mmref={mmolove_sandbox.mint('another')}")
+    friend.post("/join/7")
+    assert site.qualify("7").referrer is None
+
+
+def test_the_last_link_counts(site: Site) -> None:
+    friend = site.browser()
+    for player in ("3", "4"):
+        follow(friend, site.link(player))
+    friend.post("/join/7")
+    assert site.qualify("7").referrer == "4"
+
+
+def test_or_the_first_where_the_site_says_so(make_app: MakeApp) -> None:
+    site = Site(make_app, ATTRIBUTION="first-touch")
+    friend = site.browser()
+    for player in ("3", "4"):
+        follow(friend, site.link(player))
+    friend.post("/join/7")
+    assert site.qualify("7").referrer == "3"
+
+
+def test_a_link_that_did_not_lead_back_changes_nothing(site: Site) -> None:
+    friend = site.browser()
+    follow(friend, site.link("3"))
+    friend.get(site.link("4"))
+    friend.post("/join/7")
+    assert site.qualify("7").referrer == "3"
+
+
+def test_a_trip_that_lasts_for_hours_proves_nothing(
+    site: Site, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    friend = site.browser()
+    friend.get(site.link("3"))
+    later = time.time() + 3602
+    with monkeypatch.context() as patch:
+        patch.setattr("itsdangerous.timed.time.time", lambda: later)
+        friend.get(f"/?mmref={mmolove_sandbox.mint()}")
+        friend.post("/join/7")
+    assert site.qualify("7").referrer is None
+
+
+def test_a_token_that_the_site_names_has_no_inviter(
+    site: Site, mmolove_sandbox: SiteSandbox
+) -> None:
+    with site.app.app_context():
+        registered("7", token=mmolove_sandbox.mint())
+    assert site.qualify("7").referrer is None
+
+
+def test_nobody_invites_themselves(site: Site) -> None:
+    friend = site.browser()
+    follow(friend, site.link("7"))
+    friend.post("/join/7")
+    assert site.qualify("7").referrer is None
+
+
+@pytest.mark.parametrize("value", ["3", "junk", "x.y.z", ""])
+def test_a_cookie_that_we_did_not_sign_is_not_believed(
+    site: Site, mmolove_sandbox: SiteSandbox, value: str
+) -> None:
+    friend = site.browser()
+    friend.set_cookie("mmolove_inviter", value)
+    friend.get(f"/?mmref={mmolove_sandbox.mint()}")
+    friend.post("/join/7")
+    assert site.qualify("7").referrer is None
+
+
+# -- the page --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["3", "3.", "3.junk", "junk", "~.x", "%ff", "%00"])
+def test_an_unknown_invitation_leads_to_the_site(site: Site, code: str) -> None:
+    response = site.browser().get(f"/invite/{code}")
+    assert (response.status_code, response.location) == (302, "/")
+    assert "Set-Cookie" not in response.headers
+
+
+def test_a_code_is_worth_nothing_for_another_player(site: Site) -> None:
+    code = site.link("3").replace("/3.", "/4.")
+    assert site.browser().get(code).location == "/"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Purpose": "prefetch"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
+    ],
+)
+def test_a_link_that_nobody_followed_remembers_nobody(
+    site: Site, headers: dict[str, str]
+) -> None:
+    response = site.browser().get(site.link("3"), headers=headers)
+    assert "/r/demo-server?ref=" in response.location
+    assert "Set-Cookie" not in response.headers
+
+
+def test_without_consent_or_a_cookie_nobody_is_remembered(make_app: MakeApp) -> None:
+    site = Site(make_app)
+    site.mmolove.consent(lambda: False)
+    assert "Set-Cookie" not in site.browser().get(site.link("3")).headers
+    bare = Site(make_app, COOKIE_DAYS=0)
+    assert "Set-Cookie" not in bare.browser().get(bare.link("3")).headers
+
+
+def test_where_it_is_switched_off_a_link_leads_to_the_site(make_app: MakeApp) -> None:
+    site = Site(make_app, ENABLED=False)
+    assert site.browser().get(site.link("3")).location == "/"
+
+
+def test_the_cookie_reaches_as_far_as_the_session_and_lasts_for_the_trip(
+    site: Site,
+) -> None:
+    site.app.config.update(SESSION_COOKIE_SECURE=True)
+    header = site.browser().get(site.link("3")).headers["Set-Cookie"]
+    assert header.startswith("mmolove_inviter=")
+    for part in ("Max-Age=3600", "HttpOnly", "Secure", "SameSite=Lax", "Path=/"):
+        assert part in header
+
+
+def test_a_link_stands_on_the_sites_own_domain(site: Site) -> None:
+    with site.app.test_request_context(base_url="https://lanternmoor.example"):
+        link = site.mmolove.invite("3")
+    assert link.startswith("https://lanternmoor.example/invite/3.")
+
+
+def test_a_site_that_lives_under_a_prefix_keeps_to_it(make_app: MakeApp) -> None:
+    site = Site(make_app)
+    with site.app.test_request_context("/", base_url="http://localhost/moor"):
+        assert site.mmolove.invite("3", external=False).startswith("/moor/invite/3.")
+    response = site.browser().get("/invite/junk", base_url="http://localhost/moor")
+    assert response.location == "/moor/"
+
+
+def test_without_the_page_or_a_key_the_error_says_what_to_write(app: Flask) -> None:
+    with app.test_request_context(), pytest.raises(ConfigError, match="invitations"):
+        MMOLove().invite("3")
+    app.config["SECRET_KEY"] = None
+    with app.test_request_context(), pytest.raises(ConfigError, match="SECRET_KEY"):
+        MMOLove().invite("3")
+
+
+def test_a_player_without_an_identity_has_no_link(site: Site) -> None:
+    with site.app.test_request_context(), pytest.raises(IdentityError):
+        site.mmolove.invite(None)
+
+
+def test_two_apps_do_not_take_each_others_links(make_app: MakeApp) -> None:
+    site, other = Site(make_app), Site(make_app)
+    other.app.config["SECRET_KEY"] = "another"
+    assert other.browser().get(site.link("3")).location == "/"

@@ -1,0 +1,289 @@
+"""Accounts that come into being later, or in another browser."""
+
+from __future__ import annotations
+
+import sqlite3
+import typing as t
+
+import pytest
+from conftest import MakeApp
+from flask import Flask
+from flask import redirect
+from flask import request
+from flask.testing import FlaskClient
+from flask.typing import ResponseReturnValue
+
+from flask_mmolove import MMOLove
+from flask_mmolove import referral_register
+from flask_mmolove import registered
+from flask_mmolove.testing import SiteSandbox
+
+SEVEN = [("registered", "7")]
+
+
+class Site:
+    """A site whose signup is a form and, later, a link in a mail."""
+
+    def __init__(self, app: Flask) -> None:
+        mmolove = MMOLove()
+        self.app = app
+        self.sealed: list[str | None] = []
+
+        @app.post("/form/<key>")
+        def form(key: str) -> str:
+            mmolove.hold(key)
+            self.sealed.append(mmolove.seal())
+            return "look into your mail"
+
+        @app.get("/activate/<key>/<id>")
+        def activate(key: str, id: str) -> str:
+            registered(id, held=key)
+            return "welcome"
+
+        @app.get("/confirm/<key>/<id>")
+        @referral_register
+        def confirm(key: str, id: str) -> ResponseReturnValue:
+            registered(id, held=key)
+            return ("no", 409) if id == "0" else redirect("/")
+
+        @app.get("/callback/<id>")
+        def callback(id: str) -> str:
+            registered(id, token=mmolove.unseal(request.args.get("state")))
+            return "welcome"
+
+        @app.post("/hidden/<id>")
+        @referral_register(
+            player=lambda response: request.view_args and request.view_args["id"],
+            token=lambda: mmolove.unseal(request.form.get("mmolove")),
+        )
+        def hidden(id: str) -> str:
+            return "welcome"
+
+    def visit(self, token: str) -> FlaskClient:
+        client = self.app.test_client()
+        client.get(f"/?mmref={token}")
+        return client
+
+
+@pytest.fixture
+def site(app: Flask) -> Site:
+    return Site(app)
+
+
+@pytest.fixture
+def token(mmolove_sandbox: SiteSandbox) -> str:
+    return mmolove_sandbox.mint()
+
+
+# -- a token that is held --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["activate", "confirm"])
+def test_an_account_that_is_activated_on_another_device_is_reported(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, page: str
+) -> None:
+    site.visit(token).post("/form/anna")
+    assert mmolove_sandbox.reported == []
+    site.app.test_client().get(f"/{page}/anna/7")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+@pytest.mark.parametrize("page", ["activate", "confirm"])
+def test_a_token_that_was_taken_is_gone(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, page: str
+) -> None:
+    client = site.visit(token)
+    client.post("/form/anna")
+    client.get(f"/{page}/anna/7")
+    client.get(f"/{page}/anna/8")
+    assert mmolove_sandbox.reported == SEVEN
+    client.post("/form/ben")  # and the visitor's browser forgot it too
+    client.get(f"/{page}/ben/9")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_an_activation_that_fails_can_be_tried_again(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    device = site.app.test_client()
+    assert device.get("/confirm/anna/0").status_code == 409
+    assert mmolove_sandbox.reported == []
+    device.get("/confirm/anna/7")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+@pytest.mark.parametrize("page", ["activate", "confirm"])
+def test_who_activates_for_somebody_else_lends_them_no_token(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, page: str
+) -> None:
+    site.app.test_client().post("/form/anna")  # Anna came without a token
+    site.visit(token).get(f"/{page}/anna/7")
+    assert mmolove_sandbox.sandbox.arrivals == []
+
+
+def test_a_device_that_came_by_another_link_keeps_its_own_token(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    device = site.visit(mmolove_sandbox.mint("another"))
+    device.get("/activate/anna/7")
+    [event] = mmolove_sandbox.sandbox.events
+    assert event.token == token
+    device.post("/form/ben")
+    device.get("/activate/ben/8")
+    assert mmolove_sandbox.reported == [*SEVEN, ("registered", "8")]
+
+
+def test_keys_are_kept_as_hashes(site: Site, token: str) -> None:
+    site.visit(token).post("/form/anna@example.org")
+    path = site.app.extensions["mmolove"].outbox._db.path
+    assert b"anna@" not in path.read_bytes()
+
+
+def test_a_held_token_survives_that_its_file_is_deleted(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    site.visit(mmolove_sandbox.mint())
+    site.app.extensions["mmolove"].outbox._db.path.unlink()
+    site.visit(mmolove_sandbox.mint()).post("/form/ben")
+    site.app.extensions["mmolove"].deliveries().drain()
+    site.app.test_client().get("/activate/anna/7")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_an_activation_while_the_outbox_is_busy_is_reported_later(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    state = site.app.extensions["mmolove"]
+    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
+    busy.execute("BEGIN EXCLUSIVE")
+    try:
+        assert site.app.test_client().get("/activate/anna/7").text == "welcome"
+    finally:
+        busy.close()
+    assert mmolove_sandbox.reported == []
+    state.deliveries().drain()
+    assert mmolove_sandbox.reported == SEVEN
+    site.app.test_client().get("/activate/anna/8")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+@pytest.mark.parametrize("key", [None, "", True, 1.5, b"anna", object()])
+def test_a_key_that_is_none_breaks_nothing_and_is_told(
+    app: Flask, token: str, key: t.Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.post("/form")
+    def form() -> str:
+        MMOLove().hold(key)
+        return "welcome"
+
+    assert app.test_client().post(f"/form?mmref={token}").text == "welcome"
+    assert "db.session.flush()" in caplog.text
+
+
+def test_where_it_is_switched_off_nothing_is_held_or_sealed(
+    make_app: MakeApp, token: str
+) -> None:
+    site = Site(make_app(ENABLED=False))
+    client = site.visit(token)
+    assert client.post("/form/anna").status_code == 200
+    assert client.get("/activate/anna/7").text == "welcome"
+    assert site.sealed == [None]
+
+
+# -- a token that is sealed ------------------------------------------------------------
+
+
+def test_a_sealed_token_comes_back_in_another_browser(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    [sealed] = site.sealed
+    site.app.test_client().get("/callback/7", query_string={"state": sealed})
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_sealed_token_in_a_hidden_field_serves_a_decorated_view(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    client = site.app.test_client()
+    client.post("/hidden/8", data={"mmolove": "junk"})
+    client.post("/hidden/9")
+    assert mmolove_sandbox.reported == []
+    client.post("/hidden/7", data={"mmolove": site.sealed[0]})
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_visitor_without_a_token_has_nothing_to_seal(site: Site) -> None:
+    site.app.test_client().post("/form/anna")
+    assert site.sealed == [None]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: text[:-2], lambda text: "", lambda text: "x" + text]
+)
+def test_what_we_did_not_seal_is_not_believed(
+    site: Site,
+    token: str,
+    mmolove_sandbox: SiteSandbox,
+    change: t.Callable[[str], str],
+) -> None:
+    site.visit(token).post("/form/anna")
+    sealed = site.sealed[0]
+    assert sealed is not None
+    client = site.app.test_client()
+    client.get("/callback/7", query_string={"state": change(sealed)})
+    assert mmolove_sandbox.reported == []
+
+
+def test_a_seal_of_another_site_is_not_believed(
+    site: Site, make_app: MakeApp, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    other = make_app()
+    other.config["SECRET_KEY"] = "another"
+    elsewhere = Site(other)
+    elsewhere.visit(token).post("/form/anna")
+    query = {"state": elsewhere.sealed[0]}
+    site.app.test_client().get("/callback/7", query_string=query)
+    assert mmolove_sandbox.reported == []
+
+
+def test_a_seal_ends_with_its_token(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, monkeypatch: t.Any
+) -> None:
+    site.visit(token).post("/form/anna")
+    monkeypatch.setattr("flask_mmolove.seal.TOKEN_LIFETIME", -1)
+    query = {"state": site.sealed[0]}
+    site.app.test_client().get("/callback/7", query_string=query)
+    assert mmolove_sandbox.reported == []
+
+
+def test_a_key_that_was_replaced_still_opens_its_seals(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    site.app.config["SECRET_KEY_FALLBACKS"] = [site.app.config["SECRET_KEY"]]
+    site.app.config["SECRET_KEY"] = "the new one"
+    query = {"state": site.sealed[0]}
+    site.app.test_client().get("/callback/7", query_string=query)
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_without_a_secret_key_nothing_is_sealed_and_it_is_told(
+    app: Flask, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.config["SECRET_KEY"] = None
+    sealed: list[str | None] = []
+
+    @app.get("/form")
+    def form() -> str:
+        sealed.append(MMOLove().seal())
+        return "welcome"
+
+    assert app.test_client().get(f"/form?mmref={token}").text == "welcome"
+    assert sealed == [None]
+    assert "app.config['SECRET_KEY']" in caplog.text

@@ -1,0 +1,337 @@
+"""Who is new: only who was not there before the view."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+import pytest
+from flask import Flask
+from flask import redirect
+from flask import request
+from flask import Response
+from flask import session
+from flask.testing import FlaskClient
+from flask.typing import ResponseReturnValue
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+
+from flask_mmolove import new_by_field
+from flask_mmolove import new_in_json
+from flask_mmolove import new_in_session
+from flask_mmolove import referral_register
+from flask_mmolove import registered
+from flask_mmolove.testing import SiteSandbox
+
+SEVEN = [("registered", "7")]
+
+
+@pytest.fixture
+def visitor(client: FlaskClient, mmolove_sandbox: SiteSandbox) -> FlaskClient:
+    """A browser that came by a share link."""
+    with client.session_transaction() as kept:
+        kept["mmref"] = mmolove_sandbox.mint()
+    return client
+
+
+# -- a key of the session --------------------------------------------------------------
+
+
+@pytest.fixture
+def app_with_sessions(app: Flask) -> Flask:
+    @app.post("/join/<int:id>")
+    @referral_register(player=new_in_session("user_id"))
+    def join(id: int) -> ResponseReturnValue:
+        session.clear()
+        if id:
+            session["user_id"] = id
+        return redirect("/")
+
+    @app.post("/login/<int:id>")
+    def log_in(id: int) -> str:
+        session["user_id"] = id
+        return ""
+
+    return app
+
+
+def test_an_id_that_the_view_puts_into_the_session_is_new(
+    app_with_sessions: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    visitor.post("/join/7")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_an_id_that_was_in_the_session_is_nobody_new(
+    app_with_sessions: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    visitor.post("/login/7")
+    visitor.post("/join/7")
+    assert mmolove_sandbox.reported == []
+
+
+def test_an_id_that_leaves_the_session_is_nobody_new(
+    app_with_sessions: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    visitor.post("/login/7")
+    visitor.post("/join/0")
+    assert mmolove_sandbox.sandbox.arrivals == []
+
+
+# -- a key of the JSON answer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "reported"),
+    [
+        (({"user": {"id": 7}}, 201), SEVEN),
+        (({"user": {"id": 7}}, 200), []),
+        (({"user": {"id": None}}, 201), []),
+        (({"user": [7]}, 201), []),
+        (({"id": 7}, 201), []),
+        (([7], 201), []),
+        (("7", 201), []),
+        (("{", 201, {"Content-Type": "application/json"}), []),
+        (({"user": {"id": 7}}, 409), []),
+    ],
+)
+def test_an_id_in_an_answer_of_what_was_created_is_new(
+    app: Flask,
+    visitor: FlaskClient,
+    mmolove_sandbox: SiteSandbox,
+    answer: ResponseReturnValue,
+    reported: list[tuple[str, str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @app.post("/join")
+    @referral_register(player=new_in_json("user", "id"))
+    def join() -> ResponseReturnValue:
+        return answer
+
+    visitor.post("/join")
+    assert mmolove_sandbox.reported == reported
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+def test_a_site_that_answers_a_signup_otherwise_says_so(
+    app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    @app.post("/join")
+    @referral_register(player=new_in_json("id", status=200))
+    def join() -> ResponseReturnValue:
+        return {"id": 7}
+
+    visitor.post("/join")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_stream_stays_a_stream(
+    app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    read: list[str] = []
+
+    def stream() -> t.Iterator[str]:
+        for part in ('{"id":', " 7}"):
+            read.append(part)
+            yield part
+
+    @app.post("/join")
+    @referral_register(player=new_in_json("id"))
+    def join() -> ResponseReturnValue:
+        return Response(stream(), 201, mimetype="application/json")
+
+    response = visitor.post("/join", buffered=False)
+    assert len(read) <= 1  # the test client looks for the first part itself
+    assert response.json == {"id": 7}
+    assert mmolove_sandbox.reported == []
+
+
+# -- a query by a field of the form ----------------------------------------------------
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "user"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class Site:
+    """A site with a database, whose signup view can be told how to go wrong."""
+
+    def __init__(self, app: Flask, path: t.Any) -> None:
+        app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{path}"
+        self.app = app
+        self.db = db = SQLAlchemy(app, model_class=Base)
+        self.asked: list[str] = []
+
+        def find(name: str) -> User | None:
+            self.asked.append(name)
+            return t.cast(
+                "User | None", db.session.scalar(select(User).filter_by(name=name))
+            )
+
+        @app.route("/join/<how>", methods=["GET", "POST"])
+        @referral_register(player=new_by_field("name", find))
+        def join(how: str) -> ResponseReturnValue:
+            if request.method == "GET":
+                return "the form"
+            try:
+                if how == "begin":
+                    with db.session.begin():
+                        db.session.add(User(name=request.form["name"]))
+                else:
+                    db.session.add(User(name=request.form["name"]))
+                    db.session.flush()
+                    if how == "fail":
+                        raise IntegrityError("", None, Exception("no"))
+                    if how != "forget":
+                        db.session.commit()
+            except IntegrityError:
+                db.session.rollback()
+                return "that did not work"
+            if how == "close":
+                db.session.close()
+            return redirect("/")
+
+        with app.app_context():
+            db.create_all()
+
+    def dispose(self) -> None:
+        with self.app.app_context():
+            self.db.engine.dispose()
+
+
+@pytest.fixture
+def site(app: Flask, tmp_path: t.Any) -> t.Iterator[Site]:
+    site = Site(app, tmp_path / "site.db")
+    yield site
+    site.dispose()
+
+
+@pytest.mark.parametrize("how", ["commit", "begin", "close"])
+def test_a_player_whom_the_site_finds_only_after_the_view_is_new(
+    site: Site, visitor: FlaskClient, mmolove_sandbox: SiteSandbox, how: str
+) -> None:
+    assert visitor.post(f"/join/{how}", data={"name": "anna"}).status_code == 302
+    assert mmolove_sandbox.reported == [("registered", "1")]
+
+
+def test_a_name_that_was_taken_is_nobody_new(
+    site: Site, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.app.test_client().post("/join/commit", data={"name": "anna"})
+    assert "did not work" in visitor.post("/join/commit", data={"name": "anna"}).text
+    assert mmolove_sandbox.reported == []
+    visitor.post("/join/commit", data={"name": "ben"})
+    assert mmolove_sandbox.reported == [("registered", "2")]
+
+
+@pytest.mark.parametrize("how", ["fail", "forget"])
+def test_what_was_not_committed_is_nobody_new(
+    site: Site, visitor: FlaskClient, mmolove_sandbox: SiteSandbox, how: str
+) -> None:
+    visitor.post(f"/join/{how}", data={"name": "anna"})
+    assert site.asked == ["anna", "anna"]
+    assert mmolove_sandbox.reported == []
+
+
+@pytest.mark.parametrize("form", [None, {}, {"name": ""}, {"other": "anna"}])
+def test_without_the_field_the_site_is_not_asked(
+    site: Site, visitor: FlaskClient, form: dict[str, str] | None
+) -> None:
+    if form is None:
+        visitor.get("/join/commit")
+    else:
+        visitor.post("/join/commit", data=form)
+    assert site.asked == []
+
+
+def test_without_a_token_the_site_is_not_asked(site: Site, client: FlaskClient) -> None:
+    client.post("/join/commit", data={"name": "anna"})
+    assert site.asked == []
+
+
+# -- an answer of the site's own -------------------------------------------------------
+
+
+class Counting:
+    """A player is new if there are more than before."""
+
+    def __init__(self) -> None:
+        self.players = 6
+        self.fails = False
+
+    def before(self) -> int:
+        if self.fails:
+            raise OSError("the database is away")
+        return self.players
+
+    def after(self, response: Response, before: int) -> int | None:
+        return self.players if self.players > before else None
+
+
+@pytest.fixture
+def counting(app: Flask) -> Counting:
+    counting = Counting()
+
+    @app.post("/join/<how>")
+    @referral_register(player=counting)
+    def join(how: str) -> str:
+        counting.players += 1
+        if how == "named":
+            registered(counting.players)
+        return "welcome"
+
+    return counting
+
+
+def test_a_site_may_bring_an_answer_of_its_own(
+    counting: Counting, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    visitor.post("/join/found")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_where_it_could_not_look_before_nobody_is_taken_for_new(
+    counting: Counting,
+    visitor: FlaskClient,
+    mmolove_sandbox: SiteSandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counting.fails = True
+    assert visitor.post("/join/found").text == "welcome"
+    assert mmolove_sandbox.reported == []
+    assert "the database is away" in caplog.text
+    counting.players = 6
+    visitor.post("/join/named")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_function_of_the_response_may_be_async(
+    app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    async def find(response: Response) -> str:
+        return response.headers["X-Player"]
+
+    @app.post("/join")
+    @referral_register(player=find)
+    async def join() -> ResponseReturnValue:
+        return "", 201, {"X-Player": "7"}
+
+    visitor.post("/join")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+@pytest.mark.parametrize("answer", [7, "name", Counting])
+def test_what_is_no_answer_is_an_error_at_import(answer: t.Any) -> None:
+    with pytest.raises(TypeError, match="player="):
+        referral_register(player=answer)
