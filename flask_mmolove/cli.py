@@ -17,7 +17,7 @@ from .client import judge
 from .client import Outcome
 from .client import ReferralClient
 from .delivery import ThreadEngine
-from .delivery.step import REWARD_LEASE
+from .delivery.pay import REWARD_LEASE
 from .errors import MMOLoveError
 from .errors import OutboxError
 from .outbox import Entry

@@ -38,6 +38,11 @@ from .state import Callbacks
 from .state import F
 from .state import State
 
+if t.TYPE_CHECKING:
+    from flask_sqlalchemy import SQLAlchemy
+
+    from .db import SiteDatabase
+
 R = t.TypeVar("R", bound=t.Callable[[Referral], t.Any])
 
 
@@ -55,10 +60,16 @@ class MMOLove:
     One object can serve several apps: each keeps its own settings and its own outbox.
 
     :param app: The app to extend now; else call :meth:`init_app` later.
+    :param db: The site's Flask-SQLAlchemy. Then the outbox stands in its database: what
+        is reported is committed with the site's changes in ``db.session`` or rolled
+        back with them, and a reward is recorded in the transaction that gives it.
     """
 
-    def __init__(self, app: Flask | None = None) -> None:
+    def __init__(
+        self, app: Flask | None = None, *, db: SQLAlchemy | None = None
+    ) -> None:
         self._callbacks = Callbacks()
+        self._database = None if db is None else _load_database(db)
         if app is not None:
             self.init_app(app)
 
@@ -75,14 +86,18 @@ class MMOLove:
                 "init_app(app), and only once."
             )
         settings = Settings.from_config(app.config, app.instance_path)
-        app.extensions["mmolove"] = state = _assemble(app, settings, self._callbacks)
+        state = _assemble(app, settings, self._callbacks, self._database)
+        app.extensions["mmolove"] = state
         app.add_template_global(current_mmref)
-        if settings.enabled:
-            # First in line: a login wall that was registered before would send the
-            # visitor away, and the token with them.
-            hooks = app.before_request_funcs.setdefault(None, [])
-            alarm = Alarm(state.outbox, settings.delivery)
-            hooks.insert(0, Capture(state, alarm))
+        if not settings.enabled:
+            return
+        if state.session is not None:
+            # Called before Flask-SQLAlchemy's own, which was registered earlier.
+            app.teardown_appcontext(state.session.close)
+        # First in line: a login wall that was registered before would send the visitor
+        # away, and the token with them.
+        hooks = app.before_request_funcs.setdefault(None, [])
+        hooks.insert(0, Capture(state, Alarm(state.outbox, settings.delivery)))
 
     @t.overload
     def reward(self, callback: R) -> R: ...
@@ -205,8 +220,19 @@ class MMOLove:
         return invite(player, external=external)
 
 
-def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
-    outbox = _open_outbox(settings.outbox)
+def _assemble(
+    app: Flask,
+    settings: Settings,
+    callbacks: Callbacks,
+    database: SiteDatabase | None,
+) -> State:
+    session = None
+    outbox: Outbox
+    if database is None:
+        outbox = _open_outbox(settings.outbox)
+    else:
+        outbox = database.open(app, settings)
+        session = database.join(outbox, settings, lambda: state)
     spool = Spool(settings.spool)
 
     def reward() -> Rewarder | None:
@@ -224,8 +250,15 @@ def _assemble(app: Flask, settings: Settings, callbacks: Callbacks) -> State:
         return Delivery(outbox, client, settings, spool, reward=reward, report=report)
 
     engine = _choose_engine(app, settings, delivery)
-    state = State(app, settings, callbacks, outbox, spool, delivery, engine)
+    state = State(app, settings, callbacks, outbox, spool, delivery, engine, session)
     return state
+
+
+def _load_database(db: SQLAlchemy) -> SiteDatabase:
+    # SQLAlchemy is loaded where it is chosen only.
+    from .db import SiteDatabase
+
+    return SiteDatabase(db)
 
 
 def _open_outbox(where: Path | str) -> Outbox:

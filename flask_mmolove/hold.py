@@ -9,6 +9,7 @@ import hashlib
 from .capture import current_mmref
 from .capture import invitation_of
 from .errors import IdentityError
+from .errors import OutboxError
 from .log import shielded
 from .outbox import Note
 from .state import current_state
@@ -26,28 +27,19 @@ def hold(key: str | int) -> None:
             state.outbox.hold(hashed(key), invitation_of(token), moment, state.patience)
 
 
-def take(state: State, identity: str, key: str | int) -> str | None:
-    """Record the ``registered`` of a player whose token is held, and give the token;
-    None if none is held, or if it cannot be said now.
+def recall(state: State, key: str | int) -> Note | None:
+    """A ``registered`` by the token that is held under a key, for a player still to be
+    named; None if none is held.
 
     :raises IdentityError: If the key is none.
-    :raises OutboxError: If neither the outbox nor any disk can take the event.
     """
-    name, moment = hashed(key), milliseconds()
+    name = hashed(key)
+    note = state.note("", None, "registered")._replace(held=name)
     try:
-        invitation = state.outbox.held(name, moment, state.patience_to_read)
-    except Exception as e:  # whatever it is, the event must not vanish
-        test = state.settings.test
-        note = Note(identity, None, ["registered"], test, moment, held=name)
-        state.put_by(note, str(e))
-        return None
-    if invitation is None:
-        return None
-    token, referrer = invitation
-    state.record(identity, token, "registered", referrer=referrer)
-    with shielded("A token that was held could not be let go; it ends by itself."):
-        state.outbox.let_go(name, state.patience)
-    return token
+        held = state.outbox.held(name, note.moment, state.patience_to_read)
+    except OutboxError:
+        return note  # it is asked for when the note is recorded
+    return held and note._replace(token=held.token, referrer=held.referrer)
 
 
 def hashed(key: str | int) -> str:

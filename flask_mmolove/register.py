@@ -18,13 +18,14 @@ from .capture import current_mmref
 from .capture import forget
 from .capture import invitation_of
 from .errors import IdentityError
-from .hold import take
+from .hold import recall
 from .log import logger
 from .log import shielded
 from .newcomer import as_newcomer
 from .newcomer import new_login
 from .newcomer import Newcomer
 from .newcomer import Player
+from .outbox import Note
 from .state import current_state
 from .state import F
 from .state import State
@@ -36,6 +37,13 @@ _ENVIRON = "flask_mmolove.signup"
 _WARNED = "nameless view "
 
 FindToken = t.Callable[[], "str | None"]
+
+# Sees to it at the end that a player is recorded, and gives the token by which they
+# are; None if they are not.
+Settle = t.Callable[[], "str | None"]
+
+if t.TYPE_CHECKING:
+    from .outbox.session import Enlistment
 
 _FAILED = "A signup could not be reported to MMOLove."
 
@@ -135,10 +143,8 @@ def registered(
         signup = request.environ.get(_ENVIRON)
         if signup is not None:
             signup.hand_over(player, token, held)
-            return
-        reported = _record(current_state(), player, token, held)
-        if reported is not None and reported == current_mmref():
-            after_this_request(_forget)
+        elif settle := _record(current_state(), player, token, held):
+            after_this_request(partial(_conclude, settle))
 
 
 @dataclass(repr=False)
@@ -149,9 +155,8 @@ class Signup:
     :param newcomer: Tells who is new; None if it could not look before the view.
     :param before: What it saw then.
     :param referee: Whom the view handed over.
-    :param identity: The referee's, where it was known already.
-    :param token: The referee's, where the view named another.
-    :param held: The key under which the referee's token is held, if it is.
+    :param note: What is to be recorded of the referee, if they were referred.
+    :param enlistment: The same, where it is to be committed with the site's changes.
     """
 
     state: State
@@ -159,21 +164,26 @@ class Signup:
     newcomer: Newcomer | None = None
     before: t.Any = None
     referee: t.Any = None
-    identity: str | None = None
-    token: str | None = None
-    held: str | int | None = None
+    note: Note | None = None
+    enlistment: Enlistment | None = None
 
     def hand_over(
         self, player: t.Any, token: str | None, held: str | int | None = None
     ) -> None:
         """Keep the player until the response leaves."""
+        self.withdraw()
         self.referee = player
-        self.token = token or self.visitor or getattr(player, "mmref", None)
-        self.held = held
-        # Now, for later the site may have closed the session its object lives in; but
-        # a row that is not flushed yet has its id only then.
-        with contextlib.suppress(IdentityError):
-            self.identity = self.state.identify(player)
+        token = token or self.visitor or getattr(player, "mmref", None)
+        self.note = _make_note(self.state, player, token, held)
+        session = self.state.session
+        if self.note and session and not session.is_committed(player):
+            self.enlistment = session.enlist(self.note, player)
+
+    def withdraw(self) -> None:
+        """Forget the player whom the view handed over, unless it is committed."""
+        if self.enlistment is not None:
+            self.enlistment.withdraw()
+        self.note = self.enlistment = None
 
     def finish(self, response: Response) -> Response:
         """Report the referee, if there is one."""
@@ -181,6 +191,8 @@ class Signup:
             request.environ.pop(_ENVIRON, None)
             if response.status_code < 400:
                 self._report(response)
+            else:
+                self.withdraw()
         return response
 
     def _report(self, response: Response) -> None:
@@ -192,15 +204,16 @@ class Signup:
                 self._warn(response)
                 return
             self.hand_over(player, self.visitor)
-        if self.referee is None:
+        if self.note is None:
             return
-        if self.held is None and not is_token(self.token):
-            return
-        identity = self.identity or self.state.identify(self.referee)
-        reported = _report(self.state, identity, self.token, self.held)
         self.state.once.spend(_WARNED + str(request.endpoint))
-        if reported is not None and reported == self.visitor:
-            _forget(response)
+        if self.enlistment is None:
+            settle = _submit(self.state, self.note, self.referee)
+        else:
+            settle = _settle(self.enlistment, self.note.token)
+        token = settle()
+        if token is not None and token == self.visitor:
+            forget(response)
 
     def _warn(self, response: Response) -> None:
         if self.newcomer is not new_login or request.method != "POST":
@@ -235,29 +248,46 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
 
 def _record(
     state: State, player: t.Any, token: str | None, held: str | int | None
-) -> str | None:
-    """Record a player's ``registered``, and give the token it goes by, if any."""
+) -> Settle | None:
+    """Record a player's ``registered``, if they were referred."""
     if not state.settings.enabled:
         return None
     token = token or current_mmref() or getattr(player, "mmref", None)
-    if held is None and not is_token(token):
-        return None
-    return _report(state, state.identify(player), token, held)
+    note = _make_note(state, player, token, held)
+    return note and _submit(state, note, player)
 
 
-def _report(
-    state: State, identity: str, token: str | None, held: str | int | None
-) -> str | None:
+def _make_note(
+    state: State, player: t.Any, token: str | None, held: str | int | None
+) -> Note | None:
     if held is not None:
-        return take(state, identity, held)
-    if not is_token(token):
-        return None
-    referrer = invitation_of(token).referrer
-    state.record(identity, token, "registered", referrer=referrer)
-    return token
+        note = recall(state, held)
+    elif is_token(token):
+        note = state.note("", invitation_of(token), "registered")
+    else:
+        note = None
+    # Now, for later the site may have closed the session its object lives in; but a
+    # row that is not flushed yet has its id only then.
+    with contextlib.suppress(IdentityError):
+        return note and note._replace(identity=state.identify(player))
+    return note
 
 
-def _forget(response: Response) -> Response:
-    with shielded("A visitor's token could not be forgotten."):
-        return forget(response)
+def _submit(state: State, note: Note, player: t.Any) -> Settle:
+    """Record a note, or leave it to the site's session."""
+    if state.session is not None:
+        return _settle(state.session.enlist(note, player), note.token)
+    state.record(note._replace(identity=note.identity or state.identify(player)))
+    return lambda: note.token
+
+
+def _settle(enlistment: Enlistment, token: str | None) -> Settle:
+    return lambda: token if enlistment.settle() else None
+
+
+def _conclude(settle: Settle, response: Response) -> Response:
+    with shielded(_FAILED):
+        token = settle()
+        if token is not None and token == current_mmref():
+            forget(response)
     return response

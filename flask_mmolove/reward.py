@@ -11,9 +11,12 @@ from functools import partial
 from flask import current_app
 
 from . import signals
+from .delivery import Promise
 from .errors import OutboxError
 from .outbox import Entry
+from .outbox import Invitation
 from .outbox import Note
+from .outbox import Settlement
 from .outbox import State as EntryState
 from .state import current_state
 from .state import milliseconds
@@ -90,27 +93,43 @@ def qualify(player: t.Any) -> Referral | None:
     state = current_state()
     if not state.settings.enabled:
         return None
+    if state.session is not None:
+        state.session.flush(player)
     identity = state.identify(player)
-    test = state.settings.test
     kept = getattr(player, "mmref", None)
-    token = kept if is_token(kept) else None
+    invitation = Invitation(kept) if is_token(kept) else None
     # Looked at first: what is taken in meanwhile stands in the outbox then.
     is_spooled = any(note.identity == identity for _, note in state.spool.read())
+    note = state.note(identity, invitation, *EVENTS)
     try:
-        entries = state.outbox.of(identity, test, state.patience_to_read)
-        if "qualified" not in entries:
-            if "registered" in entries:
-                token = entries["registered"].token
-            if token is None and is_spooled:
-                # A milestone must not overtake its signup in the emergency exit.
-                raise OutboxError("The outbox does not have this player's signup yet.")
-            if token is None or not state.record(identity, token, *EVENTS):
-                return None
-            entries = state.outbox.of(identity, test, state.patience_to_read)
+        entries = state.entries(identity)
+        if "qualified" in entries:
+            return Referral.from_entries(entries)
+        if known := entries.get("registered"):
+            note = note._replace(token=known.token, referrer=known.referrer)
+        if note.token is None and is_spooled:
+            # A milestone must not overtake its signup in the emergency exit.
+            raise OutboxError("The outbox does not have this player's signup yet.")
+        if note.token is None or not _record(state, note, player):
+            return None
+        return Referral.from_entries(state.entries(identity))
     except Exception as e:  # whatever it is, the milestone must not vanish
-        state.put_by(Note(identity, token, [*EVENTS], test, milliseconds()), str(e))
+        _put_by(state, note, player, str(e))
         return None
-    return Referral.from_entries(entries)
+
+
+def _record(state: State, note: Note, player: t.Any) -> bool:
+    if state.session is None:
+        return state.record(note)
+    state.session.enlist(note, player)
+    return True
+
+
+def _put_by(state: State, note: Note, player: t.Any, reason: str) -> None:
+    if state.session is None:
+        state.put_by(note, reason)
+    else:
+        state.session.enlist(note, player, reason)
 
 
 class CallbackRewarder:
@@ -119,17 +138,28 @@ class CallbackRewarder:
     def __init__(self, state: State, callback: t.Callable[[Referral], t.Any]) -> None:
         self._state = state
         self._callback = callback
-        self.at_most_once = state.callbacks.at_most_once
 
-    def prepare(self, entry: Entry) -> t.Callable[[], None]:
+    @property
+    def promise(self) -> Promise:
+        if self._state.callbacks.at_most_once:
+            return "at-most-once"
+        return "at-least-once" if self._state.session is None else "exactly-once"
+
+    def prepare(self, entry: Entry) -> t.Callable[[], Entry | None]:
         entries = self._state.outbox.of(entry.identity, bool(entry.test))
         referral = Referral.from_entries({**entries, "qualified": entry})
-        return partial(self._call, referral)
+        return partial(self._give, entry, referral)
 
-    def _call(self, referral: Referral) -> None:
+    def _give(self, entry: Entry, referral: Referral) -> Entry | None:
+        session = self._state.session
         try:
             with self._state.app.app_context():
-                current_app.ensure_sync(self._callback)(referral)
+                give = partial(current_app.ensure_sync(self._callback), referral)
+                if session is None or self.promise != "exactly-once":
+                    give()
+                    return None
+                paid = Settlement(entry, "rewarded", status=entry.status)
+                return session.pay(paid, milliseconds(), give)
         except BaseException as e:
             self._state.notify(signals.reward_failed, referral=referral, error=e)
             raise

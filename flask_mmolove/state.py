@@ -20,10 +20,11 @@ from .identity import identify
 from .log import Brake
 from .log import logger
 from .outbox import Entry
+from .outbox import Invitation
 from .outbox import Note
 from .outbox import Outbox
+from .outbox import record
 from .outbox import Spool
-from .outbox.entry import make_event
 from .settings import Settings
 
 #: Seconds a request may wait for the outbox, and a script. A signup may be held up for
@@ -34,6 +35,8 @@ PATIENCE_SCRIPT = 30.0
 
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
+
+    from .outbox.session import SessionOutbox
 
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 
@@ -53,6 +56,7 @@ class State:
     """One app's part: its settings, its outbox and what turns its delivery.
 
     :param deliveries: Makes a delivery for the calling process.
+    :param session: The outbox in the site's own session, where it has one.
     :param once: For warnings that are given once.
     """
 
@@ -63,6 +67,7 @@ class State:
     spool: Spool
     deliveries: t.Callable[[], Delivery]
     engine: Engine
+    session: SessionOutbox | None = None
     once: Brake = field(default_factory=partial(Brake, float("inf")), repr=False)
 
     def identify(self, player: t.Any) -> str:
@@ -77,35 +82,64 @@ class State:
     @property
     def patience_to_read(self) -> float:
         """The same for a look before and after it."""
-        return PATIENCE_TO_READ if has_request_context() else PATIENCE_SCRIPT
+        if has_request_context() or self.session is not None:
+            # The site's session may hold a lock itself.
+            return PATIENCE_TO_READ
+        return PATIENCE_SCRIPT
 
-    def record(
-        self, identity: str, token: str, *names: str, referrer: str | None = None
-    ) -> bool:
-        """Put a player's events into the outbox, and have them delivered. False if they
-        had to take the emergency exit.
+    def record(self, note: Note) -> bool:
+        """Put what a note says into the outbox in a transaction of its own, and have it
+        delivered. False if it had to take the emergency exit.
 
-        :param referrer: Who invited the player, where it is known.
-        :raises OutboxError: If neither the outbox nor any disk can take them.
+        :raises OutboxError: If neither the outbox nor any disk can take it.
         """
-        test = self.settings.test
-        moment = milliseconds()
         server_id = self.settings.server_id
-        events = [
-            make_event(name, identity, token, server_id, moment, test) for name in names
-        ]
         try:
-            new = self.outbox.add(
-                identity, events, moment, self.patience, referrer=referrer
-            )
+            new = record(note, server_id, self.outbox, patience=self.patience)
         except Exception as e:  # whatever it is, the event must not vanish
-            note = Note(identity, token, list(names), test, moment, referrer)
             self.put_by(note, str(e))
             return False
+        self.recorded(new)
+        return True
+
+    def recorded(self, new: t.Sequence[Entry]) -> None:
+        """Tell of entries that are new in the outbox, and have them delivered."""
         for entry in new:
             self.report(entry)
         self.engine.wake([entry.id for entry in new])
-        return True
+
+    def committed(self, note: Note, new: list[Entry] | None, trouble: str) -> None:
+        """The site has committed what a note says.
+
+        :param new: The entries that are new; None if they could not be written.
+        :param trouble: Why they could not.
+        :raises OutboxError: If not even the emergency exit can take it.
+        """
+        if new is None:
+            self.put_by(note, trouble)
+        else:
+            self.recorded(new)
+
+    def note(self, identity: str, invitation: Invitation | None, *names: str) -> Note:
+        """What happens to a player at this moment.
+
+        :param invitation: By what the player came; None where only the outbox knows.
+        """
+        token, referrer = invitation or (None, None)
+        test = self.settings.test
+        return Note(identity, token, names, test, milliseconds(), referrer)
+
+    def entries(self, identity: str) -> dict[str, Entry]:
+        """A player's entries by event name; those that are to be committed with the
+        site's changes among them.
+
+        :raises OutboxError: If they cannot be had within a caller's patience.
+        """
+        test = self.settings.test
+        known = self.outbox.of(identity, test, self.patience_to_read)
+        return (
+            known if self.session is None else self.session.of(identity, test) | known
+        )
 
     def put_by(self, note: Note, reason: str) -> None:
         """Take the emergency exit with what the outbox cannot take.

@@ -146,7 +146,7 @@ class _Steps:
         self.wrap(ReferralClient, "send", "send")
         self.wrap(Transport, "post", "post")
         self.wrap(http.client.HTTPConnection, "getresponse", "answer")
-        self.wrap(CallbackRewarder, "_call", "reward")
+        self.wrap(CallbackRewarder, "_give", "reward")
         self.wrap(Spool, "write", "spool")
         self.wrap(Spool, "remove", "take in")
         self.wrap(Path, "rename", "rename")

@@ -32,6 +32,7 @@ from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
+from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import sqlite
@@ -78,23 +79,25 @@ def _put(owner: t.Any, **functions: t.Any) -> None:
 def _answers_before_the_row() -> None:
     """Keep what is added in memory, and write it at the next claim."""
     add, of, claim = SQLiteOutbox.add, SQLiteOutbox.of, SQLiteOutbox.claim
-    kept: list[tuple[t.Any, ...]] = []
+    kept: list[t.Callable[[], object]] = []
 
     def write(outbox: SQLiteOutbox) -> None:
         while kept:
-            add(outbox, *kept.pop(0))
+            kept.pop(0)()
 
-    def later(outbox: SQLiteOutbox, *event: t.Any) -> list[Entry]:
-        kept.append(event)
+    def later(outbox: SQLiteOutbox, *event: t.Any, **more: t.Any) -> list[Entry]:
+        kept.append(partial(add, outbox, *event, **more))
         return []
 
     def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
         write(outbox)
         return claim(outbox, *wanted)
 
-    def write_and_read(outbox: SQLiteOutbox, *wanted: t.Any) -> dict[str, Entry]:
+    def write_and_read(
+        outbox: SQLiteOutbox, *wanted: t.Any, **more: t.Any
+    ) -> dict[str, Entry]:
         write(outbox)
-        return of(outbox, *wanted)
+        return of(outbox, *wanted, **more)
 
     _put(SQLiteOutbox, add=later, claim=write_and_claim, of=write_and_read)
 
@@ -128,21 +131,21 @@ def _pays_before_the_answer() -> None:
 def _pays_before_it_is_written_down() -> None:
     """Call an at-most-once callback first, and write down then that it began."""
 
-    def give(delivery: Delivery, rewarder: t.Any, entry: Entry) -> None:
+    def give(payer: Payer, rewarder: t.Any, entry: Entry) -> None:
         rewarder.prepare(entry)()
-        delivery._settle_reward(Settlement(entry, "rewarded", sure=True))
+        payer._settle(Settlement(entry, "rewarded", sure=True))
 
-    _put(Delivery, _give=give)
+    _put(Payer, _give=give)
 
 
 def _writes_down_before_it_pays() -> None:
     """Say that it is rewarded, and call the callback then."""
 
-    def give(delivery: Delivery, rewarder: t.Any, entry: Entry) -> None:
-        delivery._settle_reward(Settlement(entry, "rewarded", sure=True))
+    def give(payer: Payer, rewarder: t.Any, entry: Entry) -> None:
+        payer._settle(Settlement(entry, "rewarded", sure=True))
         rewarder.prepare(entry)()
 
-    _put(Delivery, _give=give)
+    _put(Payer, _give=give)
 
 
 def _keeps_no_order() -> None:

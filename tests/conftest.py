@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import signal
 import typing as t
 from pathlib import Path
@@ -9,7 +11,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import create_engine
+from sqlalchemy import MetaData
+from sqlalchemy import URL
 
+import servers
 from flask_mmolove import MMOLove
 from flask_mmolove.testing import SiteSandbox
 
@@ -75,3 +81,53 @@ def app(make_app: MakeApp) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+# -- databases -------------------------------------------------------------------------
+
+SERVERS = ("postgresql", "mariadb")
+SQL = ("sqlite", *SERVERS)
+
+Serve = t.Callable[[], t.ContextManager[URL]]
+
+
+def serve(start: Serve) -> t.Iterator[URL]:
+    """A server for the whole run."""
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(start())
+        except servers.Missing as e:
+            if os.environ.get("CI"):
+                pytest.fail(f"Not installed: {e}")
+            pytest.skip(f"Not installed: {e}")
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> t.Iterator[URL]:
+    yield from serve(servers.postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> t.Iterator[URL]:
+    yield from serve(servers.mariadb)
+
+
+def find_url(name: str, request: pytest.FixtureRequest) -> URL:
+    """A database that is empty."""
+    if name == "sqlite":
+        folder = request.getfixturevalue("tmp_path")
+        return URL.create("sqlite+pysqlite", database=str(folder / "site.db"))
+    url: URL = request.getfixturevalue(name)
+    engine = create_engine(url)
+    metadata = MetaData()
+    metadata.reflect(engine)
+    metadata.drop_all(engine)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=SQL)
+def url(request: pytest.FixtureRequest) -> URL:
+    """Of each kind of database; one that is to itself for the test."""
+    return find_url(request.param, request)

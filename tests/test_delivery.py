@@ -15,6 +15,7 @@ from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
+from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.backoff import backoff
 from flask_mmolove.outbox import Entry
@@ -42,9 +43,9 @@ class Clock:
 class Grant:
     """A reward callback that fails as often as it is told."""
 
-    def __init__(self, failures: int = 0, at_most_once: bool = False) -> None:
+    def __init__(self, failures: int = 0, promise: Promise = "at-least-once") -> None:
         self.failures = failures
-        self.at_most_once = at_most_once
+        self.promise: Promise = promise
         self.given: list[str] = []
 
     def prepare(self, entry: Entry) -> t.Callable[[], None]:
@@ -396,7 +397,7 @@ class TestReward:
     def test_at_most_once_is_not_called_again_after_it_raised(
         self, make_bench: Fixture
     ) -> None:
-        bench = make_bench(grant := Grant(failures=1, at_most_once=True))
+        bench = make_bench(grant := Grant(1, "at-most-once"))
         bench.add("7", "registered", "qualified")
         bench.pass_time(DAY, steps=10)
         entry = bench.outbox.of("7", False)["qualified"]
@@ -411,7 +412,7 @@ class TestReward:
             def give(self, entry: Entry) -> None:
                 seen.append(made.state(entry.identity, "qualified"))
 
-        made: Bench = make_bench(Watching(at_most_once=True))
+        made: Bench = make_bench(Watching(promise="at-most-once"))
         made.add("7", "registered", "qualified")
         made.delivery.drain()
         assert seen == ["unknown"]

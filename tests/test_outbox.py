@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import find_url
+from conftest import SERVERS
+from conftest import SQL
 from sqlalchemy import Connection
 from sqlalchemy import create_engine
 from sqlalchemy import event as events_of
@@ -44,53 +46,7 @@ from flask_mmolove.wire import TOKEN_LIFETIME
 
 LEASE = 60_000
 
-SERVERS = ("postgresql", "mariadb")
-SQL = ("sqlite", *SERVERS)
 STORES = ("own", *(f"sqlalchemy-{name}" for name in SQL))
-
-Serve = t.Callable[[], t.ContextManager[URL]]
-
-
-def serve(start: Serve) -> t.Iterator[URL]:
-    """A server for the whole run."""
-    with contextlib.ExitStack() as stack:
-        try:
-            url = stack.enter_context(start())
-        except servers.Missing as e:
-            if os.environ.get("CI"):
-                pytest.fail(f"Not installed: {e}")
-            pytest.skip(f"Not installed: {e}")
-        yield url
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> t.Iterator[URL]:
-    yield from serve(servers.postgresql)
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> t.Iterator[URL]:
-    yield from serve(servers.mariadb)
-
-
-def find_url(name: str, request: pytest.FixtureRequest) -> URL:
-    """A database, without tables of ours."""
-    if name == "sqlite":
-        folder = request.getfixturevalue("tmp_path")
-        return URL.create("sqlite+pysqlite", database=str(folder / "site.db"))
-    url: URL = request.getfixturevalue(name)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for table in ("mmolove_event", "mmolove_fact"):
-            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
-    engine.dispose()
-    return url
-
-
-@pytest.fixture(params=SQL)
-def url(request: pytest.FixtureRequest) -> URL:
-    """Of each kind of database; one that is to itself for the test."""
-    return find_url(request.param, request)
 
 
 @pytest.fixture
@@ -579,7 +535,7 @@ class TestSQL:
         assert "mmolove_event_due" in indexes
 
     def test_tables_are_left_to_migrations_where_it_is_so(self, url: URL) -> None:
-        outbox = SQLAlchemyOutbox(url, creates=False)
+        outbox = SQLAlchemyOutbox(url, creates=lambda: False)
         with pytest.raises(OutboxError, match="migration"):
             add(outbox)
         outbox.create()
@@ -753,7 +709,7 @@ class TestTrouble:
 
     def test_the_cause_shows_nothing_that_was_to_be_written(self, url: URL) -> None:
         engine = create_engine(url)  # one that would show it
-        outbox = SQLAlchemyOutbox(engine, creates=False)
+        outbox = SQLAlchemyOutbox(engine, creates=lambda: False)
         outbox.create()
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE mmolove_event RENAME TO away")

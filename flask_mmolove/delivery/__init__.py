@@ -3,6 +3,7 @@
 from .engine import Engine as Engine
 from .engine import InlineEngine as InlineEngine
 from .engine import ManualEngine as ManualEngine
+from .pay import Promise as Promise
+from .pay import Rewarder as Rewarder
 from .step import Delivery as Delivery
-from .step import Rewarder as Rewarder
 from .thread import ThreadEngine as ThreadEngine

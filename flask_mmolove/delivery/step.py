@@ -15,36 +15,22 @@ from ..client import Outcome
 from ..client import ReferralClient
 from ..client import Verdict
 from ..errors import EventError
-from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
 from ..outbox import Host
-from ..outbox import Invitation
-from ..outbox import Note
 from ..outbox import Outbox
+from ..outbox import record
 from ..outbox import Settlement
 from ..outbox import Spool
 from ..outbox.entry import ATTEMPTS_AT_LEAST
-from ..outbox.entry import make_event
 from ..settings import Settings
 from ..wire import shorten
 from .backoff import backoff
-
-#: Times a reward callback may raise before its reward is set aside for a person.
-REWARD_FAILURES = 5
-
-#: Times an entry may take its worker down with it. A healthy one can be unlucky when
-#: workers are killed for other reasons, so this is far more than chance explains.
-CRASHES = 20
-
-#: Why a reward is set aside at once.
-NO_CALLBACK = "the site has no @mmolove.reward"
-
-#: Milliseconds for which a reward callback has its entry alone.
-REWARD_LEASE = 300_000
-
-#: Rewards that are paid before events are looked at again.
-REWARDS_IN_A_ROW = 20
+from .pay import CRASHES
+from .pay import Payer
+from .pay import Rewarder
+from .report import NO_CALLBACK
+from .report import Reporter
 
 # Answers are settled together: one commit for many is what makes delivery quick. What
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
@@ -58,23 +44,10 @@ _STOP_PATIENCE = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
-Report = t.Callable[[Entry], None]
 Run = t.Callable[
     [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]],
     t.Iterable[tuple[Entry, "Outcome | None"]],
 ]
-
-
-class Rewarder(t.Protocol):
-    """Calls the site's reward callback.
-
-    ``at_most_once`` is how the site registered it.
-    """
-
-    at_most_once: bool
-
-    def prepare(self, entry: Entry) -> t.Callable[[], None]:
-        """What gives the reward of an entry, or raises, when it is called."""
 
 
 class Delivery:
@@ -94,14 +67,15 @@ class Delivery:
         spool: Spool,
         *,
         reward: t.Callable[[], Rewarder | None],
-        report: Report,
+        report: t.Callable[[Entry], None],
         clock: t.Callable[[], float] = time.time,
         uniform: t.Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.outbox = outbox
         self._client = client
         self._reward = reward
-        self._report = report
+        self._tell = Reporter(report)
+        self._payer = Payer(outbox, reward, self._tell, self.now, uniform)
         self._settings = settings
         self._spool = spool
         self._timeout = int(settings.timeout * 1000)
@@ -109,12 +83,10 @@ class Delivery:
         self._clock = clock
         self._uniform = uniform
         self._held: dict[Key, Entry] = {}
-        # Answered or given, and not yet written down: the store may fail in between.
+        # Answered, and not yet written down: the store may fail in between.
         self._unsettled: dict[Key, tuple[Entry, Outcome]] = {}
-        self._paid: set[Key] = set()
         # Claimed, and not tried any more when the store failed.
         self._left: list[Entry] = []
-        self._no_callback = Brake(3600)
         self._stopped = False
 
     def now(self) -> int:
@@ -131,7 +103,7 @@ class Delivery:
         """
         if not self._adopted:
             self._adopt()
-        return self.take_in() + self._send(run, ids) + self._pay()
+        return self.take_in() + self._send(run, ids) + self._payer.pay()
 
     def next_due(self) -> int | None:
         """When there is next something to do, in milliseconds."""
@@ -152,6 +124,7 @@ class Delivery:
     def stop(self) -> None:
         """Start nothing new, and give back what was claimed and not yet settled."""
         self._stopped = True
+        self._payer.stop()
         held = list(self._held.values())
         if held:
             self.outbox.release(held, _STOP_PATIENCE)
@@ -214,35 +187,14 @@ class Delivery:
         notes = self._spool.read()
         for file, note in notes:
             try:
-                self._take(note)
+                new = record(note, self._settings.server_id, self.outbox)
             except EventError as e:
                 self._spool.set_aside(file, str(e))
-            else:
-                self._spool.remove(file)
+                continue
+            self._spool.remove(file)
+            for entry in new:
+                self._tell(entry)
         return rescued + len(notes)
-
-    def _take(self, note: Note) -> None:
-        invitation = self._recall(note)
-        if invitation is None:
-            return  # the player was not referred
-        token, referrer = invitation
-        who = (note.identity, token, self._settings.server_id, note.moment, note.test)
-        events = [make_event(name, *who) for name in note.names]
-        for entry in self.outbox.add(
-            note.identity, events, note.moment, referrer=referrer
-        ):
-            self._report(entry)
-        if note.held is not None:
-            self.outbox.let_go(note.held)
-
-    def _recall(self, note: Note) -> Invitation | None:
-        """By what the player of a note came."""
-        if note.token is not None:
-            return Invitation(note.token, note.referrer)
-        if note.held is not None:
-            return self.outbox.held(note.held, note.moment)
-        known = self.outbox.of(note.identity, note.test).get("registered")
-        return Invitation(known.token, known.referrer) if known else None
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.key in self._unsettled:
@@ -340,96 +292,3 @@ class Delivery:
             seconds = (now - host.open_since) // 1000
             logger.warning("MMOLove answers again, after %d s.", seconds)
         return after
-
-    def _tell(self, entry: Entry) -> None:
-        if entry.state == "rejected":
-            logger.warning(
-                "Event %s (%s of player %s) was rejected: HTTP %s, %s. It is kept; "
-                "after the mend, send it again with 'flask mmolove retry'.",
-                entry.id,
-                entry.event,
-                entry.identity,
-                entry.status,
-                entry.answer,
-            )
-        elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
-            if self._no_callback.passes():
-                logger.warning(
-                    "Rewards are set aside: %s. See 'flask mmolove rewards'.",
-                    NO_CALLBACK,
-                )
-        elif entry.state == "unpaid":
-            logger.error(
-                "The reward of event %s (player %s) is set aside: %s. See 'flask "
-                "mmolove rewards'.",
-                entry.id,
-                entry.identity,
-                entry.answer,
-            )
-        elif entry.state != "pending":
-            logger.info(
-                "Event %s (%s of player %s) is %s.",
-                entry.id,
-                entry.event,
-                entry.identity,
-                entry.state,
-            )
-        self._report(entry)
-
-    def _pay(self) -> int:
-        rewarder = self._reward()
-        for count in range(REWARDS_IN_A_ROW):
-            # One at a time: what is claimed and not yet paid when the process dies
-            # has to wait for its lease.
-            if self._stopped:
-                return count
-            entries = self.outbox.claim("accepted", self.now(), REWARD_LEASE, 1)
-            if not entries:
-                return count
-            self._give(rewarder, entries[0])
-        return REWARDS_IN_A_ROW
-
-    def _give(self, rewarder: Rewarder | None, entry: Entry) -> None:
-        if rewarder is None:
-            self._settle_reward(Settlement(entry, "unpaid", answer=NO_CALLBACK))
-            return
-        if entry.crashes >= CRASHES:
-            words = f"its callback took the process down {entry.crashes} times"
-            self._settle_reward(Settlement(entry, "unpaid", answer=words))
-            return
-        give = rewarder.prepare(entry)
-        if rewarder.at_most_once:
-            # Recorded first: a crash from here on leaves it for a person to decide.
-            begun = self._settle_reward(Settlement(entry, "unknown"))
-            if begun is None:
-                return
-            entry = begun
-        try:
-            if entry.key not in self._paid:
-                give()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as e:  # a callback that calls sys.exit() ends nothing here
-            logger.exception(
-                "The reward callback raised for player %s.", entry.identity
-            )
-            if not rewarder.at_most_once:
-                self._settle_reward(self._failed_reward(entry, e))
-        else:
-            self._paid.add(entry.key)
-            self._settle_reward(Settlement(entry, "rewarded", sure=True))
-            self._paid.discard(entry.key)
-
-    def _failed_reward(self, entry: Entry, error: BaseException) -> Settlement:
-        words = f"its callback raised {type(error).__name__}"
-        if entry.attempts - entry.crashes >= REWARD_FAILURES:
-            return Settlement(entry, "unpaid", answer=words)
-        due = self.now() + backoff(entry.attempts, self._uniform)
-        return Settlement(entry, "accepted", due=due, answer=words)
-
-    def _settle_reward(self, settlement: Settlement) -> Entry | None:
-        settled = settlement._replace(status=settlement.entry.status)
-        for changed in self.outbox.settle([settled], self.now()):
-            self._tell(changed)
-            return changed
-        return None

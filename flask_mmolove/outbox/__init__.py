@@ -7,5 +7,6 @@ from .entry import Settlement as Settlement
 from .entry import State as State
 from .entry import Summary as Summary
 from .host import Host as Host
-from .spool import Note as Note
+from .note import Note as Note
+from .note import record as record
 from .spool import Spool as Spool

@@ -19,32 +19,9 @@ from pathlib import Path
 
 from ..errors import OutboxError
 from ..log import logger
-from ..wire import shorten
+from .note import Note
 
 _SUFFIX = ".event"
-
-
-class Note(t.NamedTuple):
-    """What is to be recorded.
-
-    :param token: The player's token; None where only the outbox knows it.
-    :param names: The events' names, in order.
-    :param moment: When it happened, in integer milliseconds.
-    :param referrer: Who invited the player, where it is known.
-    :param held: The key under which the outbox keeps the token, if it does.
-    """
-
-    identity: str
-    token: str | None
-    names: list[str]
-    test: bool
-    moment: int
-    referrer: str | None = None
-    held: str | None = None
-
-    def __repr__(self) -> str:
-        token = None if self.token is None else shorten(self.token)
-        return f"<Note {self.names} of {self.identity!r} token={token}>"
 
 
 class Spool:

@@ -14,13 +14,14 @@ import typing as t
 from sqlalchemy import Connection
 from sqlalchemy import create_engine
 from sqlalchemy import Engine
+from sqlalchemy import event
 from sqlalchemy import make_url
 from sqlalchemy import MetaData
 from sqlalchemy import URL
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import StaticPool
 
 from ..errors import ConfigError
 from ..errors import OutboxBusy
@@ -50,27 +51,35 @@ _ISOLATION = {
 # Milliseconds for a turn; MariaDB knows whole seconds only.
 _TURN = 1000
 
-# The same for connections that are our own, by driver.
-_MYSQL = {
-    "connect_timeout": 1,
-    "init_command": f"SET SESSION innodb_lock_wait_timeout = {_TURN // 1000}",
+# How that is said: to ask for it, to set it, and in how many parts of a second.
+_MYSQL_WAIT = (
+    "SELECT @@innodb_lock_wait_timeout",
+    "SET SESSION innodb_lock_wait_timeout = {}",
+    1,
+)
+_LOCK_WAIT = {
+    "postgresql": ("SHOW lock_timeout", "SET LOCAL lock_timeout = '{}'", 1000),
+    "mysql": _MYSQL_WAIT,
+    "mariadb": _MYSQL_WAIT,
 }
+
+# Seconds for connections whose arguments are ours to choose, by driver.
 _CONNECT: dict[str, dict[str, t.Any]] = {
     "psycopg": {"connect_timeout": 2},
     "psycopg2": {"connect_timeout": 2},
-    "pymysql": _MYSQL,
-    "mysqldb": _MYSQL,
+    "pymysql": {"connect_timeout": 1},
+    "mysqldb": {"connect_timeout": 1},
     "pysqlite": {"timeout": 0.1},
 }
 
-# Another transaction was in the way: a deadlock, a lock, a serialization failure, or
-# someone made the same table or fact first. After a deadlock MariaDB has forgotten the
-# savepoint too (1305). SQLite has words only.
-_IN_THE_WAY = {
-    *("40P01", "55P03", "40001", "23505", "42P07"),
-    *("1213", "1205", "1020", "1062", "1050", "1061", "1305"),
-}
-_IN_THE_WAY_SQLITE = ("is locked", "already exists", "UNIQUE constraint failed")
+# Another transaction was in the way: a deadlock, a lock, a serialization failure. After
+# a deadlock MariaDB has forgotten the savepoint too (1305). SQLite has words only.
+_CONFLICT = {"40P01", "55P03", "40001", "1213", "1205", "1020", "1305"}
+_CONFLICT_SQLITE = ("is locked",)
+
+# The same, or someone made the same table or fact first.
+_IN_THE_WAY = _CONFLICT | {"23505", "42P07", "1062", "1050", "1061"}
+_IN_THE_WAY_SQLITE = (*_CONFLICT_SQLITE, "already exists", "UNIQUE constraint failed")
 
 _NO_TABLE = {"42P01", "1146"}
 _NO_TABLE_SQLITE = ("no such table",)
@@ -85,11 +94,11 @@ _PAUSE_MOST = 0.1
 class SQLAlchemyOutbox:
     """An :class:`~flask_mmolove.outbox.Outbox` in a SQL database.
 
-    :param engine_or_url: Where it is. An engine that is given is used as it is set up,
-        its patience with locks and connections included, and stays the giver's to
-        dispose of.
+    :param engine_or_url: Where it is. Connections are made as an engine's are, but they
+        are our own: who holds one of a pool and waits for another could wait for ever.
     :param metadata: Where the tables are to be defined; see :func:`tables`.
-    :param creates: Whether tables that are not there are made at the first use.
+    :param creates: Says whether tables that are not there are made at the first use.
+    :param key: The setting that names the database.
     :raises ConfigError: If no such database can be used.
     """
 
@@ -98,21 +107,29 @@ class SQLAlchemyOutbox:
         engine_or_url: Engine | URL | str,
         metadata: MetaData | None = None,
         *,
-        creates: bool = True,
+        creates: t.Callable[[], bool] = lambda: True,
+        key: str = "MMOLOVE_OUTBOX",
     ) -> None:
-        given = engine_or_url if isinstance(engine_or_url, Engine) else None
-        self._given = given
-        self._url = given.url if given else _check(t.cast("URL | str", engine_or_url))
+        if isinstance(engine_or_url, Engine):
+            self._given: Engine | None = engine_or_url
+            self._url = _check(engine_or_url.url, key)
+        else:
+            self._given = None
+            self._url = _check_file(_check(engine_or_url, key), key)
+        self._key = key
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
-        self._pid = os.getpid()
         self._engines: dict[int, Engine] = {}
-        self._inherited: list[Pool] = []
         self._engine()  # so that a missing driver is told now, not at a signup
 
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it is a SQLite database that lives as long as one connection."""
+        return self._given is not None and isinstance(self._given.pool, StaticPool)
 
     def within(self, connection: Connection) -> Transaction:
         """The outbox as part of a transaction that someone else began and will end."""
@@ -120,6 +137,44 @@ class SQLAlchemyOutbox:
             # Without one, Python's driver would take our savepoints for the whole.
             _begin_immediate(connection)
         return Transaction(connection, self.tables)
+
+    def ride(
+        self,
+        connection: Connection,
+        work: t.Callable[[Transaction], R],
+        patience: float | None = None,
+    ) -> R:
+        """Do a piece of work as part of a transaction of someone else's, in a savepoint
+        so that theirs stands whatever becomes of ours.
+
+        :param patience: Seconds for which it may wait for the locks of others.
+        :raises OutboxError: If it failed.
+        :raises SQLAlchemyError: If the database gave up the whole transaction, as
+            MariaDB does in a deadlock: then nothing of theirs stands either.
+        """
+        transaction = self.within(connection)
+        with _patient(connection, patience):
+            savepoint = connection.begin_nested()
+            try:
+                result = work(transaction)
+                savepoint.commit()
+            except BaseException as e:
+                savepoint.rollback()  # fails if the whole is lost
+                if isinstance(e, SQLAlchemyError):
+                    raise self._in_words(e) from getattr(e, "orig", None)
+                raise
+        return result
+
+    def has_written(self, connection: Connection) -> bool:
+        """Whether a transaction of someone else's has changed anything, where the
+        database can say so. MariaDB cannot.
+        """
+        if connection.dialect.name == "postgresql":
+            assigned = connection.exec_driver_sql("SELECT txid_current_if_assigned()")
+            return assigned.scalar() is not None
+        if connection.dialect.name == "sqlite":
+            return bool(connection.connection.in_transaction)
+        return False
 
     def create(self) -> None:
         """Make the tables and indexes that are not there. Others may do so at once."""
@@ -215,7 +270,7 @@ class SQLAlchemyOutbox:
 
     def close(self) -> None:
         engine = self._engines.pop(os.getpid(), None)
-        if engine is not None and self._given is None:
+        if engine is not None and engine is not self._given:
             engine.dispose()
 
     def _read(
@@ -247,15 +302,14 @@ class SQLAlchemyOutbox:
                     return work(transaction)
             except SQLAlchemyError as e:
                 error = e
-            if _has_no_table(error) and self._creates and attempt <= _MENDS:
-                self.create()
+            if _has_no_table(error) and attempt <= _MENDS and self._creates():
+                self._run(Transaction.create, deadline - time.monotonic())
             elif getattr(error, "connection_invalidated", False) and attempt <= _MENDS:
                 continue
             elif not _is_busy(error) or time.monotonic() >= latest:
                 # The driver's own error: SQLAlchemy's shows what was to be written.
                 raise self._in_words(error) from getattr(error, "orig", None)
-            most = min(_PAUSE * 2 ** min(attempt, 9), _PAUSE_MOST)
-            time.sleep(random.uniform(0, most))
+            pause(attempt)
         raise AssertionError
 
     @contextlib.contextmanager
@@ -275,17 +329,18 @@ class SQLAlchemyOutbox:
 
     def _make_engine(self) -> Engine:
         isolation = _ISOLATION.get(self._url.get_backend_name())
+        options: dict[str, t.Any] = {"isolation_level": isolation} if isolation else {}
         if self._given is None:
-            return _create_engine(self._url, isolation)
-        if os.getpid() != self._pid:
-            # The connections are the parent's. They are kept, for one that is collected
-            # may say farewell to the server in the parent's name.
-            self._inherited.append(self._given.pool)
-            self._given.dispose(close=False)
-            self._pid = os.getpid()
-        if isolation is None:
+            engine = _create_engine(self._url, options)
+        elif self.is_in_memory:
             return self._given
-        return self._given.execution_options(isolation_level=isolation)
+        else:
+            pool = self._given.pool.recreate()
+            engine = create_engine(self._url, pool=pool, hide_parameters=True)
+            engine = engine.execution_options(**options)
+        if self._is_mysql:
+            event.listen(engine, "connect", _wait_in_turns)
+        return engine
 
     def _in_words(self, error: SQLAlchemyError) -> OutboxError:
         shown = self._url.set(query={}).render_as_string(hide_password=True)
@@ -299,42 +354,43 @@ class SQLAlchemyOutbox:
             cure = "Make its tables with a migration, or with 'flask mmolove init-db'."
         else:
             cure = (
-                "See that the server runs, that MMOLOVE_OUTBOX names it, and that the "
-                "user may read and write the tables mmolove_event, mmolove_held and "
-                "mmolove_fact."
+                f"See that the server runs, that {self._key} names it, and that the "
+                "user may read and write its tables mmolove_*."
             )
         return OutboxError(f"The outbox in {shown} failed: {cause.strip()}. {cure}")
 
 
-def _check(url: URL | str) -> URL:
+def _check(url: URL | str, key: str) -> URL:
     try:
         url = make_url(url)
         dialect = url.get_dialect()
     except NoSuchModuleError as e:
-        raise _wrong(f"names what SQLAlchemy does not know: {e}") from None
+        raise _wrong(key, f"names what SQLAlchemy does not know: {e}") from None
     except (SQLAlchemyError, ValueError):
         # Its words may show the password.
-        raise _wrong("is no URL of a database") from None
+        raise _wrong(key, "is no URL of a database") from None
     if url.get_backend_name() not in {*_ISOLATION, "sqlite"}:
-        raise _wrong(f"cannot be {url.get_backend_name()!r}")
+        raise _wrong(key, f"cannot be {url.get_backend_name()!r}")
     if dialect.is_async:
-        raise _wrong(f"names a driver for asyncio, {url.get_driver_name()!r}")
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise _wrong("names no file: an outbox in memory would forget")
+        raise _wrong(key, f"names a driver for asyncio, {url.get_driver_name()!r}")
     return url
 
 
-def _wrong(what: str) -> ConfigError:
-    key = "MMOLOVE_OUTBOX"
+def _check_file(url: URL, key: str) -> URL:
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise _wrong(key, "names no file: an outbox in memory would forget")
+    return url
+
+
+def _wrong(key: str, what: str) -> ConfigError:
     return ConfigError(
-        f"{key} {what}. It is a file, or the URL of a PostgreSQL, MariaDB, MySQL or "
-        "SQLite database, such as 'postgresql+psycopg://user:password@host/database'.",
+        f"{key} {what}. The outbox can be in a PostgreSQL, MariaDB, MySQL or SQLite "
+        "database, such as 'postgresql+psycopg://user:password@host/database'.",
         key,
     )
 
 
-def _create_engine(url: URL, isolation: str | None) -> Engine:
-    options: dict[str, t.Any] = {"isolation_level": isolation} if isolation else {}
+def _create_engine(url: URL, options: dict[str, t.Any]) -> Engine:
     connect = _CONNECT.get(url.get_driver_name(), {})
     try:
         return create_engine(
@@ -352,6 +408,28 @@ def _create_engine(url: URL, isolation: str | None) -> Engine:
             "name another one in the URL.",
             "MMOLOVE_OUTBOX",
         ) from e
+
+
+def _wait_in_turns(connection: t.Any, record: object) -> None:
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(_MYSQL_WAIT[1].format(_TURN // 1000))
+
+
+@contextlib.contextmanager
+def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]:
+    """Let a connection of someone else's wait no longer than that for locks."""
+    name = connection.dialect.name
+    if patience is None or name not in _LOCK_WAIT:
+        yield
+        return
+    read, write, unit = _LOCK_WAIT[name]
+    before = connection.exec_driver_sql(read).scalar()
+    connection.exec_driver_sql(write.format(max(1, int(patience * unit))))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(SQLAlchemyError):  # it may be lost
+            connection.exec_driver_sql(write.format(before))
 
 
 def _open(connection: Connection, deadline: float) -> None:
@@ -383,6 +461,17 @@ def _codes(error: SQLAlchemyError) -> set[str]:
 def _says(error: SQLAlchemyError, codes: set[str], words: t.Iterable[str]) -> bool:
     said = _codes(error)
     return bool(said & codes) or any(each in text for each in words for text in said)
+
+
+def is_conflict(error: SQLAlchemyError) -> bool:
+    """Whether a transaction failed for another's sake, and may do better next time."""
+    return _says(error, _CONFLICT, _CONFLICT_SQLITE)
+
+
+def pause(attempt: int) -> None:
+    """Wait a little, so that those who were in each other's way come apart."""
+    most = min(_PAUSE * 2 ** min(attempt, 9), _PAUSE_MOST)
+    time.sleep(random.uniform(0, most))
 
 
 def _is_busy(error: SQLAlchemyError) -> bool:

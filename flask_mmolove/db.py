@@ -1,0 +1,72 @@
+"""The site's own database as the place of the outbox: ``MMOLove(app, db=db)``."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Flask
+
+from .errors import ConfigError
+from .outbox.rows import tables
+from .outbox.session import listen
+from .outbox.session import SessionOutbox
+from .outbox.session import Site
+from .outbox.sqlalchemy import SQLAlchemyOutbox
+from .settings import Settings
+
+if t.TYPE_CHECKING:
+    from flask_sqlalchemy import SQLAlchemy
+
+_KEY = "SQLALCHEMY_DATABASE_URI"
+
+
+class SiteDatabase:
+    """A site's Flask-SQLAlchemy, in which our tables stand beside the site's own, so
+    that its migrations and ``db.create_all()`` see them.
+    """
+
+    def __init__(self, db: SQLAlchemy) -> None:
+        self._db = db
+        tables(db.metadata)
+        listen(db.session)
+
+    def open(self, app: Flask, settings: Settings) -> SQLAlchemyOutbox:
+        """The outbox of an app.
+
+        :raises ConfigError: If the app's database cannot be it.
+        """
+        if app.extensions.get("sqlalchemy") is not self._db:
+            raise ConfigError(
+                "The db of MMOLove(db=db) does not know this Flask app. Call "
+                "db.init_app(app) before MMOLove(app, db=db) or mmolove.init_app(app)."
+            )
+        with app.app_context():
+            engine = self._db.engines.get(None)
+        if engine is None:
+            raise ConfigError(f"MMOLove(db=db) needs {_KEY}: it uses no bind.", _KEY)
+        if isinstance(settings.outbox, str):
+            raise ConfigError(
+                "MMOLOVE_OUTBOX is the URL of a database, and MMOLove(db=db) names "
+                "another one. Take one of them away.",
+                "MMOLOVE_OUTBOX",
+            )
+        outbox = SQLAlchemyOutbox(
+            engine,
+            self._db.metadata,
+            # With migrations the tables are theirs to make.
+            creates=lambda: "migrate" not in app.extensions,
+            key=_KEY,
+        )
+        if outbox.is_in_memory and settings.delivery not in ("inline", "manual"):
+            raise ConfigError(
+                f"{_KEY} is a database in memory, which one thread can use. For tests, "
+                "set MMOLOVE_DELIVERY to 'inline'.",
+                "MMOLOVE_DELIVERY",
+            )
+        return outbox
+
+    def join(
+        self, outbox: SQLAlchemyOutbox, settings: Settings, site: t.Callable[[], Site]
+    ) -> SessionOutbox:
+        """The outbox as part of the site's session."""
+        return SessionOutbox(outbox, self._db.session, settings.server_id, site)

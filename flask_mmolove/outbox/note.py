@@ -1,0 +1,85 @@
+"""What is to be recorded of a player, before it is an entry."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..wire import Event
+from ..wire import shorten
+from .entry import Entry
+from .entry import Invitation
+from .entry import make_event
+
+
+class Note(t.NamedTuple):
+    """Events of one player that happened at one moment.
+
+    :param token: The player's token; None where only the outbox knows it.
+    :param names: The events' names, in order.
+    :param moment: When it happened, in integer milliseconds.
+    :param referrer: Who invited the player, where it is known.
+    :param held: The key under which the outbox keeps the token, if it does.
+    """
+
+    identity: str
+    token: str | None
+    names: t.Sequence[str]
+    test: bool
+    moment: int
+    referrer: str | None = None
+    held: str | None = None
+
+    def events(self, token: str, server_id: str) -> list[Event]:
+        """The events themselves."""
+        who = (self.identity, token, server_id, self.moment, self.test)
+        return [make_event(name, *who) for name in self.names]
+
+    def __repr__(self) -> str:
+        token = None if self.token is None else shorten(self.token)
+        return f"<Note {[*self.names]} of {self.identity!r} token={token}>"
+
+
+class Recorder(t.Protocol):
+    """What :func:`record` needs of an outbox, or of one within a transaction."""
+
+    @property
+    def add(self) -> t.Callable[..., list[Entry]]: ...
+
+    @property
+    def of(self) -> t.Callable[..., dict[str, Entry]]: ...
+
+    @property
+    def held(self) -> t.Callable[..., Invitation | None]: ...
+
+    @property
+    def let_go(self) -> t.Callable[..., None]: ...
+
+
+def record(
+    note: Note, server_id: str, outbox: Recorder, **patience: float
+) -> list[Entry]:
+    """Put what a note says into an outbox, and give the entries that are new. None are
+    if the player was not referred, or if it was said before.
+
+    :param server_id: The server to which the events are addressed.
+    :param patience: Passed on to an outbox that takes it.
+    """
+    invitation = _recall(note, outbox, **patience)
+    if invitation is None:
+        return []
+    token, referrer = invitation
+    events = note.events(token, server_id)
+    new = outbox.add(note.identity, events, note.moment, referrer=referrer, **patience)
+    if note.held is not None:
+        outbox.let_go(note.held, **patience)
+    return new
+
+
+def _recall(note: Note, outbox: Recorder, **patience: float) -> Invitation | None:
+    """By what the player of a note came."""
+    if note.token is not None:
+        return Invitation(note.token, note.referrer)
+    if note.held is not None:
+        return outbox.held(note.held, note.moment, **patience)
+    known = outbox.of(note.identity, note.test, **patience).get("registered")
+    return Invitation(known.token, known.referrer) if known else None

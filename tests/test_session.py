@@ -1,0 +1,681 @@
+"""The outbox in the site's own database: both are committed, or neither is."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+from pathlib import Path
+
+import pytest
+from flask import after_this_request
+from flask import Flask
+from flask import request
+from flask import Response
+from flask.typing import ResponseReturnValue
+from flask_sqlalchemy import SQLAlchemy
+from sites import Gift
+from sites import Player
+from sites import Site
+from sqlalchemy import insert
+from sqlalchemy import select
+from sqlalchemy import text
+from sqlalchemy import update
+from sqlalchemy import URL
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import OperationalError
+
+from flask_mmolove import ConfigError
+from flask_mmolove import IdentityError
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
+from flask_mmolove import Referral
+from flask_mmolove import referral_register
+from flask_mmolove import registered
+from flask_mmolove.testing import SiteSandbox
+
+MakeSite = t.Callable[..., Site]
+
+
+@pytest.fixture
+def make_site(
+    url: URL, mmolove_sandbox: SiteSandbox, tmp_path: Path
+) -> t.Iterator[MakeSite]:
+    made = []
+
+    def make(**config: t.Any) -> Site:
+        config = {**mmolove_sandbox.config, **config}
+        site = Site(url.render_as_string(False), config, str(tmp_path))
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        site.close()
+
+
+@pytest.fixture
+def site(make_site: MakeSite) -> Site:
+    return make_site(MMOLOVE_DELIVERY="manual")
+
+
+def sign_up(site: Site, sandbox: SiteSandbox, query: str = "") -> Response:
+    """A visitor with a token comes to the signup page and fills in its form."""
+    client = site.app.test_client()
+    client.get(f"/?mmref={sandbox.mint()}")
+    return client.post(f"/register?{query}", data={"name": "anna"})
+
+
+def signup(site: Site, **options: t.Any) -> t.Callable[[t.Any], t.Any]:
+    """Makes a function the site's signup view."""
+
+    def decorate(view: t.Any) -> t.Any:
+        view = (
+            referral_register(view, **options) if options else referral_register(view)
+        )
+        return site.app.post("/register")(view)
+
+    return decorate
+
+
+class TestSignup:
+    """When the response leaves, the account and its event are there, or neither."""
+
+    @pytest.mark.parametrize("order", ["before", "after", "id", "between"])
+    def test_the_player_is_handed_over_before_the_commit_or_after_it(
+        self, site: Site, mmolove_sandbox: SiteSandbox, order: str
+    ) -> None:
+        @signup(site)
+        def register() -> str:
+            player = site.add(request.form["name"])
+            if order == "before":
+                registered(player)
+            if order == "between":
+                site.db.session.flush()
+                registered(player)
+            site.db.session.commit()
+            if order == "after":
+                registered(player)
+            if order == "id":
+                registered(player.id)
+                site.db.session.rollback()  # of nothing
+            return "welcome"
+
+        response = sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 1
+        assert site.entries(1)["registered"].state == "pending"
+        cleared = response.headers.getlist("Set-Cookie")
+        assert any(cookie.startswith("mmolove_ref=;") for cookie in cleared)
+
+    @pytest.mark.parametrize("flushed", [True, False])
+    def test_a_commit_that_fails_reports_nothing_and_raises_what_it_would(
+        self, site: Site, mmolove_sandbox: SiteSandbox, flushed: bool
+    ) -> None:
+        with site.app.app_context():
+            site.add("anna")
+            site.db.session.commit()
+
+        @signup(site)
+        def register() -> str:
+            player = site.add("ben" if flushed else "anna")
+            if flushed:
+                site.db.session.flush()
+            registered(player)
+            player.name = "anna"
+            try:
+                site.db.session.commit()
+            except IntegrityError:
+                site.db.session.rollback()
+                return "this name is taken"
+            return "welcome"
+
+        response = sign_up(site, mmolove_sandbox)
+        assert response.text == "this name is taken"
+        assert "Set-Cookie" not in response.headers  # the token is good for another try
+        assert site.state.outbox.summary().counts == {}
+
+    @pytest.mark.parametrize("how", ["never", "rollback", "close", "abort"])
+    def test_an_account_that_is_not_committed_is_not_reported(
+        self, site: Site, mmolove_sandbox: SiteSandbox, how: str
+    ) -> None:
+        @signup(site)
+        def register() -> ResponseReturnValue:
+            player = site.add()
+            site.db.session.flush()
+            registered(player)
+            if how == "rollback":
+                site.db.session.rollback()
+            if how == "close":
+                site.db.session.close()
+            return ("no", 409) if how == "abort" else "hm"
+
+        sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 0
+        assert site.state.outbox.summary().counts == {}
+
+    def test_a_savepoint_that_is_rolled_back_takes_its_player_along(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @signup(site)
+        def register() -> str:
+            for name in ("anna", "ben"):
+                with contextlib.suppress(ZeroDivisionError):
+                    with site.db.session.begin_nested():
+                        player = site.add(name)
+                        site.db.session.flush()
+                        registered(player)
+                        if name == "ben":
+                            raise ZeroDivisionError
+            site.db.session.commit()
+            return "welcome"
+
+        sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 1
+        assert site.state.outbox.summary().counts == {}
+
+    def test_a_savepoint_that_holds_is_committed_with_the_rest(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @signup(site)
+        def register() -> str:
+            with site.db.session.begin_nested():
+                player = site.add()
+                registered(player)
+            site.db.session.commit()
+            return "welcome"
+
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(1)["registered"].state == "pending"
+
+    def test_a_signal_before_a_commit_that_comes_with_the_response(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        """Flask-Security's order."""
+
+        @site.app.post("/register")
+        def register() -> str:
+            @after_this_request
+            def commit(response: Response) -> Response:
+                if "fails" in request.args:
+                    site.db.session.rollback()
+                else:
+                    site.db.session.commit()
+                return response
+
+            registered(site.add())
+            return "welcome"
+
+        sign_up(site, mmolove_sandbox, "fails")
+        assert site.state.outbox.summary().counts == {}
+        sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 1
+        assert site.state.outbox.summary().counts == {"pending": 1}
+
+    def test_a_site_that_commits_last_of_all(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @site.app.after_request
+        def commit(response: Response) -> Response:
+            site.db.session.commit()
+            return response
+
+        @signup(site)
+        def register() -> str:
+            registered(site.add())
+            return "welcome"
+
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(1)["registered"].state == "pending"
+
+    def test_the_decorator_finds_the_player_when_all_is_committed(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @signup(site, player=lambda response: response.get_json()["id"])
+        def register() -> dict[str, int]:
+            player = site.add()
+            site.db.session.commit()
+            return {"id": player.id}
+
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(1)["registered"].state == "pending"
+
+    def test_an_account_that_was_not_made_by_the_orm(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @signup(site)
+        def register() -> str:
+            new = insert(Player).values(id=7, name="anna", level=1)
+            site.db.session.connection().execute(new)
+            registered(7)
+            if "fails" in request.args:
+                site.db.session.rollback()
+            else:
+                site.db.session.commit()
+            return "welcome"
+
+        if (
+            site.db.engines
+            if False
+            else site.state.outbox.__str__().startswith("maria")
+        ):
+            pytest.skip("MariaDB does not say whether something was changed")
+        sign_up(site, mmolove_sandbox, "fails")
+        assert site.entries(7) == {}
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(7)["registered"].state == "pending"
+
+    def test_a_session_that_the_view_closed(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @signup(site)
+        def register() -> str:
+            player = site.add()
+            site.db.session.commit()
+            registered(player)
+            site.db.session.remove()
+            return "welcome"
+
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(1)["registered"].state == "pending"
+
+    def test_a_player_made_while_the_session_is_flushed(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        from sqlalchemy import event
+
+        def tell(mapper: object, connection: object, player: Player) -> None:
+            registered(player)
+
+        event.listen(Player, "after_insert", tell)
+        try:
+
+            @signup(site)
+            def register() -> str:
+                site.add()
+                site.db.session.commit()
+                return "welcome"
+
+            sign_up(site, mmolove_sandbox)
+        finally:
+            event.remove(Player, "after_insert", tell)
+        assert site.entries(1)["registered"].state == "pending"
+
+
+class TestTrouble:
+    """What fails of ours is no trouble of the site's."""
+
+    def test_the_account_is_committed_and_its_event_takes_the_emergency_exit(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @signup(site)
+        def register() -> str:
+            player = site.add()
+            site.db.session.flush()
+            registered(player)
+            site.db.session.commit()
+            return "welcome"
+
+        with site.app.app_context():
+            site.state.outbox.tables.event.drop(site.db.engine)  # type: ignore[attr-defined]
+        sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 1
+        [(_, note)] = site.state.spool.read()
+        assert note.identity == "1"
+        site.state.deliveries().drain()  # which makes the table
+        assert mmolove_sandbox.reported == [("registered", "1")]
+
+    def test_what_was_rolled_back_is_not_kept_there_either(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        with site.app.app_context():
+            site.state.outbox.tables.event.drop(site.db.engine)  # type: ignore[attr-defined]
+            player = site.add(mmref="tok")
+            site.db.session.flush()
+            registered(player)
+            qualify(player)
+            site.db.session.rollback()
+        assert site.state.spool.read() == []
+
+    def test_a_player_without_an_identity_harms_no_commit(
+        self, site: Site, log: t.Any
+    ) -> None:
+        with site.app.app_context():
+            registered(Player(name="nobody"), token="tok")
+            site.add()
+            site.db.session.commit()
+        assert site.count(Player) == 1
+        assert "could not be reported" in log.getvalue()
+
+    def test_the_lock_of_another_holds_a_commit_up_for_no_longer_than_allowed(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if str(site.state.outbox).startswith("sqlite"):
+            pytest.skip("SQLite has one lock, and the site waits for it as it likes")
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE_SCRIPT", 0.1)
+        with site.app.app_context():
+            site.add("anna", mmref="tok")
+            site.db.session.commit()
+            with site.db.engine.begin() as other:
+                site.state.outbox.within(other).add(  # type: ignore[attr-defined]
+                    "1", site.state.note("1", None, "registered").events("t", "s"), 1
+                )
+                player = site.db.session.scalars(select(Player)).one()
+                registered(player)
+                player.level = 2
+                site.db.session.commit()
+        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+
+    def test_a_transaction_that_the_database_gave_up_is_not_taken_for_committed(
+        self, site: Site
+    ) -> None:
+        """MariaDB rolls back all of it in a deadlock, the site's changes too."""
+        if not str(site.state.outbox).startswith("mariadb"):
+            pytest.skip("others give up no more than the savepoint")
+        with site.app.app_context():
+            site.add("anna", mmref="tok")
+            site.db.session.commit()
+            other = site.db.engine.connect()
+            other.execute(insert(Gift), [{"key": str(n)} for n in range(99)])
+            site.state.outbox.within(other).add(  # type: ignore[attr-defined]
+                "1", site.state.note("1", None, "registered").events("t", "s"), 1
+            )
+            player = site.db.session.scalars(select(Player)).one()
+            registered(player)
+            player.level = 2
+            site.db.session.flush = site.db.session.flush
+            change = update(Player).values(level=3)
+            waiting = threading.Thread(target=other.execute, args=(change,))
+            site.db.session.execute(change)
+            waiting.start()
+            with pytest.raises(OperationalError):
+                site.db.session.commit()
+            waiting.join(10)
+            other.rollback()
+            other.close()
+            site.db.session.rollback()
+            assert site.db.session.scalars(select(Player)).one().level == 1
+
+
+class TestMilestone:
+    @pytest.fixture
+    def player(self, site: Site) -> int:
+        with site.app.app_context():
+            player = site.add(mmref="tok")
+            registered(player)
+            site.db.session.commit()
+            return player.id
+
+    def test_it_is_committed_with_the_site_s_changes(
+        self, site: Site, player: int
+    ) -> None:
+        with site.app.app_context():
+            found = site.db.session.get_one(Player, player)
+            found.level = 20
+            first, again = qualify(found), qualify(found)
+            assert site.entries(player).keys() == {"registered"}
+            site.db.session.commit()
+            assert site.entries(player).keys() == {"registered", "qualified"}
+        assert isinstance(first, Referral) and again == first
+        assert (first.identity, first.state) == (str(player), "pending")
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_it_is_rolled_back_with_the_site_s_changes(
+        self, site: Site, player: int, first: bool
+    ) -> None:
+        with site.app.app_context():
+            found = site.db.session.get_one(Player, player)
+            if first:
+                qualify(found)
+            found.level = 20
+            site.db.session.flush()
+            if not first:
+                qualify(found)
+            site.db.session.rollback()
+        assert site.entries(player).keys() == {"registered"}
+
+    def test_it_is_recorded_where_the_site_has_nothing_to_commit(
+        self, site: Site, player: int
+    ) -> None:
+        with site.app.app_context():
+            qualify(player)
+        assert site.entries(player).keys() == {"registered", "qualified"}
+
+    def test_it_is_not_where_the_site_failed(self, site: Site, player: int) -> None:
+        with pytest.raises(ZeroDivisionError), site.app.app_context():
+            qualify(player)
+            raise ZeroDivisionError
+        assert site.entries(player).keys() == {"registered"}
+
+    def test_a_signup_and_a_milestone_in_one_transaction(self, site: Site) -> None:
+        with site.app.app_context():
+            player = site.add("ben", mmref="tok")
+            registered(player)
+            site.db.session.flush()
+            assert qualify(player) is not None
+            site.db.session.commit()
+            entries = site.entries(player.id)
+        assert [entry.due is None for entry in entries.values()] == [False, True]
+
+    def test_a_player_who_is_not_flushed_yet_is(self, site: Site) -> None:
+        with site.app.app_context():
+            assert qualify(site.add("ben", mmref="tok")) is not None
+            site.db.session.commit()
+        assert site.entries(1).keys() == {"registered", "qualified"}
+
+    def test_a_player_who_never_will_be_is_an_error(self, site: Site) -> None:
+        with site.app.app_context(), pytest.raises(IdentityError):
+            qualify(Player(name="nobody", mmref="tok"))
+
+    def test_what_cannot_be_read_now_is_kept_for_later(
+        self, site: Site, player: int, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        event = site.state.outbox.tables.event  # type: ignore[attr-defined]
+        with site.app.app_context():
+            with site.db.engine.begin() as connection:
+                connection.execute(text("ALTER TABLE mmolove_event RENAME TO away"))
+            with contextlib.suppress(Exception):
+                assert qualify(player) is None
+                site.db.session.commit()
+            with site.db.engine.begin() as connection:
+                connection.execute(text("DROP TABLE IF EXISTS mmolove_event"))
+                connection.execute(text("ALTER TABLE away RENAME TO mmolove_event"))
+        assert event.name == "mmolove_event"
+        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+        site.state.deliveries().take_in()
+        assert site.entries(player).keys() == {"registered", "qualified"}
+
+
+class TestReward:
+    """What the callback writes is committed with the ledger."""
+
+    @pytest.fixture
+    def site(self, make_site: MakeSite, mmolove_sandbox: SiteSandbox) -> Site:
+        site = make_site(MMOLOVE_DELIVERY="manual")
+        with site.app.app_context():
+            player = site.add(mmref=mmolove_sandbox.mint())
+            registered(player)
+            qualify(player)
+            site.db.session.commit()
+        return site
+
+    def state_of(self, site: Site) -> str:
+        return site.entries(1)["qualified"].state
+
+    def test_it_is_given_and_written_down_at_once(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            site.db.session.add(Gift(key=referral.reward_key))
+            # Nobody else sees it before the site's own gift is committed.
+            assert self.state_of(site) == "accepted"
+
+        if str(site.state.outbox).startswith("sqlite"):
+            site.mmolove.reward(
+                lambda referral: site.db.session.add(Gift(key=referral.reward_key))
+            )
+        site.state.deliveries().drain()
+        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
+        assert [each.identity for each in mmolove_sandbox.rewarded] == ["1"]
+
+    def test_one_that_raises_leaves_nothing(self, site: Site) -> None:
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            site.db.session.add(Gift(key=referral.reward_key))
+            site.db.session.flush()
+            raise ZeroDivisionError
+
+        site.state.deliveries().drain()
+        entry = site.entries(1)["qualified"]
+        assert (entry.state, site.count(Gift)) == ("accepted", 0)
+        assert entry.answer == "its callback raised ZeroDivisionError"
+
+    def test_one_that_commits_by_itself_is_written_down_with_that(
+        self, site: Site
+    ) -> None:
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            site.db.session.add(Gift(key=referral.reward_key))
+            site.db.session.commit()
+            assert self.state_of(site) == "rewarded"
+
+        site.state.deliveries().drain()
+        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
+
+    @pytest.mark.parametrize("how", ["rollback", "close", "remove"])
+    def test_one_that_rolls_back_is_told_so_and_called_again(
+        self, site: Site, how: str, log: t.Any
+    ) -> None:
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            getattr(site.db.session, how)()
+
+        site.state.deliveries().drain()
+        assert self.state_of(site) == "accepted"
+        assert "Let it raise instead" in log.getvalue()
+
+    def test_one_in_whose_way_another_transaction_was_is_called_again(
+        self, site: Site
+    ) -> None:
+        name = str(site.state.outbox).partition("+")[0].partition(":")[0]
+        conflict = {
+            "postgresql": "DO $$ BEGIN RAISE SQLSTATE '40001'; END $$",
+            "mariadb": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213",
+        }.get(name)
+        if conflict is None:
+            pytest.skip("SQLite knows one writer at a time")
+        calls = []
+
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            site.db.session.add(Gift(key=referral.reward_key))
+            site.db.session.flush()
+            calls.append(referral)
+            if len(calls) < 8:
+                site.db.session.execute(text(conflict))
+
+        site.state.deliveries().drain()
+        assert len(calls) == 8
+        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
+
+    def test_one_whose_entry_is_somebody_else_s_meanwhile_gives_nothing(
+        self, site: Site
+    ) -> None:
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            site.db.session.add(Gift(key=referral.reward_key))
+
+        delivery = site.state.deliveries()
+        outbox = site.state.outbox
+        claim = outbox.claim
+
+        def claim_and_lose(*wanted: t.Any) -> t.Any:
+            entries = claim(*wanted)
+            if wanted[0] == "accepted":
+                later = delivery.now() + 10**9
+                assert len(claim("accepted", later, 1000, 1)) == len(entries)
+            return entries
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(outbox, "claim", claim_and_lose)
+            delivery.step()
+            delivery.step()
+        assert (self.state_of(site), site.count(Gift)) == ("accepted", 0)
+
+    def test_at_most_once_is_as_ever(self, site: Site) -> None:
+        @site.mmolove.reward(at_most_once=True)
+        def grant(referral: Referral) -> None:
+            assert self.state_of(site) == "unknown"
+
+        site.state.deliveries().drain()
+        assert self.state_of(site) == "rewarded"
+
+
+def test_a_database_in_memory_does_for_tests(
+    mmolove_sandbox: SiteSandbox, tmp_path: Path
+) -> None:
+    site = Site("sqlite://", mmolove_sandbox.config, str(tmp_path))
+    given = []
+    site.mmolove.reward(given.append)
+    with site.app.app_context():
+        site.db.create_all()
+        player = site.add(mmref=mmolove_sandbox.mint())
+        registered(player)
+        site.db.session.commit()
+        qualify(player)
+        site.db.session.commit()
+        assert site.entries(1)["qualified"].state == "rewarded"
+    assert len(given) == 1
+    assert mmolove_sandbox.reported == [("registered", "1"), ("qualified", "1")]
+
+
+class TestSettings:
+    @pytest.fixture
+    def app(self, mmolove_sandbox: SiteSandbox, tmp_path: Path) -> Flask:
+        app = Flask(__name__, instance_path=str(tmp_path))
+        app.config.update(mmolove_sandbox.config, SQLALCHEMY_DATABASE_URI="sqlite:///s")
+        return app
+
+    def test_a_db_that_does_not_know_the_app(self, app: Flask) -> None:
+        with pytest.raises(ConfigError, match=r"db\.init_app\(app\) before"):
+            MMOLove(app, db=SQLAlchemy())
+
+    def test_a_db_without_a_database_of_its_own(self, app: Flask) -> None:
+        app.config["SQLALCHEMY_BINDS"] = {"logs": "sqlite:///logs"}
+        app.config["SQLALCHEMY_DATABASE_URI"] = None
+        with pytest.raises(ConfigError, match="SQLALCHEMY_DATABASE_URI"):
+            MMOLove(app, db=SQLAlchemy(app))
+
+    def test_two_places_for_one_outbox(self, app: Flask) -> None:
+        app.config["MMOLOVE_OUTBOX"] = "postgresql+psycopg://u:s3cret@host/db"
+        with pytest.raises(ConfigError, match="MMOLOVE_OUTBOX") as caught:
+            MMOLove(app, db=SQLAlchemy(app))
+        assert "s3cret" not in str(caught.value)
+
+    def test_a_database_in_memory_and_a_thread(self, app: Flask) -> None:
+        app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+        app.config["MMOLOVE_DELIVERY"] = "thread"
+        with pytest.raises(ConfigError, match="MMOLOVE_DELIVERY"):
+            MMOLove(app, db=SQLAlchemy(app))
+
+    def test_several_apps_on_one_db(
+        self, app: Flask, mmolove_sandbox: SiteSandbox, tmp_path: Path
+    ) -> None:
+        db = SQLAlchemy()
+        mmolove = MMOLove(db=db)
+        for name in ("one", "two"):
+            app = Flask(__name__, instance_path=str(tmp_path / name))
+            app.config.update(mmolove_sandbox.config)
+            app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///s"
+            app.config["MMOLOVE_DELIVERY"] = "manual"
+            db.init_app(app)
+            mmolove.init_app(app)
+            with app.app_context():
+                db.create_all()
+                registered(name, token="tok")
+                db.session.commit()
+                state = app.extensions["mmolove"]
+                assert state.outbox.of(name, False).keys() == {"registered"}
+                assert state.outbox.summary().counts == {"pending": 1}
+                state.outbox.close()
+                db.engine.dispose()
