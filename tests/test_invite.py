@@ -90,7 +90,7 @@ def follow(client: FlaskClient, link: str) -> str:
 
 def names(client: FlaskClient) -> set[str]:
     """The cookies that a browser holds."""
-    return {cookie.key for cookie in client._cookies.values()}
+    return {cookie.key for cookie in (client._cookies or {}).values()}
 
 
 # -- from the link to the reward -------------------------------------------------------

@@ -718,6 +718,7 @@ class TestTrouble:
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE away RENAME TO mmolove_event")
         assert "tok-7" not in "".join(traceback.format_exception(caught.value))
+        outbox.close()
         engine.dispose()
 
 
