@@ -12,6 +12,7 @@ from .alarm import Alarm
 from .attach import attach
 from .capture import Capture
 from .capture import current_mmref
+from .capture import current_referrer
 from .client import ReferralClient
 from .delivery import Delivery
 from .delivery import Engine
@@ -77,6 +78,7 @@ class MMOLove:
         settings = Settings.from_config(app.config, app.instance_path)
         app.extensions["mmolove"] = state = _assemble(app, settings, self._callbacks)
         app.add_template_global(current_mmref)
+        app.add_template_global(current_referrer)
         if settings.enabled:
             # First in line: a login wall that was registered before would send the
             # visitor away, and the token with them.
