@@ -17,13 +17,19 @@ from .state import State
 
 
 def hold(key: str | int) -> None:
-    """Keep this visitor's token, if they carry one, under a key of the site's."""
+    """Keep this visitor's token under a key of the site's. If they carry none, nothing
+    is kept there any more: it was somebody else's.
+    """
     with shielded("A visitor's token could not be held for later."):
-        token = current_mmref()
+        state = current_state()
+        if not state.settings.enabled:
+            return
+        name, moment, token = hashed(key), milliseconds(), current_mmref()
         if token is not None:
-            state = current_state()
-            moment = milliseconds()
-            state.outbox.hold(hashed(key), invitation_of(token), moment, state.patience)
+            invitation = invitation_of(token)
+            state.outbox.hold(name, invitation, moment, state.patience)
+        elif state.outbox.held(name, moment, state.patience_to_read):
+            state.outbox.let_go(name, state.patience)
 
 
 def take(state: State, identity: str, key: str | int) -> str | None:

@@ -135,6 +135,16 @@ def test_a_device_that_came_by_another_link_keeps_its_own_token(
     assert mmolove_sandbox.reported == [*SEVEN, ("registered", "8")]
 
 
+def test_a_key_that_another_visitor_takes_over_holds_nothing_of_the_first(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    other = site.app.test_client()
+    other.post("/form/anna")
+    other.get("/activate/anna/7")
+    assert mmolove_sandbox.sandbox.arrivals == []
+
+
 def test_keys_are_kept_as_hashes(site: Site, token: str) -> None:
     site.visit(token).post("/form/anna@example.org")
     path = site.app.extensions["mmolove"].outbox._db.path
