@@ -20,13 +20,11 @@ DOCS = Path(__file__).parents[2] / "docs" / "signups"
 COMPLETE = "MMOLOVE_SIGNUPS"
 
 
-def need(module: str) -> t.Any:
+def need(module: str, source: str = "pip install -e '.[signups]'") -> t.Any:
     """A module of the extra ``signups``; where that is not there, a test is skipped."""
     if os.environ.get(COMPLETE):
         return importlib.import_module(module)
-    return pytest.importorskip(
-        module, reason=f"{module} comes with: pip install -e '.[signups]'"
-    )
+    return pytest.importorskip(module, reason=f"{module} comes with: {source}")
 
 
 def snippets(page: str) -> list[str]:

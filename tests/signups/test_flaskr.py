@@ -15,7 +15,7 @@ from signups.conftest import snippets
 
 @pytest.fixture
 def app(plug: Plug, tmp_path: Path) -> Flask:
-    flaskr = need("flaskr")
+    flaskr = need("flaskr", "Flask's own source; .ci/run shows how")
     from flaskr import db
 
     app = t.cast(

@@ -11,6 +11,9 @@ from flask import Flask
 from signups.conftest import need
 from signups.conftest import Plug
 
+# What it warns of is not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+
 CODE = """
 from flask_mmolove import MMOLove, new_by_field
 
@@ -18,7 +21,7 @@ mmolove = MMOLove(app)
 
 
 def find_id(name):
-    project = Project.query.get(slugify(name))
+    project = db.session.get(Project, slugify(name))
     return project and project.id
 
 
@@ -43,7 +46,8 @@ def app(plug: Plug, tmp_path: Path) -> t.Iterator[Flask]:
         TESTING = True
 
     app = t.cast(Flask, create_app(configuration=Config, instance_path=str(tmp_path)))
-    plug.run(app, CODE, Project=models.Project, slugify=utils.slugify)
+    names = {"db": models.db, "Project": models.Project, "slugify": utils.slugify}
+    plug.run(app, CODE, **names)
     yield app
     with app.app_context():
         models.db.engine.dispose()
