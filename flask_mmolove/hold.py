@@ -9,11 +9,16 @@ import hashlib
 from .capture import current_mmref
 from .capture import invitation_of
 from .errors import IdentityError
+from .errors import OutboxError
 from .log import shielded
+from .outbox import Invitation
 from .outbox import Note
 from .state import current_state
 from .state import milliseconds
 from .state import State
+
+# Whose token is held, as a note in the emergency exit has it.
+_NOBODY_YET = "(to be)"
 
 
 def hold(key: str | int) -> None:
@@ -26,10 +31,19 @@ def hold(key: str | int) -> None:
             return
         name, moment, token = hashed(key), milliseconds(), current_mmref()
         if token is not None:
-            invitation = invitation_of(token)
-            state.outbox.hold(name, invitation, moment, state.patience)
+            _keep(state, name, invitation_of(token), moment)
         elif state.outbox.held(name, moment, state.patience_to_read):
             state.outbox.let_go(name, state.patience)
+
+
+def _keep(state: State, name: str, invitation: Invitation, moment: int) -> None:
+    try:
+        state.outbox.hold(name, invitation, moment, state.patience)
+    except Exception as e:  # whatever it is, the token must not vanish
+        token, referrer = invitation
+        test = state.settings.test
+        note = Note(_NOBODY_YET, token, [], test, moment, referrer, name)
+        state.put_by(note, str(e))
 
 
 def take(state: State, identity: str, key: str | int) -> str | None:
@@ -40,8 +54,12 @@ def take(state: State, identity: str, key: str | int) -> str | None:
     :raises OutboxError: If neither the outbox nor any disk can take the event.
     """
     name, moment = hashed(key), milliseconds()
+    # Looked at first: what is taken in meanwhile stands in the outbox then.
+    notes = [note for _, note in state.spool.read() if note.held == name]
     try:
         invitation = state.outbox.held(name, moment, state.patience_to_read)
+        if invitation is None and notes:
+            raise OutboxError("The outbox does not have this player's token yet.")
     except Exception as e:  # whatever it is, the event must not vanish
         test = state.settings.test
         note = Note(identity, None, ["registered"], test, moment, held=name)

@@ -181,6 +181,25 @@ def test_an_activation_while_the_outbox_is_busy_is_reported_later(
     assert mmolove_sandbox.reported == SEVEN
 
 
+@pytest.mark.parametrize("taken_in", [False, True])
+def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, taken_in: bool
+) -> None:
+    state = site.app.extensions["mmolove"]
+    state.outbox.summary()
+    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
+    busy.execute("BEGIN EXCLUSIVE")
+    try:
+        assert site.visit(token).post("/form/anna").status_code == 200
+    finally:
+        busy.close()
+    if taken_in:
+        state.deliveries().drain()
+    assert site.app.test_client().get("/activate/anna/7").text == "welcome"
+    state.deliveries().drain()
+    assert mmolove_sandbox.reported == SEVEN
+
+
 @pytest.mark.parametrize("key", [None, "", True, 1.5, b"anna", object()])
 def test_a_key_that_is_none_breaks_nothing_and_is_told(
     app: Flask, token: str, key: t.Any, caplog: pytest.LogCaptureFixture

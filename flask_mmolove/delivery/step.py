@@ -220,6 +220,9 @@ class Delivery:
         invitation = self._recall(note)
         if invitation is None:
             return  # the player was not referred
+        if note.held is not None and not note.names:
+            self.outbox.hold(note.held, invitation, note.moment)
+            return
         token, referrer = invitation
         who = (note.identity, token, self._settings.server_id, note.moment, note.test)
         events = [make_event(name, *who) for name in note.names]

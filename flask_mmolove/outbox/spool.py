@@ -28,10 +28,10 @@ class Note(t.NamedTuple):
     """What is to be recorded.
 
     :param token: The player's token; None where only the outbox knows it.
-    :param names: The events' names, in order.
+    :param names: The events' names, in order; none if a token is to be held.
     :param moment: When it happened, in integer milliseconds.
     :param referrer: Who invited the player, where it is known.
-    :param held: The key under which the outbox keeps the token, if it does.
+    :param held: The key under which the outbox holds the token, or is to hold it.
     """
 
     identity: str
