@@ -78,14 +78,14 @@ def _put(owner: t.Any, **functions: t.Any) -> None:
 def _answers_before_the_row() -> None:
     """Keep what is added in memory, and write it at the next claim."""
     add, of, claim = SQLiteOutbox.add, SQLiteOutbox.of, SQLiteOutbox.claim
-    kept: list[tuple[t.Any, ...]] = []
+    kept: list[t.Callable[[], t.Any]] = []
 
     def write(outbox: SQLiteOutbox) -> None:
         while kept:
-            add(outbox, *kept.pop(0))
+            kept.pop(0)()
 
-    def later(outbox: SQLiteOutbox, *event: t.Any) -> list[Entry]:
-        kept.append(event)
+    def later(outbox: SQLiteOutbox, *event: t.Any, **more: t.Any) -> list[Entry]:
+        kept.append(partial(add, outbox, *event, **more))
         return []
 
     def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
