@@ -16,6 +16,8 @@ from flask_login import LoginManager
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import HTTPException
 
+from flask_mmolove import invitations
+
 from . import models
 from .models import db
 from .referrals import mmolove
@@ -60,6 +62,7 @@ def create_app(
 
     app.register_blueprint(site)
     app.register_blueprint(play)
+    app.register_blueprint(invitations)
     app.register_error_handler(HTTPException, error_page)
     app.after_request(add_security_headers)
     with app.app_context():

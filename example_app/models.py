@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 from flask import current_app
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
@@ -25,10 +23,6 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base)
 
 
-def new_invite_code() -> str:
-    return secrets.token_hex(6)
-
-
 class Player(Base, UserMixin):  # type: ignore[misc]
     """An account, which here is its one character as well."""
 
@@ -39,7 +33,6 @@ class Player(Base, UserMixin):  # type: ignore[misc]
     name: Mapped[str] = mapped_column(String(20, collation="NOCASE"), unique=True)
     password_hash: Mapped[str]
     level: Mapped[int] = mapped_column(default=1)
-    invite_code: Mapped[str] = mapped_column(unique=True, default=new_invite_code)
     invited_by_id: Mapped[int | None] = mapped_column(ForeignKey("player.id"))
 
     invited_by: Mapped[Player | None] = relationship(
@@ -83,13 +76,12 @@ class Item(Base):
 
 def load_player(player_id: str) -> Player | None:
     """The player of a session, for Flask-Login."""
-    return db.session.get(Player, int(player_id))
+    return find_player_by_id(player_id)
 
 
 def find_player(name: str) -> Player | None:
     return db.session.scalar(select(Player).filter_by(name=name))
 
 
-def find_inviter(invite_code: str | None) -> Player | None:
-    """The player who shared this code, or nobody."""
-    return db.session.scalar(select(Player).filter_by(invite_code=invite_code))
+def find_player_by_id(id: str | None) -> Player | None:
+    return None if id is None else db.session.get(Player, int(id))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
 from urllib.parse import urljoin
 
 from flask import current_app
 from sqlalchemy import select
 
+from flask_mmolove import current_referrer
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 
 from .models import db
+from .models import find_player_by_id
 from .models import Item
 from .models import Player
 
@@ -25,15 +26,16 @@ mmolove = MMOLove()
 def grant_cape(referral: Referral) -> None:
     """Thank whoever invited this friend.
 
-    MMOLove does not say who that was: the site wrote it down at sign-up. The call may
-    come again (a crash between our commit and the outbox's), so its key is looked up.
+    The call may come again (a crash between our commit and the outbox's), so its key
+    is looked up.
     """
-    friend = db.session.get(Player, int(referral.identity))
-    if friend is None or friend.invited_by is None:
+    friend = find_player_by_id(referral.identity)
+    inviter = find_player_by_id(referral.referrer)
+    if friend is None or inviter is None:
         return
     if db.session.scalar(select(Item).filter_by(key=referral.reward_key)):
         return
-    friend.invited_by.items.append(
+    inviter.items.append(
         Item(name="Founder's cape", key=referral.reward_key, friend=friend)
     )
     db.session.commit()
@@ -49,8 +51,13 @@ def check_milestone(player: Player) -> None:
         qualify(player)
 
 
-def share_url(invite_code: str) -> str:
-    """MMOLove's own link for this player; it leads back to our sign-up."""
-    endpoint: str = current_app.config["MMOLOVE_ENDPOINT"]
-    server_id = current_app.config["MMOLOVE_SERVER_ID"]
-    return urljoin(endpoint, f"/r/{server_id}?{urlencode({'ref': invite_code})}")
+def share_link(player: Player) -> str:
+    """The link that this player hands to friends."""
+    # It is read elsewhere, so the Host header of this request has no say in it.
+    public_url: str = current_app.config["PUBLIC_URL"]
+    return urljoin(public_url, mmolove.invite(player, external=False))
+
+
+def inviter() -> Player | None:
+    """Whoever invited this visitor, if somebody did."""
+    return find_player_by_id(current_referrer())

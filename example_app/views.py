@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urljoin
-
 from flask import Blueprint
-from flask import current_app
 from flask import flash
 from flask import redirect
 from flask import render_template
-from flask import request
 from flask import url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
@@ -22,15 +18,13 @@ from flask_mmolove import referral_register
 from .forms import JoinForm
 from .forms import LoginForm
 from .models import db
-from .models import find_inviter
 from .models import find_player
 from .models import Player
 from .referrals import check_milestone
+from .referrals import inviter
 from .referrals import MILESTONE
-from .referrals import share_url
+from .referrals import share_link
 
-INVITE_COOKIE = "invited_by"
-INVITE_SECONDS = 90 * 24 * 3600  # as long as MMOLove's own token is good
 DEEDS = {"train": 2, "fight": 5}
 
 site = Blueprint("site", __name__)
@@ -43,25 +37,6 @@ play = Blueprint("play", __name__)
 @site.get("/")
 def home() -> str:
     return render_template("home.html")
-
-
-@site.get("/invite/<code>")
-def invite(code: str) -> ResponseReturnValue:
-    """A player's own link: remember who invites, and go on by way of MMOLove."""
-    if find_inviter(code) is None:
-        flash("That invitation is not known here. You can join all the same.")
-        return redirect(url_for("site.join_form"))
-    response = redirect(share_url(code))
-    response.set_cookie(
-        INVITE_COOKIE,
-        code,
-        max_age=INVITE_SECONDS,
-        path="/",  # some versions of Werkzeug would keep it to /invite
-        httponly=True,
-        samesite="Lax",
-        secure=current_app.config["SESSION_COOKIE_SECURE"],
-    )
-    return response
 
 
 @site.get("/join")
@@ -83,15 +58,8 @@ def join() -> ResponseReturnValue:
     if form.validate_on_submit() and (player := create_player(form)):
         login_user(player)
         flash(f"Welcome to Lanternmoor, {player.name}.")
-        response = redirect(url_for("play.character"))
-        response.delete_cookie(INVITE_COOKIE, path="/")
-        return response
+        return redirect(url_for("play.character"))
     return render_template("join.html", form=form, inviter=inviter()), 422
-
-
-def inviter() -> Player | None:
-    """Whoever invited this visitor, if somebody did."""
-    return find_inviter(request.cookies.get(INVITE_COOKIE))
 
 
 def create_player(form: JoinForm) -> Player | None:
@@ -149,11 +117,12 @@ def level_up(deed: str) -> ResponseReturnValue:
 
 @play.get("/friends")
 def friends() -> str:
-    path = url_for("site.invite", code=current_user.invite_code)
-    # It is handed to others, so the Host header of this request has no say in it.
-    link = urljoin(current_app.config["PUBLIC_URL"], path)
-    capes = {item.friend_id for item in current_user.items}
-    return render_template("friends.html", link=link, capes=capes, milestone=MILESTONE)
+    return render_template(
+        "friends.html",
+        link=share_link(current_user),
+        capes={item.friend_id for item in current_user.items},
+        milestone=MILESTONE,
+    )
 
 
 @play.post("/logout")

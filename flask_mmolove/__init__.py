@@ -1,6 +1,7 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
 from .capture import current_mmref as current_mmref
+from .capture import current_referrer as current_referrer
 from .client import Outcome as Outcome
 from .client import ReferralClient as ReferralClient
 from .errors import ConfigError as ConfigError

@@ -145,6 +145,16 @@ def current_mmref() -> str | None:
     return token if token is not None else _stored(state)
 
 
+def current_referrer() -> str | None:
+    """The identity of the player who invited this visitor, or None where it is not
+    known. Works in views and in templates.
+
+    :raises MMOLoveError: If the app has no MMOLove.
+    """
+    token = current_mmref()
+    return None if token is None else invitation_of(token).referrer
+
+
 def invitation_of(token: str) -> Invitation:
     """A token, with who invited the one it belongs to where that is known."""
     if not has_request_context():

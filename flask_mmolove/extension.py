@@ -12,6 +12,7 @@ from .alarm import Alarm
 from .attach import attach
 from .capture import Capture
 from .capture import current_mmref
+from .capture import current_referrer
 from .client import ReferralClient
 from .delivery import Delivery
 from .delivery import Engine
@@ -89,6 +90,7 @@ class MMOLove:
         state = _assemble(app, settings, self._callbacks, self._database)
         app.extensions["mmolove"] = state
         app.add_template_global(current_mmref)
+        app.add_template_global(current_referrer)
         if not settings.enabled:
             return
         if state.session is not None:

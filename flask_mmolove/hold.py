@@ -11,20 +11,39 @@ from .capture import invitation_of
 from .errors import IdentityError
 from .errors import OutboxError
 from .log import shielded
+from .outbox import Invitation
 from .outbox import Note
 from .state import current_state
 from .state import milliseconds
 from .state import State
 
+# Whose token is held, as a note in the emergency exit has it.
+_NOBODY_YET = "(to be)"
+
 
 def hold(key: str | int) -> None:
-    """Keep this visitor's token, if they carry one, under a key of the site's."""
+    """Keep this visitor's token under a key of the site's. If they carry none, nothing
+    is kept there any more: it was somebody else's.
+    """
     with shielded("A visitor's token could not be held for later."):
-        token = current_mmref()
+        state = current_state()
+        if not state.settings.enabled:
+            return
+        name, moment, token = hashed(key), milliseconds(), current_mmref()
         if token is not None:
-            state = current_state()
-            moment = milliseconds()
-            state.outbox.hold(hashed(key), invitation_of(token), moment, state.patience)
+            _keep(state, name, invitation_of(token), moment)
+        elif state.outbox.held(name, moment, state.patience_to_read):
+            state.outbox.let_go(name, state.patience)
+
+
+def _keep(state: State, name: str, invitation: Invitation, moment: int) -> None:
+    try:
+        state.outbox.hold(name, invitation, moment, state.patience)
+    except Exception as e:  # whatever it is, the token must not vanish
+        token, referrer = invitation
+        test = state.settings.test
+        note = Note(_NOBODY_YET, token, [], test, moment, referrer, name)
+        state.put_by(note, str(e))
 
 
 def recall(state: State, key: str | int) -> Note | None:
@@ -35,11 +54,18 @@ def recall(state: State, key: str | int) -> Note | None:
     """
     name = hashed(key)
     note = state.note("", None, "registered")._replace(held=name)
+    # Looked at first: what is taken in meanwhile stands in the outbox then.
+    spooled = [each for _, each in state.spool.read() if each.held == name]
     try:
         held = state.outbox.held(name, note.moment, state.patience_to_read)
     except OutboxError:
         return note  # it is asked for when the note is recorded
-    return held and note._replace(token=held.token, referrer=held.referrer)
+    if held is not None:
+        return note._replace(token=held.token, referrer=held.referrer)
+    if spooled:
+        kept = spooled[-1]
+        return note._replace(token=kept.token, referrer=kept.referrer)
+    return None
 
 
 def hashed(key: str | int) -> str:

@@ -33,6 +33,7 @@ NAMES = {
     "registered",
     "qualify",
     "current_mmref",
+    "current_referrer",
     "ReferralClient",
     "sign_referral_body",
     "Outcome",

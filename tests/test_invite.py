@@ -15,6 +15,7 @@ from flask import session
 from flask.testing import FlaskClient
 
 from flask_mmolove import ConfigError
+from flask_mmolove import current_referrer
 from flask_mmolove import IdentityError
 from flask_mmolove import invitations
 from flask_mmolove import MMOLove
@@ -70,9 +71,6 @@ class Site:
         assert referral is not None
         return referral
 
-    def dispose(self) -> None:
-        self.app.extensions["mmolove"].outbox.close()
-
 
 @pytest.fixture
 def site(make_app: MakeApp) -> Site:
@@ -90,7 +88,8 @@ def follow(client: FlaskClient, link: str) -> str:
 
 def names(client: FlaskClient) -> set[str]:
     """The cookies that a browser holds."""
-    return {cookie.key for cookie in (client._cookies or {}).values()}
+    known = ("session", "mmref", "mmolove_ref", "mmolove_inviter")
+    return {name for name in known if client.get_cookie(name) is not None}
 
 
 # -- from the link to the reward -------------------------------------------------------
@@ -171,6 +170,16 @@ def test_a_stranger_who_is_invited_and_signs_up_in_one_request_is_theirs(
     query = urlsplit(answer.headers["Location"]).query
     friend.post(f"/join/7?{query}")
     assert site.qualify("7").referrer == "3"
+
+
+def test_a_page_can_greet_a_visitor_in_the_inviters_name(site: Site) -> None:
+    friend, stranger = site.browser(), site.browser()
+    follow(friend, site.link("3"))
+    for client, inviter in ((friend, "3"), (stranger, None)):
+        with client:
+            client.get("/")
+            assert current_referrer() == inviter
+    assert current_referrer() is None  # there is no visitor
 
 
 # -- what cannot be known is nobody ----------------------------------------------------

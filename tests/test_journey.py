@@ -106,7 +106,7 @@ def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
     site.start()
     inviter, friend = Browser(site), Browser(site)
     inviter.join("Anna")
-    link = re.search(r"http://[^\"<]+/invite/\w+", inviter.read("/friends"))
+    link = re.search(r"http://[^\"<]+/invite/[\w.-]+", inviter.read("/friends"))
     assert link
 
     # The friend follows the link by way of MMOLove, and arrives with a token.

@@ -135,6 +135,16 @@ def test_a_device_that_came_by_another_link_keeps_its_own_token(
     assert mmolove_sandbox.reported == [*SEVEN, ("registered", "8")]
 
 
+def test_a_key_that_another_visitor_takes_over_holds_nothing_of_the_first(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    site.visit(token).post("/form/anna")
+    other = site.app.test_client()
+    other.post("/form/anna")
+    other.get("/activate/anna/7")
+    assert mmolove_sandbox.sandbox.arrivals == []
+
+
 def test_keys_are_kept_as_hashes(site: Site, token: str) -> None:
     site.visit(token).post("/form/anna@example.org")
     path = site.app.extensions["mmolove"].outbox._db.path
@@ -168,6 +178,25 @@ def test_an_activation_while_the_outbox_is_busy_is_reported_later(
     state.deliveries().drain()
     assert mmolove_sandbox.reported == SEVEN
     site.app.test_client().get("/activate/anna/8")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+@pytest.mark.parametrize("taken_in", [False, True])
+def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, taken_in: bool
+) -> None:
+    state = site.app.extensions["mmolove"]
+    state.outbox.summary()
+    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
+    busy.execute("BEGIN EXCLUSIVE")
+    try:
+        assert site.visit(token).post("/form/anna").status_code == 200
+    finally:
+        busy.close()
+    if taken_in:
+        state.deliveries().drain()
+    assert site.app.test_client().get("/activate/anna/7").text == "welcome"
+    state.deliveries().drain()
     assert mmolove_sandbox.reported == SEVEN
 
 

@@ -34,7 +34,6 @@ def test_the_first_block_integrates_a_site(
         "create_player": lambda form: SimpleNamespace(id=7, level=20),
         # Flask-Login's effect on the extension; the example site uses the real one.
         "login_user": registered,
-        "inviter_of": lambda identity: "the inviter",
         "give_item": lambda *args, key: given.append({"args": args, "key": key}),
     }
     exec(block[2], names)
@@ -44,7 +43,7 @@ def test_the_first_block_integrates_a_site(
     with app.app_context():
         names["on_level_up"](SimpleNamespace(id=7, level=20))
     assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
-    args = ("the inviter", "founder-cape")
+    args = (None, "founder-cape")  # nobody knows who shared that link
     assert given == [{"args": args, "key": "mmolove-demo-server-7"}]
     app.extensions["mmolove"].outbox.close()
 

@@ -15,10 +15,10 @@ class Note(t.NamedTuple):
     """Events of one player that happened at one moment.
 
     :param token: The player's token; None where only the outbox knows it.
-    :param names: The events' names, in order.
+    :param names: The events' names, in order; none if a token is to be held.
     :param moment: When it happened, in integer milliseconds.
     :param referrer: Who invited the player, where it is known.
-    :param held: The key under which the outbox keeps the token, if it does.
+    :param held: The key under which the outbox holds the token, or is to hold it.
     """
 
     identity: str
@@ -52,6 +52,9 @@ class Recorder(t.Protocol):
     def held(self) -> t.Callable[..., Invitation | None]: ...
 
     @property
+    def hold(self) -> t.Callable[..., None]: ...
+
+    @property
     def let_go(self) -> t.Callable[..., None]: ...
 
 
@@ -66,6 +69,9 @@ def record(
     """
     invitation = _recall(note, outbox, **patience)
     if invitation is None:
+        return []
+    if note.held is not None and not note.names:
+        outbox.hold(note.held, invitation, note.moment, **patience)
         return []
     token, referrer = invitation
     events = note.events(token, server_id)

@@ -1,0 +1,134 @@
+"""Flask-AppBuilder: a form, and a link in a mail that is opened elsewhere."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from signups.conftest import need
+from signups.conftest import Plug
+from signups.conftest import snippets
+
+FORM = {
+    "username": "anna",
+    "first_name": "Anna",
+    "last_name": "Moor",
+    "email": "anna@example.org",
+    "password": "will-o-the-wisp",
+    "conf_password": "will-o-the-wisp",
+}
+
+
+class Site:
+    def __init__(self, plug: Plug, path: Path) -> None:
+        need("flask_appbuilder")
+        from flask_appbuilder import AppBuilder
+        from flask_appbuilder.models.sqla import Base
+        from flask_mail import Mail
+        from flask_sqlalchemy import SQLAlchemy
+
+        self.plug = plug
+        self.app = app = Flask(__name__)
+        app.config.update(
+            TESTING=True,
+            SECRET_KEY="k",
+            SQLALCHEMY_DATABASE_URI=f"sqlite:///{path}/appbuilder.db",
+            FAB_PASSWORD_HASH_METHOD="pbkdf2:sha256:1",
+            AUTH_USER_REGISTRATION=True,
+            AUTH_USER_REGISTRATION_ROLE="Public",
+            RECAPTCHA_PUBLIC_KEY="k",
+            RECAPTCHA_PRIVATE_KEY="k",
+            MAIL_DEFAULT_SENDER="moor@example.org",
+            WTF_CSRF_ENABLED=False,
+        )
+        self.db = db = SQLAlchemy(app, metadata=Base.metadata)
+        self.mail = Mail(app)
+        [code] = snippets("appbuilder")
+        manager = plug.run(app, code)["ReferralSecurityManager"]
+        with app.app_context():
+            self.builder = AppBuilder(app, db.session, security_manager_class=manager)
+
+    def sign_up(self, client: t.Any, **fields: str) -> str | None:
+        """The link in the mail, if one was sent."""
+        with self.app.app_context(), self.mail.record_messages() as outbox:
+            client.post("/register/form", data={**FORM, **fields})
+        if not outbox:
+            return None
+        found = re.search(r"/register/activation/[\w-]+", outbox[0].html)
+        assert found
+        return found[0]
+
+    def dispose(self) -> None:
+        with self.app.app_context():
+            self.db.session.remove()
+            self.db.engine.dispose()
+
+
+@pytest.fixture
+def site(plug: Plug, tmp_path: Path) -> t.Iterator[Site]:
+    site = Site(plug, tmp_path)
+    yield site
+    site.dispose()
+
+
+def test_a_signup_that_is_confirmed_on_another_device_is_reported(
+    site: Site, plug: Plug
+) -> None:
+    link = site.sign_up(plug.visit(site.app))
+    assert link is not None
+    assert plug.sandbox.sandbox.arrivals == []
+    assert site.app.test_client().get(link).status_code == 200
+    assert plug.reported == [("registered", "1")]
+    assert plug.accepted == ["1"]
+
+
+def test_a_name_that_is_taken_sends_no_mail_and_reports_nobody(
+    site: Site, plug: Plug
+) -> None:
+    stranger = site.app.test_client()
+    link = site.sign_up(stranger)
+    assert link is not None
+    friend = plug.visit(site.app)
+    assert site.sign_up(friend) is None
+    assert site.sign_up(friend, conf_password="another", username="ben") is None
+    friend.get(link)  # an account that came without a token
+    friend.get(link)
+    friend.get("/register/activation/no-such-hash")
+    assert plug.sandbox.sandbox.arrivals == []
+
+
+def test_an_account_whose_commit_fails_is_not_reported(
+    site: Site, plug: Plug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import event
+
+    link = site.sign_up(plug.visit(site.app))
+    assert link is not None
+    device = site.app.test_client()
+
+    def fail(*args: object) -> t.NoReturn:
+        raise OSError("the disk is full")
+
+    with site.app.app_context():
+        event.listen(site.db.session, "before_commit", fail)
+    device.get(link)
+    assert plug.sandbox.sandbox.arrivals == []
+    with site.app.app_context():
+        event.remove(site.db.session, "before_commit", fail)
+    device.get(link)
+    assert plug.reported == [("registered", "1")]
+
+
+def test_an_account_that_an_administrator_makes_is_nobodys_referral(
+    site: Site, plug: Plug
+) -> None:
+    with site.app.test_request_context(f"/?mmref={plug.sandbox.mint()}"):
+        site.app.preprocess_request()
+        role = site.builder.sm.find_role("Public")
+        made = site.builder.sm.add_user("ben", "B", "M", "b@example.org", role, "pw")
+        assert made
+    assert plug.sandbox.sandbox.arrivals == []

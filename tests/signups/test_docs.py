@@ -1,0 +1,80 @@
+"""The pages whose applications need nothing but what every test run has."""
+
+from __future__ import annotations
+
+import typing as t
+from types import SimpleNamespace
+
+import flask
+import pytest
+from flask import Flask
+from flask_login import LoginManager
+from flask_login import UserMixin
+
+from signups.conftest import DOCS
+from signups.conftest import Plug
+from signups.conftest import snippets
+
+
+def test_every_page_with_lines_to_paste_is_run() -> None:
+    pages = {page.stem for page in DOCS.glob("*.md") if snippets(page.stem)}
+    assert pages == {"outside", "login", "security", "appbuilder", "social", "api"}
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask(__name__)
+    app.config.update(SECRET_KEY="k")
+    return app
+
+
+class Player(UserMixin):  # type: ignore[misc]
+    id = "7"
+
+
+def names(**more: t.Any) -> dict[str, t.Any]:
+    return {"request": flask.request, "redirect": flask.redirect, **more}
+
+
+def test_the_page_on_flask_login(app: Flask, plug: Plug) -> None:
+    LoginManager(app).user_loader(lambda id: Player())
+    [code] = snippets("login")
+    plug.run(
+        app,
+        code,
+        **names(create_player=lambda form: Player() if "name" in form else None),
+    )
+    friend = plug.visit(app)
+    assert friend.post("/register").status_code == 409
+    assert plug.sandbox.sandbox.arrivals == []
+    friend.post("/register", data={"name": "anna"})
+    assert plug.reported == [("registered", "7")]
+
+
+def test_the_page_on_front_ends(app: Flask, plug: Plug) -> None:
+    known: dict[str, SimpleNamespace] = {}
+
+    def create_player(data: dict[str, str]) -> SimpleNamespace | None:
+        if data["name"] in known:
+            return None
+        known[data["name"]] = SimpleNamespace(id=6 + len(known))
+        return known[data["name"]]
+
+    [code] = snippets("api")
+    plug.run(app, code, **names(create_player=create_player))
+    front_end = app.test_client(use_cookies=False)
+    front_end.post("/api/players", json={"name": "zeno"})
+    # Another site's page, without a cookie, whose own address held the token.
+    headers = {
+        "X-MMRef": plug.sandbox.mint(),
+        "Authorization": "Bearer t",
+        "Origin": "https://moor.example",
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Dest": "empty",
+    }
+    taken = front_end.post("/api/players", json={"name": "zeno"}, headers=headers)
+    assert taken.status_code == 409
+    assert plug.sandbox.sandbox.arrivals == []
+    made = front_end.post("/api/players", json={"name": "anna"}, headers=headers)
+    assert (made.status_code, made.json) == (201, {"id": 7})
+    assert plug.reported == [("registered", "7")]

@@ -1,0 +1,82 @@
+"""ihatemoney: ids that are texts, no Flask-Login, Talisman's headers."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from signups.conftest import need
+from signups.conftest import Plug
+
+# What it warns of is not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+
+CODE = """
+from flask_mmolove import MMOLove, new_by_field
+
+mmolove = MMOLove(app)
+
+
+def find_id(name):
+    project = db.session.get(Project, slugify(name))
+    return project and project.id
+
+
+mmolove.attach(app, "main.create_project", player=new_by_field("name", find_id))
+"""
+
+
+@pytest.fixture
+def app(plug: Plug, tmp_path: Path) -> t.Iterator[Flask]:
+    need("ihatemoney")
+    from ihatemoney import models
+    from ihatemoney import utils
+    from ihatemoney.run import create_app
+
+    class Config:
+        SECRET_KEY = "k"
+        SQLALCHEMY_DATABASE_URI = f"sqlite:///{tmp_path}/ihatemoney.db"
+        SESSION_COOKIE_SECURE = False
+        WTF_CSRF_ENABLED = False
+        ACTIVATE_DEMO_PROJECT = False
+        MAIL_SUPPRESS_SEND = True
+        TESTING = True
+
+    app = t.cast(Flask, create_app(configuration=Config, instance_path=str(tmp_path)))
+    names = {"db": models.db, "Project": models.Project, "slugify": utils.slugify}
+    plug.run(app, CODE, **names)
+    yield app
+    with app.app_context():
+        models.db.engine.dispose()
+
+
+def form(name: str = "The Moor") -> dict[str, str]:
+    return {
+        "name": name,
+        "password": "will-o-the-wisp",
+        "contact_email": "anna@example.org",
+        "default_currency": "XXX",
+    }
+
+
+def test_a_signup_is_reported_under_its_text(app: Flask, plug: Plug) -> None:
+    friend = plug.visit(app)
+    response = friend.post("/create", data=form())
+    assert response.status_code == 302
+    assert "Content-Security-Policy" in response.headers
+    assert plug.reported == [("registered", "the-moor")]
+    assert plug.accepted == ["the-moor"]
+
+
+def test_a_signup_that_fails_is_not_reported(app: Flask, plug: Plug) -> None:
+    app.test_client().post("/create", data=form())
+    friend = plug.visit(app)
+    assert friend.post("/create", data=form()).status_code == 200
+    wrong = {**form("Other"), "contact_email": "no address"}
+    assert friend.post("/create", data=wrong).status_code == 200
+    assert plug.sandbox.sandbox.arrivals == []
+    friend.post("/create", data=form("Other"))
+    assert plug.reported == [("registered", "other")]
