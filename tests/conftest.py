@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import signal
 import typing as t
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import URL
 
+import servers
 from flask_mmolove import MMOLove
 from flask_mmolove.testing import SiteSandbox
 
@@ -18,6 +22,36 @@ MakeApp = t.Callable[..., Flask]
 # A run that was started in the background ignores SIGINT, and so would every server
 # that its tests start and mean to stop by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+S = t.TypeVar("S")
+
+
+def serve(start: t.Callable[[], t.ContextManager[S]]) -> t.Iterator[S]:
+    """A server for the whole run."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(start())
+        except servers.Missing as e:
+            if os.environ.get("CI"):
+                pytest.fail(f"Not installed: {e}")
+            pytest.skip(f"Not installed: {e}")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> t.Iterator[URL]:
+    yield from serve(servers.postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> t.Iterator[URL]:
+    yield from serve(servers.mariadb)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> t.Iterator[servers.Broker]:
+    yield from serve(servers.valkey)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import sqlite3
 import subprocess
 import sys
@@ -45,30 +44,6 @@ LEASE = 60_000
 SERVERS = ("postgresql", "mariadb")
 SQL = ("sqlite", *SERVERS)
 STORES = ("own", *(f"sqlalchemy-{name}" for name in SQL))
-
-Serve = t.Callable[[], t.ContextManager[URL]]
-
-
-def serve(start: Serve) -> t.Iterator[URL]:
-    """A server for the whole run."""
-    with contextlib.ExitStack() as stack:
-        try:
-            url = stack.enter_context(start())
-        except servers.Missing as e:
-            if os.environ.get("CI"):
-                pytest.fail(f"Not installed: {e}")
-            pytest.skip(f"Not installed: {e}")
-        yield url
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> t.Iterator[URL]:
-    yield from serve(servers.postgresql)
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> t.Iterator[URL]:
-    yield from serve(servers.mariadb)
 
 
 def find_url(name: str, request: pytest.FixtureRequest) -> URL:
