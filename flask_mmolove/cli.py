@@ -96,6 +96,8 @@ def _check(state: State) -> t.Iterator[_Finding]:
     words = f"server {settings.server_id} at {settings.endpoint}{reward}"
     yield _Finding("settings", True, words)
     yield _check_outbox(state)
+    if settings.delivery == "celery":
+        yield _check_celery(state)
     client = ReferralClient.from_settings(settings)
     moment = int(time.time())
     outcomes = {
@@ -116,6 +118,27 @@ def _check_outbox(state: State) -> _Finding:
     except OutboxError as e:
         return _Finding("outbox", False, str(e))
     return _Finding("outbox", True, str(state.outbox))
+
+
+def _check_celery(state: State) -> _Finding:
+    from .delivery.celery import CeleryEngine
+
+    engine = t.cast(CeleryEngine, state.engine)
+    try:
+        workers = engine.ask_workers()
+    except MMOLoveError as e:
+        return _Finding("celery", False, str(e))
+    except Exception as e:  # each broker has its own errors
+        words = f"the broker does not answer: {type(e).__name__}: {e}"
+        return _Finding("celery", False, words)
+    if not workers:
+        words = "no worker answers: start one with 'celery -A ... worker --beat'"
+        return _Finding("celery", False, words)
+    ignorant = [name for name, knows in workers.items() if not knows]
+    if ignorant:
+        words = f"{', '.join(ignorant)}: does not know the site. Make the Flask app in "
+        return _Finding("celery", False, words + "the module that 'celery -A' names")
+    return _Finding("celery", True, f"answered by {', '.join(workers)}")
 
 
 def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:

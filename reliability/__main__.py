@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from . import celery
 from . import crashpoints
 from . import damage
 from . import diskfull
@@ -32,6 +33,7 @@ for harness in (
     damage,
     startrace,
     recycling,
+    celery,
     mutants,
 ):
     main.add_command(harness.command)

@@ -162,9 +162,9 @@ def _takes_no_lease() -> None:
     claim = SQLiteOutbox.claim
 
     def without(
-        outbox: SQLiteOutbox, state: t.Any, now: int, lease: int, limit: int
+        outbox: SQLiteOutbox, state: t.Any, now: int, lease: int, *rest: t.Any
     ) -> list[Entry]:
-        entries = claim(outbox, state, now, 0, limit)
+        entries = claim(outbox, state, now, 0, *rest)
         return [entry._replace(due=now + lease) for entry in entries]
 
     _put(SQLiteOutbox, claim=without)

@@ -26,6 +26,36 @@ MakeApp = t.Callable[..., Flask]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+S = t.TypeVar("S")
+
+
+def serve(start: t.Callable[[], t.ContextManager[S]]) -> t.Iterator[S]:
+    """A server for the whole run."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(start())
+        except servers.Missing as e:
+            if os.environ.get("CI"):
+                pytest.fail(f"Not installed: {e}")
+            pytest.skip(f"Not installed: {e}")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> t.Iterator[URL]:
+    yield from serve(servers.postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> t.Iterator[URL]:
+    yield from serve(servers.mariadb)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> t.Iterator[servers.Broker]:
+    yield from serve(servers.valkey)
+
+
 @pytest.fixture
 def log() -> t.Iterator[io.StringIO]:
     """Everything that is logged at any level, tracebacks included."""
@@ -87,30 +117,6 @@ def client(app: Flask) -> FlaskClient:
 
 SERVERS = ("postgresql", "mariadb")
 SQL = ("sqlite", *SERVERS)
-
-Serve = t.Callable[[], t.ContextManager[URL]]
-
-
-def serve(start: Serve) -> t.Iterator[URL]:
-    """A server for the whole run."""
-    with contextlib.ExitStack() as stack:
-        try:
-            url = stack.enter_context(start())
-        except servers.Missing as e:
-            if os.environ.get("CI"):
-                pytest.fail(f"Not installed: {e}")
-            pytest.skip(f"Not installed: {e}")
-        yield url
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> t.Iterator[URL]:
-    yield from serve(servers.postgresql)
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> t.Iterator[URL]:
-    yield from serve(servers.mariadb)
 
 
 def find_url(name: str, request: pytest.FixtureRequest) -> URL:

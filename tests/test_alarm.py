@@ -50,6 +50,20 @@ def test_it_speaks_when_nothing_delivers_and_not_at_every_request(
     assert len(caplog.records) == 6
 
 
+@pytest.mark.parametrize(
+    ("delivery", "word"),
+    [("celery", "worker"), ("inline", "cron"), ("manual", "--forever")],
+)
+def test_it_says_what_to_do_for_the_delivery_that_was_chosen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, delivery: str, word: str
+) -> None:
+    site = Site(tmp_path, delivery)
+    site.add()
+    site.requests(30 * 60, every=10)
+    site.outbox.close()
+    assert word in caplog.text
+
+
 def test_it_is_silent_where_nothing_waits(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -425,6 +425,14 @@ class TestReward:
         assert bench.state("7", "qualified") == "unpaid"
 
 
+def test_a_step_can_be_for_some_entries_only(bench: Bench) -> None:
+    for player in ("1", "2", "3"):
+        bench.add(player, "registered")
+    named = bench.outbox.of("2", False)["registered"].id
+    assert bench.delivery.step(ids=[named]) == 1
+    assert bench.site.reported == [("registered", "2")]
+
+
 class TestThread:
     @pytest.fixture
     def engine(self, bench: Bench) -> t.Iterator[ThreadEngine]:

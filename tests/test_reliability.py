@@ -64,6 +64,15 @@ class TestSoak:
         assert report["figures"]["rewards"] > 0
 
 
+def test_a_celery_worker_and_its_broker_are_killed_and_nothing_is_lost() -> None:
+    report = run("celery", "--kills", "4", "--each-broker", "2")
+    figures = report["figures"]
+    assert figures["children_killed"] + figures["workers_killed"] == 4
+    assert figures["brokers_killed"] == 2
+    assert report["counters"]["acknowledged"] > 20
+    assert figures["rewards"] > 0
+
+
 def test_a_kill_at_every_step_breaks_nothing() -> None:
     report = run("crashpoints")
     assert report["figures"]["fired"] == report["figures"]["points"] > 300
