@@ -3,14 +3,14 @@
 **What runs.** A site on PostgreSQL takes signups in requests and milestones beside
 them, with ``MMOLOVE_DELIVERY="celery"``. A real worker with two children delivers and
 rewards, over a real Valkey; a real beat sweeps once a second. The server meets some of
-the posts with a fault, see ``server.py``. Now and then the worker is killed: mostly one of its children, which Celery replaces, and each third time the main
-process with all its children, and another is started. Celery's main process ends by
-itself where a child dies before it was ready (``workers ended``); then another is
-started too, as a service manager does. After every tenth kill the broker is killed,
-with every message that it held, and started again a while later. At the end the server
-behaves, and the worker delivers what is left. What then still waits for a lease of the
-killed to run out, five minutes for a reward, is delivered with the clock moved on
-(``left to leases``).
+the posts with a fault, see ``server.py``. Now and then the worker is killed: mostly one
+of its children, which Celery replaces, and each third time the main process with all
+its children, and another is started. Celery's main process ends by itself where a child
+dies before it was ready (``workers ended``); then another is started too, as a service
+manager does. After every tenth kill the broker is killed, with every message that it
+held, and started again a while later. At the end the server behaves, and the worker
+delivers what is left. What then still waits for a lease of the killed to run out, five
+minutes for a reward, is delivered with the clock moved on (``left to leases``).
 
 **What is measured, and why it can fail.** As in ``soak.py``. That the kills hit the
 moments that matter is shown by ``duplicate posts``. ``messages lost`` are those that
