@@ -2,16 +2,15 @@
 
 **What runs.** A site on PostgreSQL takes signups in requests and milestones beside
 them, with ``MMOLOVE_DELIVERY="celery"``. A real worker with two children delivers and
-rewards, over a real Valkey; beat, inside the worker, sweeps once a second. The server
-meets some of the posts with a fault, see ``server.py``. Now and then the worker is
-killed: mostly one of its children, which Celery replaces, and each third time the main
-process with all its children, and another is started. Celery's main process ends by
-itself where a child dies before it was ready (``workers ended``); then another is
-started too, as a service manager does. After every tenth kill the broker is killed,
-with every message that it held, and started again a while later. At the end the server
-behaves, and the worker delivers what is left. What then still waits for a lease of the
-killed to run out, five minutes for a reward, is delivered with the clock moved on
-(``left to leases``).
+rewards, over a real Valkey; a real beat sweeps once a second. The server meets some of
+the posts with a fault, see ``server.py``. Now and then the worker is killed: mostly one
+of its children, which Celery replaces, and each third time the main process with all
+its children, and another is started. Celery's main process ends by itself where a child
+dies before it was ready (``workers ended``); then another is started too, as a service
+manager does. After every tenth kill the broker is killed, with every message that it
+held, and started again a while later. At the end the server behaves, and the worker
+delivers what is left. What then still waits for a lease of the killed to run out, five
+minutes for a reward, is delivered with the clock moved on (``left to leases``).
 
 **What is measured, and why it can fail.** As in ``soak.py``. That the kills hit the
 moments that matter is shown by ``duplicate posts``. ``messages lost`` are those that
@@ -83,6 +82,9 @@ def run(kills: int, each_broker: int = 10) -> Report:
         os.environ.update(
             {_BROKER: broker.url, **dict(zip(_SITE, values, strict=True))}
         )
+        beat = _start(folder, "beat", "--schedule", folder / "beat")
+        stack.callback(beat.wait)
+        stack.callback(beat.kill)
         worker = _Worker(folder)
         stack.callback(worker.kill)
         harness = os.getpid()
@@ -139,7 +141,7 @@ def make_site() -> Site:
 
 
 class _Worker:
-    """A Celery worker with two children and a beat, as a process group."""
+    """A Celery worker with two children, as a process group."""
 
     def __init__(self, folder: Path) -> None:
         self.ended = 0
@@ -147,19 +149,10 @@ class _Worker:
         self.start()
 
     def start(self) -> None:
-        options = ("--pool", "prefork", "--concurrency", "2", "--loglevel", "warning")
-        beat = ("--beat", "--schedule", str(self._folder / "beat"))
-        with (self._folder / "worker.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "celery", "-A", "reliability.celeryapp"),
-                    *("worker", *options, *beat, "--without-gossip"),
-                    *("--without-mingle", "--hostname", "worker@here"),
-                ],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = _start(
+            *(self._folder, "worker", "--pool", "prefork", "--concurrency", "2"),
+            *("--without-gossip", "--without-mingle", "--hostname", "worker@here"),
+        )
 
     def kill(self) -> None:
         """Kill it with its children."""
@@ -176,14 +169,25 @@ class _Worker:
 
     def kill_a_child(self) -> bool:
         """Kill one of the processes that run tasks, if it has any yet."""
-        # The last two: before them stands the one that beats.
-        children = _children(self._process.pid)[-2:]
+        children = _children(self._process.pid)
         if len(children) < 2:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(random.choice(children), signal.SIGKILL)
             return True
         return False
+
+
+def _start(folder: Path, *command: str | Path) -> subprocess.Popen[bytes]:
+    """Start a command of Celery."""
+    celery = (sys.executable, "-m", "celery", "-A", "reliability.celeryapp")
+    with (folder / "celery.log").open("ab") as log:
+        return subprocess.Popen(
+            (*celery, *command, "--loglevel", "warning"),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def _children(pid: int) -> list[int]:
