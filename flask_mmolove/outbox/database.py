@@ -83,7 +83,7 @@ class Database:
     def query(
         self,
         sql: str,
-        parameters: t.Sequence[t.Any] = (),
+        parameters: t.Sequence[t.Any] | t.Mapping[str, t.Any] = (),
         patience: float = WORKER_PATIENCE,
     ) -> list[t.Any]:
         """The rows of a statement that only reads. Raises what a transaction does."""
@@ -301,7 +301,7 @@ class _Handle:
 def _patiently(
     connection: sqlite3.Connection,
     sql: str,
-    parameters: t.Sequence[t.Any],
+    parameters: t.Sequence[t.Any] | t.Mapping[str, t.Any],
     deadline: float,
 ) -> list[t.Any]:
     while True:

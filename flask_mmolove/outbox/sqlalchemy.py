@@ -32,6 +32,8 @@ from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
+from .journal import Execute
+from .journal import Journal
 from .rows import tables
 from .rows import Transaction
 
@@ -105,6 +107,7 @@ class SQLAlchemyOutbox:
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
+        self.journal = Journal(self._ask, "mmolove_")
         self._pid = os.getpid()
         self._engines: dict[int, Engine] = {}
         self._inherited: list[Pool] = []
@@ -189,6 +192,9 @@ class SQLAlchemyOutbox:
         if engine is not None and self._given is None:
             engine.dispose()
 
+    def _ask(self, work: t.Callable[[Execute], R], *, writes: bool) -> R:
+        return self._run(lambda db: work(db.execute), writes=writes)
+
     def _read(
         self,
         work: t.Callable[[Transaction], R],
@@ -271,7 +277,7 @@ class SQLAlchemyOutbox:
         else:
             cure = (
                 "See that the server runs, that MMOLOVE_OUTBOX names it, and that the "
-                "user may read and write the tables mmolove_event and mmolove_fact."
+                "user may read and write the tables whose names begin with mmolove_."
             )
         return OutboxError(f"The outbox in {shown} failed: {cause.strip()}. {cure}")
 
