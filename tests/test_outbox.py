@@ -532,10 +532,11 @@ class TestJournal:
             (0, 3, 0, 0, 0),
             (self.DAY, 1, 0, 0, 0),
         ]
-        for state in ("accepted", "ignored", "rejected"):
-            through(outbox, t.cast(State, state))
+        through(outbox, "accepted")
         assert outbox.journal.days(0, 1) == [(0, 3, 1, 0, 0)]
         through(outbox, "accepted")
+        through(outbox, "ignored")
+        through(outbox, "rejected")
         pay(outbox, "unknown")
         assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 0)]
         (doubtful,) = outbox.find(["unknown"], 1)
