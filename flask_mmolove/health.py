@@ -99,6 +99,8 @@ def _of_host(host: Host, now: int) -> Health | None:
 def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     if signs.due is None or now - signs.due <= OVERDUE:
         return None
+    if signs.worker is not None and now - signs.worker.seen <= OVERDUE:
+        return None  # it is at work, and not through yet
     seen = signs.worker and ago(signs.worker.seen, now)
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"
     line = f"Nothing delivers: an event is {ago(signs.due, now)} overdue, and {last}."

@@ -24,7 +24,6 @@ from ..funnel import periods
 from ..funnel import read_days
 from ..health import examine
 from ..outbox import Entry
-from ..outbox.entry import State
 from ..state import current_state
 from ..state import milliseconds
 from ..words import ago
@@ -117,7 +116,7 @@ def events() -> ResponseReturnValue:
     if state and state not in STATES:
         abort(404)
     entries = current_state().outbox.journal.page(
-        state=t.cast("State | None", state or None),
+        state=state or None,
         player=player or None,
         before=request.args.get("before", None, int),
         limit=PAGE + 1,

@@ -10,7 +10,7 @@ from ..outbox import Day
 
 # The size of the line's field, in the picture's own units.
 WIDTH = 600
-HEIGHT = 150
+HEIGHT = 180
 
 #: The lines that are drawn, and what they are called.
 LINES = {"signed_up": "signed up", "qualified": "qualified"}
