@@ -46,7 +46,9 @@ def many(count: int, noun: str) -> str:
 def said(status: int | None, words: str | None) -> str:
     """An answer in a line."""
     line = " ".join((words or "")[:300].split())
-    return f"HTTP {status}: {line}" if status else line
+    if not status:
+        return line
+    return f"HTTP {status}: {line}" if line else f"HTTP {status}"
 
 
 def hint(entry: Entry) -> str:

@@ -18,6 +18,8 @@ from ..words import STATES
 from .site import json_option
 from .site import with_site
 
+_SEE = {"rejected": "retry --list", "unknown": "rewards", "unpaid": "rewards"}
+
 
 @click.command()
 @json_option
@@ -43,7 +45,8 @@ def status(state: State, as_json: bool) -> None:
     for name, note in STATES.items():
         count = summary.counts.get(name, 0)
         if count:
-            click.echo(f"{name:<9} {count:>8}  {note}".rstrip())
+            where = f"; see 'flask mmolove {_SEE[name]}'" if name in _SEE else ""
+            click.echo(f"{name:<9} {count:>8}  {note}{where}")
     if summary.waiting:
         click.echo(
             f"\n{summary.waiting} of the pending wait until their player's "
