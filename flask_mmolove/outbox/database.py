@@ -260,6 +260,8 @@ class Database:
         mode = "WAL" if sqlite3.sqlite_version_info >= _WAL_IS_SOUND else "TRUNCATE"
         _patiently(connection, f"PRAGMA journal_mode={mode}", (), deadline)
         connection.execute("PRAGMA synchronous=FULL")
+        # What is erased is to be gone from the file too.
+        connection.execute("PRAGMA secure_delete=ON")
         if not self._schema.is_current(
             lambda sql: _patiently(connection, sql, (), deadline)
         ):

@@ -117,9 +117,13 @@ class Journal:
                 if entry.id < end and state in (None, entry.state)
             ]
             return sorted(found, reverse=True)[:limit]
-        wanted = "id < :end" if state is None else "state = :state AND id < :end"
-        values = {"end": end, "limit": limit} | ({"state": state} if state else {})
-        return self._entries(f"{wanted} ORDER BY id DESC LIMIT :limit", **values)
+        values: dict[str, t.Any] = {"end": end, "limit": limit}
+        wanted, order = "id < :end", "id DESC"
+        if state is not None:
+            values["state"] = state
+            # Named in the order too, or MariaDB would sort half of the table.
+            wanted, order = f"state = :state AND {wanted}", f"state DESC, {order}"
+        return self._entries(f"{wanted} ORDER BY {order} LIMIT :limit", **values)
 
     def get(self, id: int) -> Entry | None:
         """The entry with an id."""
