@@ -87,13 +87,16 @@ class Journal:
 
     :param run: The store's transactions.
     :param prefix: What the names of its tables begin with.
+    :param by_state: What tells the database to go by the index of states, if it has to
+        be told.
     """
 
-    def __init__(self, run: Run, prefix: str = "") -> None:
+    def __init__(self, run: Run, prefix: str = "", by_state: str = "") -> None:
         self._run = run
         self._event = f"{prefix}event"
         self._tally = f"{prefix}tally"
         self._fact = f"{prefix}fact"
+        self._by_state = by_state
 
     def page(
         self,
@@ -118,12 +121,12 @@ class Journal:
             ]
             return sorted(found, reverse=True)[:limit]
         values: dict[str, t.Any] = {"end": end, "limit": limit}
-        wanted, order = "id < :end", "id DESC"
+        wanted, hint = "id < :end", ""
         if state is not None:
             values["state"] = state
-            # Named in the order too, or MariaDB would sort half of the table.
-            wanted, order = f"state = :state AND {wanted}", f"state DESC, {order}"
-        return self._entries(f"{wanted} ORDER BY {order} LIMIT :limit", **values)
+            wanted, hint = f"state = :state AND {wanted}", self._by_state
+        newest = f"{wanted} ORDER BY id DESC LIMIT :limit"
+        return self._entries(newest, hint, **values)
 
     def get(self, id: int) -> Entry | None:
         """The entry with an id."""
@@ -235,10 +238,13 @@ class Journal:
 
     def _purge(self, first: int, last: int, before: int) -> int:
         def work(execute: Execute) -> int:
+            values: dict[str, t.Any] = {"first": first, "last": last}
             finished = self._find(
                 execute,
                 f"id BETWEEN :first AND :last AND {_FINISHED}",
-                **{"first": first, "last": last, "before": before, "yes": True},
+                before=before,
+                yes=True,
+                **values,
             )
             gone = {
                 entry.id: entry
@@ -259,12 +265,14 @@ class Journal:
         for entry in sorted(entries):
             execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})
 
-    def _find(self, execute: Execute, where: str, **values: t.Any) -> list[Entry]:
-        sql = f"SELECT {_COLUMNS} FROM {self._event} WHERE {where}"
+    def _find(
+        self, execute: Execute, where: str, hint: str = "", **values: t.Any
+    ) -> list[Entry]:
+        sql = f"SELECT {_COLUMNS} FROM {self._event} {hint} WHERE {where}"
         return [Entry._make(row) for row in execute(sql, values)]
 
-    def _entries(self, where: str, **values: t.Any) -> list[Entry]:
-        return self._run(lambda do: self._find(do, where, **values), writes=False)
+    def _entries(self, where: str, hint: str = "", **values: t.Any) -> list[Entry]:
+        return self._run(lambda do: self._find(do, where, hint, **values), writes=False)
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
         return self._run(lambda execute: execute(sql, values), writes=False)

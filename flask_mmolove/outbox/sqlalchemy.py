@@ -107,7 +107,9 @@ class SQLAlchemyOutbox:
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
-        self.journal = Journal(self._ask, "mmolove_")
+        # MariaDB would read all newer rows of the state before those that are wanted.
+        hint = "FORCE INDEX (mmolove_event_state)" if self._is_mysql else ""
+        self.journal = Journal(self._ask, "mmolove_", hint)
         self._pid = os.getpid()
         self._engines: dict[int, Engine] = {}
         self._inherited: list[Pool] = []
