@@ -582,7 +582,7 @@ class TestJournal:
         assert outbox.settle([Settlement(entry, "accepted", sure=True)], 2000) == []
 
     def test_only_what_is_finished_is_purged(self, outbox: Outbox) -> None:
-        for player in ("paid", "due", "to come", "late"):
+        for player in ("paid", "due", "late", "to come"):
             add(outbox, player, "registered", "qualified")
         add(outbox, "milestone to come")
         add(outbox, "second", "registered", "qualified")
@@ -591,7 +591,7 @@ class TestJournal:
             outbox.settle([Settlement(entry, t.cast(State, state), sure=True)], 1000)
         for entry in outbox.claim("pending", 1000, LEASE, 3):
             due = 5000 if entry.identity == "due" else None
-            now = 1000 if entry.identity == "paid" else 5000
+            now = 5000 if entry.identity == "late" else 1000
             outbox.settle([Settlement(entry, "accepted", due, sure=True)], now)
         assert outbox.journal.purge(2000) == 4
         left = {entry.identity for entry in outbox.journal.page()}
@@ -626,6 +626,18 @@ class TestJournal:
         add(outbox, "b", now=2000)
         assert outbox.journal.oldest_pending() == 1000
         assert outbox.journal.count("pending") == 2
+
+    def test_what_is_taken_over_from_a_lost_file_is_counted(
+        self, own: SQLiteOutbox, tmp_path: Path
+    ) -> None:
+        add(own, "7", "registered", "qualified")
+        through(own, "accepted")
+        through(own, "accepted")
+        before = own.journal.days(0, 1)
+        (tmp_path / "outbox.db").unlink()
+        assert own.journal.days(0, 1) == [(0, 0, 0, 0, 0)]
+        assert own.rescue() == 2
+        assert own.journal.days(0, 1) == before == [(0, 1, 1, 1, 0)]
 
     def test_no_question_looks_at_every_row(
         self, own: SQLiteOutbox, tmp_path: Path
