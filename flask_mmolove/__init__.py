@@ -21,11 +21,16 @@ from .register import referral_register as referral_register
 from .register import registered as registered
 from .reward import qualify as qualify
 from .reward import Referral as Referral
+from .signals import delivery_paused as delivery_paused
+from .signals import delivery_resumed as delivery_resumed
 from .signals import event_accepted as event_accepted
 from .signals import event_ignored as event_ignored
 from .signals import event_recorded as event_recorded
 from .signals import event_rejected as event_rejected
+from .signals import event_retried as event_retried
+from .signals import player_forgotten as player_forgotten
 from .signals import player_rewarded as player_rewarded
 from .signals import referral_captured as referral_captured
 from .signals import reward_failed as reward_failed
+from .signals import reward_set_aside as reward_set_aside
 from .wire import sign_referral_body as sign_referral_body

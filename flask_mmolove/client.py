@@ -184,6 +184,13 @@ class ReferralClient:
             connections=settings.concurrency,
         )
 
+    @property
+    def ahead(self) -> float:
+        """Seconds by which MMOLove's clock was found ahead of ours, where that was too
+        much to sign by ours; else 0.
+        """
+        return self._ahead
+
     def __repr__(self) -> str:
         return f"<ReferralClient {self.server_id!r} {self.endpoint!r}>"
 

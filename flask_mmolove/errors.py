@@ -6,6 +6,7 @@
     ├── ConfigError       a setting is missing or wrong
     ├── IdentityError     a player has no stable identity (yet)
     ├── EventError        an event that MMOLove could only refuse
+    ├── OrderError        a person's order that cannot be carried out
     ├── SignatureError    a signature that does not hold
     └── OutboxError       the outbox could not be read or written
         └── OutboxBusy    ... within the time a caller may wait
@@ -44,6 +45,10 @@ class EventError(MMOLoveError, ValueError):
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class OrderError(MMOLoveError):
+    """A person's order, on the page or the command line, that cannot be carried out."""
 
 
 class SignatureError(MMOLoveError):

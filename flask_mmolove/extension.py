@@ -6,6 +6,7 @@ import typing as t
 from functools import partial
 from pathlib import Path
 
+from flask import Blueprint
 from flask import Flask
 
 from .alarm import Alarm
@@ -125,6 +126,25 @@ class MMOLove:
         self._callbacks.reward = callback
         self._callbacks.at_most_once = at_most_once
         return callback
+
+    def dashboard(self, *, access: t.Callable[[], t.Any] | None = None) -> Blueprint:
+        """Make the operator's page, a blueprint for the site to register.
+
+        .. code-block:: python
+
+            def is_owner():
+                return current_user.is_authenticated and current_user.is_owner
+
+            page = mmolove.dashboard(access=is_owner)
+            app.register_blueprint(page, url_prefix="/mmolove")
+
+        :param access: Asked in each request, without arguments, whether this visitor
+            may see it. Whoever may not gets a 404.
+        :raises ConfigError: Without ``access``.
+        """
+        from .dashboard import make_dashboard
+
+        return make_dashboard(access)
 
     def identity(self, rule: F) -> F:
         """Register what takes a player and gives its identity: a text or number that
@@ -249,7 +269,15 @@ def _assemble(
 
     def delivery() -> Delivery:
         client = ReferralClient.from_settings(settings)
-        return Delivery(outbox, client, settings, spool, reward=reward, report=report)
+        return Delivery(
+            outbox,
+            client,
+            settings,
+            spool,
+            reward=reward,
+            report=report,
+            watch=state.watch,
+        )
 
     engine = _choose_engine(app, settings, delivery)
     state = State(app, settings, callbacks, outbox, spool, delivery, engine, session)

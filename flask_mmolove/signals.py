@@ -46,6 +46,24 @@ player_rewarded = _signals.signal("player-rewarded")
 reward_failed = _signals.signal("reward-failed")
 
 
+#: A reward waits for a person: the callback failed too often, or the site has none.
+#: Argument: ``entry``, whose ``answer`` says why.
+reward_set_aside = _signals.signal("reward-set-aside")
+
+#: A person has a rejected event sent again. Argument: ``entry``.
+event_retried = _signals.signal("event-retried")
+
+#: MMOLove is out of reach, or refuses the settings: events wait, and it is tried now
+#: and then. Argument: ``reason``, in words.
+delivery_paused = _signals.signal("delivery-paused")
+
+#: MMOLove answers again. Argument: ``seconds``, for how long it did not.
+delivery_resumed = _signals.signal("delivery-resumed")
+
+#: What stood of a player was erased. Argument: ``count``, of events.
+player_forgotten = _signals.signal("player-forgotten")
+
+
 def notify(signal: NamedSignal, app: Flask, **arguments: t.Any) -> None:
     """Send a signal; a receiver that raises is logged and the next one is called."""
     if not signal.receivers:

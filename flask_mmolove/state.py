@@ -20,6 +20,7 @@ from .identity import identify
 from .log import Brake
 from .log import logger
 from .outbox import Entry
+from .outbox import Host
 from .outbox import Invitation
 from .outbox import Note
 from .outbox import Outbox
@@ -161,6 +162,14 @@ class State:
         """Send a signal in the app's name."""
         signals.notify(signal, self.app, **arguments)
 
+    def watch(self, before: Host, after: Host) -> None:
+        """Tell that MMOLove fell out of reach, or is back."""
+        if before.open_since is None:
+            self.notify(signals.delivery_paused, reason=after.reason)
+        else:
+            seconds = (milliseconds() - before.open_since) // 1000
+            self.notify(signals.delivery_resumed, seconds=seconds)
+
     def report(self, entry: Entry) -> None:
         """Tell of an entry that is new or whose state changed."""
         if entry.state == "pending" and not entry.attempts:
@@ -173,6 +182,7 @@ _SIGNALS = {
     "accepted": signals.event_accepted,
     "ignored": signals.event_ignored,
     "rejected": signals.event_rejected,
+    "unpaid": signals.reward_set_aside,
 }
 
 

@@ -58,7 +58,7 @@ def _join(page: Page, name: str) -> None:
     expect(page.get_by_text(f"Welcome to Lanternmoor, {name}.")).to_be_visible()
 
 
-def _fits(page: Page) -> bool:
+def fits(page: Page) -> bool:
     return bool(page.evaluate("document.body.scrollWidth <= window.innerWidth"))
 
 
@@ -69,18 +69,18 @@ def test_the_friend_is_worth_one_cape(browser: Browser, site: Site, width: int) 
     inviter.goto(f"{site.url}/join")
     _join(inviter, "Anna")
     inviter.goto(f"{site.url}/friends")
-    assert _fits(inviter)
+    assert fits(inviter)
     link = inviter.locator("input[readonly]").input_value()
 
     friend = _visit(browser, complaints, width)
     friend.goto(link)
     assert "mmref=" in friend.url
-    assert _fits(friend)
+    assert fits(friend)
     _join(friend, "Ben")
     for _ in range(4):
         friend.get_by_role("button", name="Fight").click()
         friend.wait_for_load_state()
-    assert _fits(friend)
+    assert fits(friend)
     assert site.wait_for_arrivals(2) == [("registered", 200), ("qualified", 200)]
 
     cape = inviter.get_by_text("cape received")
@@ -89,11 +89,11 @@ def test_the_friend_is_worth_one_cape(browser: Browser, site: Site, width: int) 
         if cape.count():
             break
     expect(cape.first).to_be_visible()
-    assert _fits(inviter)
+    assert fits(inviter)
 
     inviter.goto(site.sandbox_url)
     expect(inviter.get_by_text("qualified").first).to_be_visible()
-    assert _fits(inviter)
+    assert fits(inviter)
     assert complaints == []
     inviter.context.close()
     friend.context.close()

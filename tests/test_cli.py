@@ -19,6 +19,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
+from flask_mmolove.outbox import Note
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
@@ -225,7 +226,7 @@ class TestRewards:
         ids = {entry["identity"]: str(entry["id"]) for entry in listed}
         result = run(app, "rewards", "--again", ids["8"])
         assert "may be under way at this moment" in result.output
-        monkeypatch.setattr("flask_mmolove.cli.REWARD_LEASE", 0)
+        monkeypatch.setattr("flask_mmolove.desk.REWARD_LEASE", 0)
         result = run(app, "rewards", "--paid", ids["7"], "--again", ids["8"])
         assert "noted as given" in result.output
         assert given == ["7", "8", "8"]
@@ -291,3 +292,98 @@ def test_the_sandbox_runs_without_a_site(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+class TestEvents:
+    @pytest.fixture
+    def site(self, make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Flask:
+        app = make_app()
+        with app.app_context():
+            for player in ("7", "8", "=1+1"):
+                registered(player, token=mmolove_sandbox.mint())
+            registered("9", token="junk")
+        return app
+
+    def test_they_are_listed_newest_last(self, site: Flask, run: Run) -> None:
+        lines = run(site, "events").output.splitlines()
+        assert [line.split()[0] for line in lines] == ["id", "1", "2", "3", "4"]
+        result = run(site, "events", "--limit", "2")
+        assert "Older ones: --before 3" in result.output
+        (entry,) = run(site, "events", "--json", "--before", "2").output.splitlines()
+        assert json.loads(entry)["identity"] == "7"
+
+    def test_they_are_filtered(self, site: Flask, run: Run) -> None:
+        for args in (["--state", "rejected"], ["--player", "9"]):
+            _, line = run(site, "events", *args).output.splitlines()
+            assert line.split()[:4] == ["4", "registered", "9", "rejected"]
+        assert "no such event" in run(site, "events", "--player", "x").output
+
+    def test_a_table_fits_the_terminal(
+        self, site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        lines = run(site, "events").output.splitlines()
+        assert {len(line) for line in lines} == {40}
+
+    def test_it_follows_what_happens(
+        self, site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = [False, True]
+
+        def wait(seconds: float) -> None:
+            if not looks:
+                raise KeyboardInterrupt
+            if looks.pop():
+                run(site, "retry", "4")
+
+        monkeypatch.setattr(time, "sleep", wait)
+        output = run(site, "events", "--limit", "1", "--follow").output
+        assert [line.split()[0] for line in output.splitlines()] == ["id", "4", "4"]
+
+    def test_one_is_shown_with_its_answers(self, site: Flask, run: Run) -> None:
+        run(site, "retry", "4")
+        output = run(site, "show", "4").output
+        assert output.count("HTTP 404: ") == 2
+        assert "MMOLOVE_SERVER_ID" in output
+        assert len(json.loads(run(site, "show", "4", "--json").output)["answers"]) == 2
+        assert "There is no event 99." in run(site, "show", "99").output
+
+    def test_all_are_exported_without_tokens(
+        self, site: Flask, run: Run, tmp_path: Path, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        for form in ("csv", "jsonl"):
+            file = tmp_path / f"events.{form}"
+            result = run(site, "export", "--format", form, "--output", str(file))
+            assert result.output == "4 events written.\n"
+            text = file.read_text()
+            assert len(text.splitlines()) == 4 + (form == "csv")
+            assert all(r.token not in text for r in mmolove_sandbox.sandbox.referrals)
+        assert ",'=1+1," in (tmp_path / "events.csv").read_text()
+
+    def test_a_player_is_forgotten(
+        self, site: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        outbox = mmolove_sandbox.config["MMOLOVE_OUTBOX"]
+        token = mmolove_sandbox.sandbox.referrals[0].token.encode()
+        assert token in outbox.read_bytes()
+        before = run(site, "status").output
+        assert "Aborted" in run(site, "forget", "7").output
+        assert "1 event of player 7 erased." in run(site, "forget", "7", "--yes").output
+        assert token not in outbox.read_bytes()
+        today = [x for x in before.splitlines() if x.startswith("Today")]
+        assert today[0] in run(site, "status").output
+
+    def test_what_the_emergency_exit_holds_is_forgotten_too(
+        self, site: Flask, run: Run
+    ) -> None:
+        spool = site.extensions["mmolove"].spool
+        for player in ("7", "8"):
+            spool.write(Note(player, "tok", ["registered"], False, 1000))
+        run(site, "forget", "7", "--yes")
+        assert [note.identity for _, note in spool.read()] == ["8"]
+
+    def test_only_what_is_finished_is_purged(self, site: Flask, run: Run) -> None:
+        assert "Aborted" in run(site, "purge", "--older-than", "1").output
+        result = run(site, "purge", "--older-than", "1", "--yes")
+        assert result.output == "0 events removed.\n"
+        assert run(site, "purge").exit_code == 2

@@ -50,6 +50,11 @@ ERRORS = {
 }
 SIGNALS = {
     "referral_captured",
+    "delivery_paused",
+    "delivery_resumed",
+    "event_retried",
+    "player_forgotten",
+    "reward_set_aside",
     "event_recorded",
     "event_accepted",
     "event_ignored",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sqlite3
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import State
+from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
@@ -502,6 +504,183 @@ def _add_in_process(folder: Path, barrier: t.Any, number: int) -> None:
     outbox.close()
 
 
+def through(outbox: Outbox, state: State, now: int = 1000) -> Entry:
+    """Settle what is to be sent next."""
+    return outbox.settle([Settlement(claim_one(outbox, now), state, sure=True)], now)[0]
+
+
+def pay(outbox: Outbox, state: State, now: int = 1000) -> None:
+    """Settle the reward of what was taken last."""
+    (entry,) = outbox.find(["accepted"], 1)
+    outbox.settle([Settlement(entry, state, sure=True)], now)
+
+
+class TestJournal:
+    DAY = 86_400_000
+
+    def test_pages_go_on_where_the_last_one_ended(self, outbox: Outbox) -> None:
+        for player in "abcde":
+            add(outbox, player)
+        first = outbox.journal.page(limit=3)
+        rest = outbox.journal.page(before=first[-1].id, limit=3)
+        assert [entry.identity for entry in [*first, *rest]] == [*"edcba"]
+
+    def test_a_page_is_filtered_by_state_and_player(self, outbox: Outbox) -> None:
+        add(outbox, "a", "registered", "qualified")
+        add(outbox, "b")
+        through(outbox, "rejected")
+        ask = outbox.journal.page
+        (rejected,) = ask(state="rejected")
+        assert (rejected.identity, ask(state="accepted")) == ("a", [])
+        assert [entry.event for entry in ask(player="a")] == ["qualified", "registered"]
+        assert ask(player="a", state="rejected") == [rejected]
+        assert ask(player="a", before=rejected.id) == ask(player="nobody") == []
+        assert ask(player="a'; --") == []
+
+    def test_an_entry_is_found_by_its_id(self, outbox: Outbox) -> None:
+        (entry,) = add(outbox)
+        assert outbox.journal.get(entry.id) == entry
+        assert outbox.journal.get(entry.id + 1) is None
+        assert outbox.journal.get(1 << 70) is None
+
+    def test_a_day_is_counted_as_far_as_its_players_came(self, outbox: Outbox) -> None:
+        for player, names in (("a", ("registered", "qualified")), ("b", ())):
+            add(outbox, player, *names)
+        add(outbox, "c")
+        add(outbox, "next day", now=self.DAY)
+        assert outbox.journal.days(0, self.DAY) == [
+            (0, 3, 0, 0, 0),
+            (self.DAY, 1, 0, 0, 0),
+        ]
+        through(outbox, "accepted")
+        assert outbox.journal.days(0, 1) == [(0, 3, 1, 0, 0)]
+        through(outbox, "accepted")
+        through(outbox, "ignored")
+        through(outbox, "rejected")
+        pay(outbox, "unknown")
+        assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 0)]
+        (doubtful,) = outbox.find(["unknown"], 1)
+        outbox.decide(doubtful.id, "rewarded", 2000)
+        assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 1)]
+
+    def test_a_step_is_counted_once(self, outbox: Outbox) -> None:
+        add(outbox, "7", "registered", "qualified")
+        first = claim_one(outbox)
+        second = claim_one(outbox, 1000 + LEASE)
+        for entry in (second, first):
+            outbox.settle([Settlement(entry, "accepted", sure=True)], 2000)
+        through(outbox, "accepted", 2000)
+        (qualified,) = outbox.find(["accepted"], 1)
+        again = Settlement(qualified, "accepted", due=3000)
+        outbox.settle([again, again], 2000)
+        pay(outbox, "rewarded")
+        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 1)]
+
+    def test_a_dry_run_is_not_counted(self, outbox: Outbox) -> None:
+        event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, True)
+        outbox.add("7", [event], 1000)
+        assert outbox.journal.days(0, 1)[0].signed_up == 0
+        through(outbox, "accepted")
+        assert outbox.journal.days(0, 1)[0] == (0, 0, 0, 0, 0)
+
+    def test_the_counts_survive_what_is_erased(self, outbox: Outbox) -> None:
+        add(outbox, "7", "registered", "qualified")
+        through(outbox, "accepted")
+        add(outbox, "8")
+        before = outbox.journal.days(0, 1)
+        for player, count in (("7", 2), ("8", 1), ("8", 0)):
+            assert len(outbox.journal.erase(player)) == count
+        assert outbox.journal.page() == []
+        assert outbox.journal.days(0, 1) == before
+
+    def test_what_is_erased_under_way_is_not_there_to_be_settled(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox)
+        entry = claim_one(outbox)
+        outbox.journal.erase("7")
+        assert outbox.settle([Settlement(entry, "accepted", sure=True)], 2000) == []
+
+    def test_only_what_is_finished_is_purged(self, outbox: Outbox) -> None:
+        for player in ("paid", "due", "late", "to come"):
+            add(outbox, player, "registered", "qualified")
+        add(outbox, "milestone to come")
+        add(outbox, "second", "registered", "qualified")
+        for entry in outbox.claim("pending", 1000, LEASE, 9):
+            state = "ignored" if entry.identity == "second" else "accepted"
+            outbox.settle([Settlement(entry, t.cast(State, state), sure=True)], 1000)
+        for entry in outbox.claim("pending", 1000, LEASE, 3):
+            due = 5000 if entry.identity == "due" else None
+            now = 5000 if entry.identity == "late" else 1000
+            outbox.settle([Settlement(entry, "accepted", due, sure=True)], now)
+        assert outbox.journal.purge(2000) == 4
+        left = {entry.identity for entry in outbox.journal.page()}
+        assert left == {"due", "to come", "late", "milestone to come"}
+
+    def test_the_earlier_answers_are_kept_but_not_all(self, outbox: Outbox) -> None:
+        add(outbox)
+        for number in range(15):
+            now = 1000 + number
+            failure = Settlement(claim_one(outbox, now), "pending", now + 1)
+            words = f"answer {number}"
+            outbox.settle([failure._replace(status=500, answer=words)], now)
+        (entry,) = outbox.journal.page()
+        assert [a.words for a in entry.answers] == [f"answer {n}" for n in range(4, 15)]
+        assert entry.answers[-1] == (1014, 500, "answer 14")
+
+    def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
+        assert outbox.journal.worker() is None
+        for worker in (Worker(1000), Worker(2000, -90.5)):
+            outbox.journal.sign_in(worker)
+            assert outbox.journal.worker() == worker
+
+    def test_it_is_known_when_an_event_was_last_taken(self, outbox: Outbox) -> None:
+        assert outbox.journal.last_accepted() is None
+        add(outbox)
+        through(outbox, "accepted", 4000)
+        assert outbox.journal.last_accepted() == 4000
+
+    def test_the_oldest_pending_and_a_count(self, outbox: Outbox) -> None:
+        assert outbox.journal.oldest_pending() is None
+        add(outbox, "a", now=1000)
+        add(outbox, "b", now=2000)
+        assert outbox.journal.oldest_pending() == 1000
+        assert outbox.journal.count("pending") == 2
+
+    def test_what_is_taken_over_from_a_lost_file_is_counted(
+        self, own: SQLiteOutbox, tmp_path: Path
+    ) -> None:
+        add(own, "7", "registered", "qualified")
+        through(own, "accepted")
+        through(own, "accepted")
+        before = own.journal.days(0, 1)
+        (tmp_path / "outbox.db").unlink()
+        assert own.journal.days(0, 1) == [(0, 0, 0, 0, 0)]
+        assert own.rescue() == 2
+        assert own.journal.days(0, 1) == before == [(0, 1, 1, 1, 0)]
+
+    def test_no_question_looks_at_every_row(
+        self, own: SQLiteOutbox, tmp_path: Path
+    ) -> None:
+        add(own)
+        asked: list[str] = []
+        connection = own._db._handles[os.getpid()].connection
+        assert connection is not None
+        connection.set_trace_callback(asked.append)
+        ask = own.journal
+        ask.page(), ask.page(state="rejected", before=9), ask.page(player="7")
+        ask.get(1), ask.count("rejected"), ask.days(0, 1), ask.worker()
+        ask.last_accepted(), ask.oldest_pending(), own.retry(1000)
+        connection.set_trace_callback(None)
+        selects = [sql for sql in asked if sql.startswith("SELECT")]
+        assert len(selects) >= 12
+        for sql in selects:
+            for *_, plan in own._db.query(f"EXPLAIN QUERY PLAN {sql}"):
+                # The rows as they stand, newest first, are an index too.
+                sorts = "TEMP B-TREE" in plan and "GROUP BY" not in sql
+                assert not plan.startswith("SCAN") and not sorts, (sql, plan)
+
+
 class TestQueriesOfFile:
     """The queries of the way to MMOLove must not grow with what stands there."""
 
@@ -555,7 +734,12 @@ class TestSQL:
         metadata = MetaData()
         first = SQLAlchemyOutbox(url, metadata)
         second = SQLAlchemyOutbox(url, metadata)
-        assert set(metadata.tables) == {"mmolove_event", "mmolove_held", "mmolove_fact"}
+        assert set(metadata.tables) == {
+            "mmolove_event",
+            "mmolove_held",
+            "mmolove_fact",
+            "mmolove_tally",
+        }
         assert first.tables == second.tables
         first.close()
         second.close()

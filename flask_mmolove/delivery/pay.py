@@ -109,7 +109,9 @@ class Payer:
             raise
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
             logger.exception(
-                "The reward callback raised for player %s.", entry.identity
+                "The reward callback raised for player %s.",
+                entry.identity,
+                extra={"event_id": entry.id},
             )
             if rewarder.promise != "at-most-once":
                 self._settle(self._failed(entry, e))

@@ -23,6 +23,7 @@ class Reporter:
         self._no_callback = Brake(3600)
 
     def __call__(self, entry: Entry) -> None:
+        mark = {"event_id": entry.id}
         if entry.state == "rejected":
             logger.warning(
                 "Event %s (%s of player %s) was rejected: HTTP %s, %s. It is kept; "
@@ -32,12 +33,14 @@ class Reporter:
                 entry.identity,
                 entry.status,
                 entry.answer,
+                extra=mark,
             )
         elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
             if self._no_callback.passes():
                 logger.warning(
                     "Rewards are set aside: %s. See 'flask mmolove rewards'.",
                     NO_CALLBACK,
+                    extra=mark,
                 )
         elif entry.state == "unpaid":
             logger.error(
@@ -46,6 +49,7 @@ class Reporter:
                 entry.id,
                 entry.identity,
                 entry.answer,
+                extra=mark,
             )
         elif entry.state != "pending":
             logger.info(
@@ -54,5 +58,6 @@ class Reporter:
                 entry.event,
                 entry.identity,
                 entry.state,
+                extra=mark,
             )
         self._report(entry)

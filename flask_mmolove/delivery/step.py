@@ -22,6 +22,7 @@ from ..outbox import Outbox
 from ..outbox import record
 from ..outbox import Settlement
 from ..outbox import Spool
+from ..outbox import Worker
 from ..outbox.entry import ATTEMPTS_AT_LEAST
 from ..settings import Settings
 from ..wire import shorten
@@ -36,6 +37,9 @@ from .report import Reporter
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
 _GROUP = 16
 _GROUP_SECONDS = 0.2
+
+# Milliseconds between two times that a worker shows itself.
+_SIGN_IN = 60_000
 
 # Seconds that an orderly stop may wait for the store.
 _STOP_PATIENCE = 0.2
@@ -55,6 +59,8 @@ class Delivery:
 
     :param reward: Gives the site's callback, or None while the site has none.
     :param report: Told each entry whose state changed.
+    :param watch: Told what was known of MMOLove before and after, when it fell out of
+        reach or is back.
     :param clock: Unix seconds; for tests.
     :param uniform: Random numbers between two; for tests.
     """
@@ -68,6 +74,7 @@ class Delivery:
         *,
         reward: t.Callable[[], Rewarder | None],
         report: t.Callable[[Entry], None],
+        watch: t.Callable[[Host, Host], None] = lambda before, after: None,
         clock: t.Callable[[], float] = time.time,
         uniform: t.Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -76,6 +83,7 @@ class Delivery:
         self._reward = reward
         self._tell = Reporter(report)
         self._payer = Payer(outbox, reward, self._tell, self.now, uniform)
+        self._watch = watch
         self._settings = settings
         self._spool = spool
         self._timeout = int(settings.timeout * 1000)
@@ -88,6 +96,7 @@ class Delivery:
         # Claimed, and not tried any more when the store failed.
         self._left: list[Entry] = []
         self._stopped = False
+        self._signed_in: int | None = None
 
     def now(self) -> int:
         """The time in milliseconds."""
@@ -103,7 +112,9 @@ class Delivery:
         """
         if not self._adopted:
             self._adopt()
-        return self.take_in() + self._send(run, ids) + self._payer.pay()
+        handled = self.take_in() + self._send(run, ids) + self._payer.pay()
+        self._sign_in()
+        return handled
 
     def next_due(self) -> int | None:
         """When there is next something to do, in milliseconds."""
@@ -128,6 +139,13 @@ class Delivery:
         held = list(self._held.values())
         if held:
             self.outbox.release(held, _STOP_PATIENCE)
+
+    def _sign_in(self) -> None:
+        """Show now and then that something delivers."""
+        now = self.now()
+        if self._signed_in is None or not 0 <= now - self._signed_in < _SIGN_IN:
+            self._signed_in = now
+            self.outbox.journal.sign_in(Worker(now, self._client.ahead))
 
     def _send(self, run: Run, ids: t.Collection[int] | None) -> int:
         self._make_up()
@@ -214,7 +232,11 @@ class Delivery:
         except KeyboardInterrupt:
             raise
         except BaseException as e:
-            logger.exception("Event %s could not be sent at all.", entry.id)
+            logger.exception(
+                "Event %s could not be sent at all.",
+                entry.id,
+                extra={"event_id": entry.id},
+            )
             return entry, Outcome(0, False, repr(e), Verdict.RETRY, "A fault of ours.")
 
     def _settle(
@@ -224,11 +246,17 @@ class Delivery:
         self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
         if answered:
             host = self.outbox.host()
+            learned = [host, host]
+
+            def learn(host: Host) -> Host:
+                outcomes = (outcome for _, outcome in answered)
+                learned[:] = host, self._learn(host, outcomes, now)
+                return learned[1]
+
             changed = self.outbox.settle(
-                [self._judge(host, entry, o, now) for entry, o in answered],
-                now,
-                lambda host: self._learn(host, [o for _, o in answered], now),
+                [self._judge(host, entry, o, now) for entry, o in answered], now, learn
             )
+            self._tell_of_host(learned[0], learned[1], now)
             for entry, _ in answered:
                 self._unsettled.pop(entry.key, None)
                 self._held.pop(entry.key, None)
@@ -279,16 +307,20 @@ class Delivery:
         return host.uptime(now) - entry.born <= self._settings.give_up_after * 1000
 
     def _learn(self, host: Host, outcomes: t.Iterable[Outcome], now: int) -> Host:
-        after = host
         for outcome in outcomes:
-            after = after.learn(outcome, now, self._uniform)
+            host = host.learn(outcome, now, self._uniform)
+        return host
+
+    def _tell_of_host(self, host: Host, after: Host, now: int) -> None:
+        if (host.open_since is None) == (after.open_since is None):
+            return
         if host.open_since is None and after.open_since is not None:
             logger.error(
                 "MMOLove cannot be reached as it should; events wait and are not lost. "
                 "%s It is tried again by itself.",
                 after.reason,
             )
-        elif host.open_since is not None and after.open_since is None:
+        elif host.open_since is not None:
             seconds = (now - host.open_since) // 1000
             logger.warning("MMOLove answers again, after %d s.", seconds)
-        return after
+        self._watch(host, after)

@@ -1,5 +1,6 @@
 """The durable outbox: an event is a row on disk before anything is sent."""
 
+from .entry import Answer as Answer
 from .entry import Entry as Entry
 from .entry import Invitation as Invitation
 from .entry import Outbox as Outbox
@@ -7,6 +8,9 @@ from .entry import Settlement as Settlement
 from .entry import State as State
 from .entry import Summary as Summary
 from .host import Host as Host
+from .journal import Day as Day
+from .journal import Journal as Journal
+from .journal import Worker as Worker
 from .note import Note as Note
 from .note import record as record
 from .spool import Spool as Spool

@@ -83,7 +83,7 @@ class Database:
     def query(
         self,
         sql: str,
-        parameters: t.Sequence[t.Any] = (),
+        parameters: t.Sequence[t.Any] | t.Mapping[str, t.Any] = (),
         patience: float = WORKER_PATIENCE,
     ) -> list[t.Any]:
         """The rows of a statement that only reads. Raises what a transaction does."""
@@ -260,6 +260,8 @@ class Database:
         mode = "WAL" if sqlite3.sqlite_version_info >= _WAL_IS_SOUND else "TRUNCATE"
         _patiently(connection, f"PRAGMA journal_mode={mode}", (), deadline)
         connection.execute("PRAGMA synchronous=FULL")
+        # What is erased is to be gone from the file too.
+        connection.execute("PRAGMA secure_delete=ON")
         if not self._schema.is_current(
             lambda sql: _patiently(connection, sql, (), deadline)
         ):
@@ -301,7 +303,7 @@ class _Handle:
 def _patiently(
     connection: sqlite3.Connection,
     sql: str,
-    parameters: t.Sequence[t.Any],
+    parameters: t.Sequence[t.Any] | t.Mapping[str, t.Any],
     deadline: float,
 ) -> list[t.Any]:
     while True:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from ..wire import Event
 from ..wire import is_token
 from ..wire import shorten
 from .host import Host
+
+if t.TYPE_CHECKING:
+    from .journal import Journal
 
 #: ``pending``
 #:     To be sent; or, without ``due``, waiting for its player's ``registered``.
@@ -27,6 +31,9 @@ State = t.Literal[
     "pending", "accepted", "rewarded", "ignored", "rejected", "unknown", "unpaid"
 ]
 
+
+#: Earlier answers that are kept of an event.
+ANSWERS_AT_MOST = 10
 
 #: Attempts that are made before an event is given up, however old it is.
 ATTEMPTS_AT_LEAST = 12
@@ -80,6 +87,17 @@ class Invitation(t.NamedTuple):
         return f"<Invitation {shorten(self.token)} by {self.referrer!r}>"
 
 
+class Answer(t.NamedTuple):
+    """What once came of an event, in the words of :class:`Entry`.
+
+    :param settled: When, in milliseconds.
+    """
+
+    settled: int
+    status: int | None
+    words: str
+
+
 class Entry(t.NamedTuple):
     """One event through its whole life. Times are integer milliseconds.
 
@@ -92,6 +110,7 @@ class Entry(t.NamedTuple):
     :param status: The last answer's HTTP status; 0 where none came.
     :param answer: The last answer's words, or what went wrong.
     :param referrer: The identity of who invited the player, where it is known.
+    :param history: The answers before it, as JSON; see :attr:`answers`.
     """
 
     id: int
@@ -113,6 +132,15 @@ class Entry(t.NamedTuple):
     answer: str | None
     referral_id: str | None
     referrer: str | None = None
+    history: str | None = None
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The last answers, oldest first."""
+        earlier = [Answer(*each) for each in json.loads(self.history or "[]")]
+        if self.answer is None or self.settled is None:
+            return earlier
+        return [*earlier, Answer(self.settled, self.status, self.answer)]
 
     @property
     def key(self) -> tuple[str, str, bool]:
@@ -288,6 +316,10 @@ class Outbox(t.Protocol):
 
     def summary(self) -> Summary:
         """What stands in the outbox."""
+
+    @property
+    def journal(self) -> Journal:
+        """What a person asks of the outbox."""
 
     def close(self) -> None:
         """Let go of the store."""

@@ -10,6 +10,7 @@ anew.
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 from sqlalchemy import BigInteger
 from sqlalchemy import bindparam
@@ -29,6 +30,7 @@ from sqlalchemy import select
 from sqlalchemy import String
 from sqlalchemy import Table
 from sqlalchemy import Text
+from sqlalchemy import text
 from sqlalchemy import UniqueConstraint
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
@@ -42,6 +44,7 @@ from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
+from .journal import count
 from .rules import absolved
 from .rules import begin
 from .rules import follow
@@ -54,6 +57,8 @@ from .rules import REFUTED
 from .rules import separate
 from .rules import settled
 from .rules import soonest
+from .tally import reached
+from .tally import Tally
 
 #: The longest identity and server id: with four bytes a character, a key of MariaDB
 #: holds no more.
@@ -79,6 +84,7 @@ class Tables(t.NamedTuple):
     event: Table
     held: Table
     fact: Table
+    tally: Table
 
 
 def tables(metadata: MetaData) -> Tables:
@@ -107,8 +113,10 @@ def tables(metadata: MetaData) -> Tables:
         Column("answer", Text),
         Column("referral_id", String(500)),
         Column("referrer", String(TEXT_LIMIT)),
+        Column("history", Text),
         UniqueConstraint("identity", "event", "test", name=_ONCE),
         Index("mmolove_event_due", "state", "due", "id"),
+        Index("mmolove_event_state", "state", "id"),
         keep_existing=True,
         **_OPTIONS,
     )
@@ -131,7 +139,16 @@ def tables(metadata: MetaData) -> Tables:
         keep_existing=True,
         **_OPTIONS,
     )
-    return Tables(event, held, fact)
+    tally = Table(
+        "mmolove_tally",
+        metadata,
+        Column("day", BigInteger, primary_key=True, autoincrement=False),
+        Column("step", String(16), primary_key=True),
+        Column("count", BigInteger, nullable=False),
+        keep_existing=True,
+        **_OPTIONS,
+    )
+    return Tables(event, held, fact, tally)
 
 
 class Transaction:
@@ -241,6 +258,7 @@ class Transaction:
                 self._redrive(entry, now, entry.attempts)
         elif before.open_since is not None and after.open_since is None:
             self._hasten(now)
+        self._count(reached(each.entry, each.state) for each in changed)
         return self._read([settlement.entry.id for settlement in changed])
 
     def release(self, entries: t.Sequence[Entry]) -> None:
@@ -304,26 +322,38 @@ class Transaction:
             attempts=0,
             crashes=0,
         )
-        return self._read([id])[0] if changed else None
+        if not changed:
+            return None
+        (decided,) = self._read([id])
+        self._count([reached(decided, state)])
+        return decided
 
     def host(self) -> Host:
         return Host.from_json(self.fact("host"))
 
     def summary(self) -> Summary:
         e = self._e
-        counts = select(e.state, func.count()).group_by(e.state)
-        waiting, oldest = self._db.execute(
-            select(func.count() - func.count(e.due), func.min(e.recorded)).where(
-                e.state == "pending"
-            )
-        ).one()
-        rows = self._db.execute(counts).all()
-        return Summary({state: n for state, n in rows}, waiting, oldest, self.host())
+        pending = e.state == "pending"
+        rows = self._db.execute(select(e.state, func.count()).group_by(e.state)).all()
+        waiting = self._db.scalar(select(func.count()).where(pending, e.due.is_(None)))
+        oldest = self._db.scalar(
+            select(e.recorded).where(pending).order_by(e.id).limit(1)
+        )
+        counts = {state: n for state, n in rows}
+        return Summary(counts, waiting or 0, oldest, self.host())
+
+    def execute(self, sql: str, values: dict[str, t.Any]) -> list[t.Any]:
+        """The rows of a statement in the SQL that all databases understand."""
+        result = self._db.execute(text(sql), values)
+        return list(result.all()) if result.returns_rows else []
 
     def fact(self, name: str, *, lock: bool = False) -> str | None:
         fact = self._tables.fact
         query = select(fact.c.value).where(fact.c.name == name)
         return self._db.scalar(query.with_for_update() if lock else query)
+
+    def _count(self, tallies: t.Iterable[Tally]) -> None:
+        count(self.execute, sum(tallies, Counter()), self._tables.tally.name)
 
     def _set_fact(self, name: str, value: str) -> None:
         fact = self._tables.fact
@@ -540,12 +570,12 @@ def _check_texts(identity: str, event: Event) -> None:
     """Refuse what a database would cut off or choke on, and what could then never be
     recorded.
     """
-    for name, text, limit in (
+    for name, value, limit in (
         ("referee_identity", identity, TEXT_LIMIT),
         ("token", event.token, TOKEN_LIMIT),
         ("server_id", event.server_id, TEXT_LIMIT),
     ):
-        if len(text) > limit or "\0" in text:
+        if len(value) > limit or "\0" in value:
             raise EventError(
                 f"{name!r} is longer than {limit} characters or holds a NUL.", name
             )

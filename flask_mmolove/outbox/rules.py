@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 import typing as t
 
@@ -10,6 +11,7 @@ from ..client import judge
 from ..client import Verdict
 from ..wire import Event
 from ..wire import TOKEN_LIFETIME
+from .entry import ANSWERS_AT_MOST
 from .entry import Entry
 from .entry import Settlement
 from .entry import State
@@ -76,6 +78,7 @@ def new_entry(
         answer=None,
         referral_id=None,
         referrer=None if referrer == identity else referrer,
+        history=None,
     )
 
 
@@ -111,6 +114,7 @@ def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
         "status": settlement.status,
         "answer": _storable(settlement.answer),
         "referral_id": _storable(settlement.referral_id),
+        "history": _history(entry),
         "attempts": 0 if settlement.renewed else entry.attempts,
         "crashes": 0 if settlement.renewed else entry.crashes,
     }
@@ -157,6 +161,11 @@ def soonest(
         pending = max(pending, host.not_before)
     first = min((due for due in (pending, accepted) if due is not None), default=None)
     return now if first and first > now + HORIZON else first
+
+
+def _history(entry: Entry) -> str | None:
+    earlier = entry.answers[-ANSWERS_AT_MOST:]
+    return json.dumps(earlier) if earlier else None
 
 
 def _storable(text: str | None) -> str | None:

@@ -34,6 +34,8 @@ from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
+from .journal import Execute
+from .journal import Journal
 from .rows import tables
 from .rows import Transaction
 
@@ -120,6 +122,9 @@ class SQLAlchemyOutbox:
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
+        # MariaDB would read all newer rows of the state before those that are wanted.
+        hint = "FORCE INDEX (mmolove_event_state)" if self._is_mysql else ""
+        self.journal = Journal(self._ask, "mmolove_", hint)
         self._engines: dict[int, Engine] = {}
         self._engine()  # so that a missing driver is told now, not at a signup
 
@@ -272,6 +277,9 @@ class SQLAlchemyOutbox:
         engine = self._engines.pop(os.getpid(), None)
         if engine is not None and engine is not self._given:
             engine.dispose()
+
+    def _ask(self, work: t.Callable[[Execute], R], *, writes: bool) -> R:
+        return self._run(lambda db: work(db.execute), writes=writes)
 
     def _read(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import typing as t
+from collections import Counter
 from pathlib import Path
 
 from ..log import logger
@@ -19,6 +20,9 @@ from .entry import Settlement
 from .entry import State
 from .entry import Summary
 from .host import Host
+from .journal import count
+from .journal import Execute
+from .journal import Journal
 from .rules import absolved
 from .rules import begin
 from .rules import follow
@@ -33,6 +37,9 @@ from .rules import settled
 from .rules import soonest
 from .salvage import salvage
 from .schema import Schema
+from .tally import reached
+from .tally import taken
+from .tally import Tally
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
 # to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.
@@ -57,9 +64,11 @@ CREATE TABLE event (
     answer TEXT,
     referral_id TEXT,
     referrer TEXT,
+    history TEXT,
     UNIQUE (identity, event, test)
 );
 CREATE INDEX event_due ON event (state, due) WHERE due IS NOT NULL;
+CREATE INDEX event_state ON event (state);
 CREATE TABLE held (
     name TEXT PRIMARY KEY,
     token TEXT NOT NULL,
@@ -67,11 +76,19 @@ CREATE TABLE held (
     expires INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX held_expires ON held (expires);
+CREATE TABLE tally (
+    day INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (day, step)
+) WITHOUT ROWID;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
 # The schema stands on the first page, the rows on others.
 _SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
+
+R = t.TypeVar("R")
 
 _COLUMNS = ", ".join(Entry._fields)
 _NEW = ", ".join(Entry._fields[1:])
@@ -86,6 +103,7 @@ class SQLiteOutbox:
 
     def __init__(self, path: Path) -> None:
         self._db = Database(path, Schema([_SCHEMA], _SIGNS))
+        self.journal = Journal(self._run)
 
     def __str__(self) -> str:
         return str(self._db.path)
@@ -187,6 +205,8 @@ class SQLiteOutbox:
             changed = [each for each in settlements if _settle(db, each, now)]
             for settlement in changed:
                 _follow(db, settlement, now)
+            for settlement in changed:
+                self._count(db, reached(settlement.entry, settlement.state))
             before = _host(db)
             after = learn(before)
             _remember(db, after, before)
@@ -221,7 +241,7 @@ class SQLiteOutbox:
         count = 0
         for connection in self._db.orphans():
             with contextlib.closing(connection), self._db.transaction() as db:
-                count += _merge(db, _read_all(connection))
+                count += self._merge(db, _read_all(connection))
                 _merge_held(db, connection)
         for file in self._db.files_aside():
             count += self._rescue_file(file)
@@ -233,7 +253,7 @@ class SQLiteOutbox:
             return 0
         entries = salvage(file)
         with self._db.transaction() as db:
-            count = _merge(db, entries)
+            count = self._merge(db, entries)
             _set_fact(db, name, str(count))
         logger.critical(
             "%d entries that could be read in %s were taken over into the outbox. The "
@@ -291,21 +311,43 @@ class SQLiteOutbox:
                 " crashes = 0 WHERE id = ? AND state IN ('unknown', 'unpaid')",
                 (state, now if state == "accepted" else None, now, id),
             )
-            return _read(db, id) if cursor.rowcount else None
+            if not cursor.rowcount:
+                return None
+            decided = _read(db, id)
+            self._count(db, reached(decided, state))
+            return decided
 
     def host(self) -> Host:
         return Host.from_json(self._fact("host"))
 
     def summary(self) -> Summary:
         rows = self._db.query("SELECT state, count(*) FROM event GROUP BY state")
-        ((waiting, oldest),) = self._db.query(
-            "SELECT count(*) - count(due), min(recorded) FROM event"
-            " WHERE state = 'pending'"
+        ((due,),) = self._db.query(
+            "SELECT count(*) FROM event WHERE state = 'pending' AND due IS NOT NULL"
         )
-        return Summary(dict(rows), waiting, oldest, self.host())
+        waiting = dict(rows).get("pending", 0) - due
+        oldest = self.journal.oldest_pending()
+        return Summary(dict(rows), max(0, waiting), oldest, self.host())
 
     def close(self) -> None:
         self._db.close()
+
+    def _run(self, work: t.Callable[[Execute], R], *, writes: bool) -> R:
+        if not writes:
+            return work(self._db.query)
+        with self._db.transaction() as db:
+            return work(lambda sql, values: db.execute(sql, values).fetchall())
+
+    def _count(self, db: sqlite3.Connection, tally: Tally) -> None:
+        count(lambda sql, values: db.execute(sql, values).fetchall(), tally, "tally")
+
+    def _merge(self, db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
+        """Put entries of another file in; one that has come further than ours replaces
+        it, or a reward that was paid could be paid again.
+        """
+        new = [entry for entry in entries if _insert_or_replace(db, entry)]
+        self._count(db, sum(map(taken, new), Counter()))
+        return len(new)
 
     def _fact(self, name: str) -> str | None:
         rows = self._db.query("SELECT value FROM fact WHERE name = ?", (name,))
@@ -347,19 +389,15 @@ def _read_all(connection: sqlite3.Connection) -> list[Entry]:
     return found
 
 
-def _merge(db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
-    """Put entries of another file in; one that has come further than ours replaces it,
-    or a reward that was paid could be paid again.
-    """
+def _insert_or_replace(db: sqlite3.Connection, entry: Entry) -> bool:
     news = ", ".join(f"{name} = excluded.{name}" for name in Entry._fields[1:])
-    before = db.total_changes
-    db.executemany(
+    cursor = db.execute(
         f"INSERT INTO event ({_NEW}) VALUES ({_MARKS})"
         f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
         " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL",
-        [entry[1:] for entry in entries],
+        entry[1:],
     )
-    return db.total_changes - before
+    return cursor.rowcount > 0
 
 
 def _merge_held(db: sqlite3.Connection, other: sqlite3.Connection) -> None:
@@ -433,9 +471,10 @@ def _settle(db: sqlite3.Connection, settlement: Settlement, now: int) -> bool:
     cursor = db.execute(
         "UPDATE event SET state = :state, due = :due, claim = :claim,"
         " settled = :settled, status = :status, answer = :answer,"
-        " referral_id = coalesce(:referral_id, referral_id), attempts = :attempts,"
-        " crashes = :crashes WHERE identity = :identity AND event = :event AND"
-        " test = :test AND ((state = :was AND (claim = :held OR :sure))"
+        " referral_id = coalesce(:referral_id, referral_id), history = :history,"
+        " attempts = :attempts, crashes = :crashes"
+        " WHERE identity = :identity AND event = :event AND test = :test"
+        " AND ((state = :was AND (claim = :held OR :sure))"
         " OR (state = :refuted AND :sure))",
         {
             **settled(settlement, now),

@@ -1,0 +1,27 @@
+"""``flask mmolove …``, for the person who runs the game."""
+
+import click
+
+from .check import check
+from .deliver import deliver
+from .events import events
+from .events import export
+from .events import show
+from .players import forget
+from .players import purge
+from .retry import retry
+from .rewards import rewards
+from .sandbox import sandbox
+from .status import status
+
+
+@click.group()
+def mmolove() -> None:
+    """Referrals with MMOLove: is it well, what waits, what went wrong."""
+
+
+for command in (
+    *(check, status, events, show, retry, rewards, deliver),
+    *(export, forget, purge, sandbox),
+):
+    mmolove.add_command(command)

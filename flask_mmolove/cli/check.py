@@ -1,0 +1,121 @@
+"""``check``: do the settings work?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import typing as t
+
+import click
+
+from ..client import Outcome
+from ..client import ReferralClient
+from ..errors import MMOLoveError
+from ..errors import OutboxError
+from ..state import State
+from .site import json_option
+from .site import with_site
+
+#: Seconds by which a clock may be wrong without a word about it.
+_CLOCK_FINE = 30
+
+
+@click.command()
+@json_option
+@with_site
+def check(state: State, as_json: bool) -> None:
+    """Try the settings with two dry runs.
+
+    MMOLove verifies a signed event of each kind and writes nothing.
+    """
+    findings = list(_check(state))
+    if as_json:
+        click.echo(json.dumps([f._asdict() for f in findings]))
+    else:
+        for finding in findings:
+            mark = click.style("ok  ", fg="green")
+            if not finding.ok:
+                mark = click.style("FAIL", fg="red", bold=True)
+            click.echo(f"{mark}  {finding.subject:<10}  {finding.words}")
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+class _Finding(t.NamedTuple):
+    subject: str
+    ok: bool
+    words: str
+
+
+def _check(state: State) -> t.Iterator[_Finding]:
+    settings = state.settings
+    reward = "" if state.callbacks.reward else "; no @mmolove.reward is registered"
+    words = f"server {settings.server_id} at {settings.endpoint}{reward}"
+    yield _Finding("settings", True, words)
+    yield _check_outbox(state)
+    if settings.delivery == "celery":
+        yield _check_celery(state)
+    client = ReferralClient.from_settings(settings)
+    moment = int(time.time())
+    outcomes = {
+        "registered": client.registered(
+            "check", referee_identity="check", server_event_id=f"c{moment}", test=True
+        ),
+        "qualified": client.qualified("check", server_event_id=f"c{moment}", test=True),
+    }
+    client.close()
+    yield from _check_clock(outcomes["registered"])
+    for name, outcome in outcomes.items():
+        yield _Finding(name, outcome.ok, _in_words(outcome))
+
+
+def _check_outbox(state: State) -> _Finding:
+    try:
+        state.outbox.summary()
+    except OutboxError as e:
+        return _Finding("outbox", False, str(e))
+    return _Finding("outbox", True, str(state.outbox))
+
+
+def _check_celery(state: State) -> _Finding:
+    from ..delivery.celery import CeleryEngine
+
+    engine = t.cast(CeleryEngine, state.engine)
+    try:
+        workers = engine.ask_workers()
+    except MMOLoveError as e:
+        return _Finding("celery", False, str(e))
+    except Exception as e:  # each broker has its own errors
+        words = f"the broker does not answer: {type(e).__name__}: {e}"
+        return _Finding("celery", False, words)
+    if not workers:
+        words = "no worker answers: start one with 'celery -A ... worker --beat'"
+        return _Finding("celery", False, words)
+    ignorant = [name for name, knows in workers.items() if not knows]
+    if ignorant:
+        words = f"{', '.join(ignorant)}: does not know the site. Make the Flask app in "
+        return _Finding("celery", False, words + "the module that 'celery -A' names")
+    return _Finding("celery", True, f"answered by {', '.join(workers)}")
+
+
+def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:
+    if outcome.clock is None:
+        return
+    wrong = abs(outcome.clock)
+    words = f"{wrong:.0f} s {'behind' if outcome.clock > 0 else 'ahead of'} MMOLove's"
+    if wrong < 2:
+        words = "agrees with MMOLove's"
+    if wrong <= _CLOCK_FINE:
+        yield _Finding("clock", True, words)
+    else:
+        cure = "set this machine's clock (NTP); signatures more than 300 s off fail"
+        yield _Finding("clock", False, f"{words}: {cure}")
+
+
+def _in_words(outcome: Outcome) -> str:
+    if outcome.ok:
+        return "verified by MMOLove (a dry run)"
+    said = " ".join(outcome.body[:200].split())
+    where = f"HTTP {outcome.status}" if outcome.status else "no answer"
+    return f"{where}: {said}. {outcome.hint}"

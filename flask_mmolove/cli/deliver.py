@@ -1,0 +1,56 @@
+"""``deliver``: send what is due, once or as a service."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+
+import click
+
+from ..delivery import ThreadEngine
+from ..state import State
+from .site import wait_for_a_signal
+from .site import with_site
+from .status import host_in_words
+
+#: Pending events from which on ``deliver`` shows its progress.
+_MUCH = 50
+
+
+@click.command()
+@click.option("--forever", is_flag=True, help="Keep on until stopped: for a service.")
+@with_site
+def deliver(state: State, forever: bool) -> None:
+    """Send what is due, and give due rewards."""
+    if forever:
+        _deliver_forever(state)
+        return
+    delivery = state.deliveries()
+    due = state.outbox.summary().counts.get("pending", 0)
+    handled = 0
+    quiet = due < _MUCH or not sys.stderr.isatty()
+    bar = click.progressbar(length=due, label="Sending", file=sys.stderr)
+    with contextlib.nullcontext() if quiet else bar:
+        while count := delivery.step():
+            handled += count
+            if not quiet:
+                bar.update(count)
+    left = state.outbox.summary()
+    waiting = left.counts.get("pending", 0)
+    click.echo(f"{handled} handled, {waiting} pending.")
+    if left.host.open_since is not None:
+        click.echo(f"MMOLove is {host_in_words(left, delivery.now())}")
+        sys.exit(1)
+
+
+def _deliver_forever(state: State) -> None:
+    # The engine's own thread works, so that a signal finds this one with empty hands.
+    engine = ThreadEngine(state.deliveries, state.settings.concurrency)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    click.echo("Delivering until stopped (Ctrl+C).", err=True)
+    try:
+        engine.wake()
+        wait_for_a_signal()
+    finally:
+        engine.stop()

@@ -1,0 +1,203 @@
+"""``events``, ``show`` and ``export``: the delivery log."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+import typing as t
+from datetime import datetime
+from datetime import timezone
+
+import click
+
+from ..errors import OrderError
+from ..outbox import Entry
+from ..outbox.entry import State as EntryState
+from ..state import State
+from ..words import data
+from ..words import hint
+from ..words import many
+from ..words import said
+from ..words import STATES
+from .site import json_option
+from .site import print_table
+from .site import with_site
+
+#: Seconds between two looks of ``--follow``, and the rows that each looks at.
+_PAUSE = 1.0
+_LOOK = 200
+
+_WIDTHS = (7, 10, 16, 8, 19)
+
+# Rows that are read at a time for an export.
+_PAGE = 1000
+
+_state_option = click.option(
+    "--state", "name", type=click.Choice(list(STATES)), help="Only in this state."
+)
+_player_option = click.option("--player", metavar="ID", help="Only of this player.")
+
+
+@click.command()
+@_state_option
+@_player_option
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--before", type=int, metavar="ID", help="Only older than this event.")
+@click.option("--follow", is_flag=True, help="Go on with what happens. Ctrl+C ends it.")
+@json_option
+@with_site
+def events(
+    state: State,
+    name: EntryState | None,
+    player: str | None,
+    limit: int,
+    before: int | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """List events, newest last.
+
+    With --json, one a line.
+    """
+    entries = state.outbox.journal.page(
+        state=name, player=player, before=before, limit=limit
+    )
+    if not entries and not (follow or as_json):
+        click.echo("There is no such event.")
+    if not as_json and (entries or follow):
+        print_table([("id", "event", "player", "state", "recorded", "answer")], _WIDTHS)
+    _print(entries[::-1], as_json)
+    if follow:
+        for changed in _changes(state, name, player):
+            _print(changed, as_json)
+    elif len(entries) == limit and not as_json:
+        click.echo(f"Older ones: --before {entries[-1].id}")
+
+
+def _changes(
+    state: State, name: EntryState | None, player: str | None
+) -> t.Iterator[list[Entry]]:
+    """What is new or changed among the newest, again and again."""
+    ask = state.outbox.journal.page
+    seen = {e.id: e for e in ask(state=name, player=player, limit=_LOOK)}
+    while True:
+        try:
+            time.sleep(_PAUSE)
+        except KeyboardInterrupt:
+            return
+        found = ask(state=name, player=player, limit=_LOOK)
+        new = [e for e in found if _mark(e) != _mark(seen.get(e.id))]
+        seen = {entry.id: entry for entry in found}
+        yield new[::-1]
+
+
+def _mark(entry: Entry | None) -> tuple[t.Any, ...] | None:
+    return entry and (entry.state, entry.settled)
+
+
+def _print(entries: t.Sequence[Entry], as_json: bool) -> None:
+    if as_json:
+        for entry in entries:
+            click.echo(json.dumps(data(entry)))
+        return
+    print_table(map(_row, entries), _WIDTHS)
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    return (
+        str(entry.id),
+        entry.event,
+        entry.identity,
+        entry.state,
+        _when(entry.recorded),
+        said(entry.status, entry.answer),
+    )
+
+
+def _when(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+@click.command()
+@click.argument("id", type=int)
+@json_option
+@with_site
+def show(state: State, id: int, as_json: bool) -> None:
+    """Show one event: its attempts, answers and reward. Times are UTC."""
+    entry = state.outbox.journal.get(id)
+    if entry is None:
+        raise OrderError(f"There is no event {id}.")
+    if as_json:
+        answers = [answer._asdict() for answer in entry.answers]
+        click.echo(json.dumps(data(entry) | {"answers": answers}))
+        return
+    click.echo(f"Event {entry.id}: {entry.event} of player {entry.identity}")
+    click.echo(f"state     {entry.state}: {STATES[entry.state]}")
+    click.echo(f"recorded  {_when(entry.recorded)}")
+    if entry.due:
+        click.echo(f"due       {_when(entry.due)}")
+    click.echo(f"attempts  {entry.attempts}")
+    if entry.referral_id:
+        click.echo(f"referral  {entry.referral_id}")
+    for answer in entry.answers:
+        words = said(answer.status, answer.words)
+        click.echo(f"answer    {_when(answer.settled)}  {words}")
+    if hint(entry):
+        click.echo(hint(entry))
+
+
+@click.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "jsonl"]),
+    default="csv",
+    show_default=True,
+)
+@click.option("--output", type=click.File("w", encoding="utf-8"), default="-")
+@_state_option
+@_player_option
+@with_site
+def export(
+    state: State,
+    form: str,
+    output: t.TextIO,
+    name: EntryState | None,
+    player: str | None,
+) -> None:
+    """Write all events to a file, newest first.
+
+    Without tokens; times are milliseconds since 1970.
+    """
+    count = 0
+    writer = csv.writer(output, lineterminator="\n")
+    for entry in _all(state, name, player):
+        values = data(entry)
+        if form == "jsonl":
+            output.write(json.dumps(values) + "\n")
+        else:
+            if not count:
+                writer.writerow(values)
+            writer.writerow(map(_cell, values.values()))
+        count += 1
+    click.echo(f"{many(count, 'event')} written.", err=True)
+
+
+def _cell(value: t.Any) -> t.Any:
+    # A spreadsheet takes what begins like this for a formula.
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
+def _all(
+    state: State, name: EntryState | None, player: str | None
+) -> t.Iterator[Entry]:
+    before = None
+    while page := state.outbox.journal.page(
+        state=name, player=player, before=before, limit=_PAGE
+    ):
+        yield from page
+        before = page[-1].id

@@ -1,0 +1,59 @@
+"""``forget`` and ``purge``: what is erased."""
+
+from __future__ import annotations
+
+import click
+
+from .. import desk
+from ..outbox.tally import DAY
+from ..state import milliseconds
+from ..state import State
+from ..words import many
+from .site import with_site
+from .site import yes_option
+
+
+@click.command()
+@click.argument("player")
+@yes_option
+@with_site
+def forget(state: State, player: str, yes: bool) -> None:
+    """Erase what stands of PLAYER, named by id, and keep the counts.
+
+    What was not sent yet never will be, and no reward is given any more.
+    """
+    found = state.outbox.journal.page(player=player)
+    if not yes:
+        for entry in found:
+            click.echo(f"Event {entry.id}: {entry.event}, {entry.state}")
+        what = many(len(found), "event")
+        click.confirm(f"Erase {what} of player {player} for good?", abort=True)
+    erased = desk.forget(state, player)
+    click.echo(f"{many(len(erased), 'event')} of player {player} erased.")
+    unsent = sum(entry.state == "pending" for entry in erased)
+    if unsent:
+        click.echo(f"{unsent} of them had not been sent, and never will be.")
+
+
+@click.command()
+@click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(1),
+    required=True,
+    metavar="DAYS",
+    help="Finished for so many days.",
+)
+@yes_option
+@with_site
+def purge(state: State, days: int, yes: bool) -> None:
+    """Remove the events of players of whom all is finished.
+
+    Finished is a milestone that was rewarded or needs no reward, and a player whom
+    another referrer brought first. A signup whose milestone is still to come stays, and
+    so does what waits for you. The counts stay.
+    """
+    if not yes:
+        click.confirm(f"Remove what was finished {days} days ago?", abort=True)
+    count = state.outbox.journal.purge(milliseconds() - days * DAY)
+    click.echo(f"{many(count, 'event')} removed.")

@@ -1,0 +1,35 @@
+"""``rewards``: the ones that a person has to decide."""
+
+from __future__ import annotations
+
+import click
+
+from .. import desk
+from ..state import State
+from .site import json_option
+from .site import show_entries
+from .site import with_site
+
+
+@click.command()
+@click.option("--paid", type=int, multiple=True, metavar="ID", help="It was given.")
+@click.option("--again", type=int, multiple=True, metavar="ID", help="Give it now.")
+@json_option
+@with_site
+def rewards(
+    state: State, paid: tuple[int, ...], again: tuple[int, ...], as_json: bool
+) -> None:
+    """Show and decide rewards that are in doubt.
+
+    An "unknown" one may have been given when its process died; an "unpaid" one failed
+    too often, or the site had no @mmolove.reward. Look into the game, then say which it
+    is.
+    """
+    if not (paid or again):
+        show_entries(state.outbox.find(["unknown", "unpaid"], -1), as_json)
+    for id in paid:
+        desk.settle_reward(state, id, given=True)
+        click.echo(f"The reward of event {id} is noted as given.", err=as_json)
+    for id in again:
+        desk.settle_reward(state, id, given=False)
+        click.echo(f"The reward of event {id} will be given now.", err=as_json)

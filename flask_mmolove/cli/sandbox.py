@@ -1,0 +1,89 @@
+"""``sandbox``: a stand-in for MMOLove on this machine."""
+
+from __future__ import annotations
+
+import typing as t
+
+import click
+
+from .site import wait_for_a_signal
+
+if t.TYPE_CHECKING:
+    from ..sandbox import Sandbox
+
+
+@click.command()
+@click.option("--port", default=8765, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--register-url",
+    default="http://127.0.0.1:5000/register",
+    show_default=True,
+    help="The site's signup page, where the share link leads.",
+)
+@click.option(
+    "--server-id",
+    default="demo-server",
+    envvar="FLASK_MMOLOVE_SERVER_ID",
+    help="From FLASK_MMOLOVE_SERVER_ID where it is set, else demo-server.",
+)
+@click.option(
+    "--secret",
+    default="demo-secret",
+    envvar="FLASK_MMOLOVE_REFERRAL_SECRET",
+    help="From FLASK_MMOLOVE_REFERRAL_SECRET where it is set, else demo-secret.",
+)
+@click.option(
+    "--state", "path", type=click.Path(dir_okay=False), help="A file to keep."
+)
+@click.option("--fail", type=click.IntRange(300, 599), help="Answer with this status.")
+@click.option(
+    "--drop",
+    type=click.Choice(["request", "answer"]),
+    is_flag=False,
+    flag_value="answer",
+    help="Hang up before the event is processed, or after it (the default).",
+)
+@click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")
+@click.option(
+    "--rate", type=click.FloatRange(0, 1), default=1.0, help="How often they strike."
+)
+def sandbox(
+    port: int,
+    register_url: str,
+    server_id: str,
+    secret: str,
+    path: str | None,
+    rate: float,
+    **faults: t.Any,
+) -> None:
+    """Run a stand-in for MMOLove on this machine."""
+    from ..sandbox import Faults
+    from ..sandbox import Sandbox
+
+    try:
+        stand_in = Sandbox(
+            server_id=server_id,
+            secret=secret,
+            registration_url=register_url,
+            path=path,
+            faults=Faults(rate=rate, **faults),
+            port=port,
+        )
+    except ValueError as e:
+        raise click.UsageError(str(e)) from e
+    with stand_in:
+        click.echo(_introduction(stand_in, secret))
+        wait_for_a_signal()
+
+
+def _introduction(stand_in: Sandbox, secret: str) -> str:
+    shown = secret if secret == "demo-secret" else "(as in your environment)"
+    return (
+        f"A stand-in for MMOLove, on this machine only. What arrives: {stand_in.url}/\n"
+        f"A share link to click: {stand_in.share_link()}\n"
+        "\nThe site's settings:\n"
+        f"  FLASK_MMOLOVE_SERVER_ID={stand_in.server_id}\n"
+        f"  FLASK_MMOLOVE_REFERRAL_SECRET={shown}\n"
+        f"  FLASK_MMOLOVE_ENDPOINT={stand_in.endpoint}\n"
+        "\nStop it with Ctrl+C."
+    )

@@ -1,0 +1,79 @@
+"""What the commands have in common: the site, and how they print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+import typing as t
+from functools import update_wrapper
+
+import click
+from flask.cli import ScriptInfo
+
+from ..errors import MMOLoveError
+from ..outbox import Entry
+from ..state import current_state
+from ..words import data
+from ..words import hint
+from ..words import said
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """Run a command in the site's app context, and put our errors in one line."""
+
+    @click.pass_context
+    def wrapper(ctx: click.Context, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        try:
+            app = ctx.ensure_object(ScriptInfo).load_app()
+            with app.app_context():
+                state = current_state()
+                if not state.settings.enabled:
+                    raise click.ClickException(
+                        "MMOLOVE_ENABLED is false: nothing is captured, stored or sent."
+                    )
+                return ctx.invoke(command, state, *args, **kwargs)
+        except MMOLoveError as e:
+            raise click.ClickException(str(e)) from e
+
+    return update_wrapper(wrapper, command)
+
+
+def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
+    """Print entries with their last answer and what is to be done."""
+    if as_json:
+        click.echo(json.dumps([data(entry) for entry in entries]))
+        return
+    if not entries:
+        click.echo("None.")
+    for entry in entries:
+        click.echo(
+            f"{entry.id:>7}  {entry.event:<10}  player {entry.identity}  {entry.state}"
+        )
+        for line in (said(entry.status, entry.answer), hint(entry)):
+            if line:
+                click.echo(f"         {line}")
+
+
+def print_table(rows: t.Iterable[t.Sequence[str]], widths: t.Sequence[int]) -> None:
+    """Print rows, the last column cut where the terminal ends.
+
+    :param widths: Of each column but the last; a longer text pushes the row.
+    """
+    room = shutil.get_terminal_size().columns
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        line = "  ".join([*cells, row[-1]]).rstrip()
+        click.echo(line if len(line) <= room else f"{line[: room - 1]}…")
+
+
+def wait_for_a_signal() -> None:
+    """Wait until Ctrl+C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)

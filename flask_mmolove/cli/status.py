@@ -1,0 +1,95 @@
+"""``status``: what waits and what is done."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import click
+
+from ..funnel import periods
+from ..funnel import read_days
+from ..health import examine
+from ..outbox import Summary
+from ..state import milliseconds
+from ..state import State
+from ..words import ago
+from ..words import STATES
+from .site import json_option
+from .site import with_site
+
+_SEE = {"rejected": "retry --list", "unknown": "rewards", "unpaid": "rewards"}
+
+
+@click.command()
+@json_option
+@with_site
+def status(state: State, as_json: bool) -> None:
+    """Show what waits and what is done."""
+    summary = state.outbox.summary()
+    spooled = len(state.spool.read())
+    now = milliseconds()
+    if as_json:
+        data = _status_data(summary, now) | {"in_emergency_exit": spooled}
+        click.echo(json.dumps(data))
+        return
+    click.echo(f"server    {state.settings.server_id} at {state.settings.endpoint}")
+    click.echo(f"outbox    {state.outbox}")
+    click.echo(f"delivery  {state.settings.delivery}{_dry(state)}")
+    health = examine(state, now)
+    click.echo(f"health    {health.line} {health.cure}".rstrip())
+    click.echo(f"MMOLove   {host_in_words(summary, now)}\n")
+    _print_funnel(state, now)
+    if not summary.counts:
+        click.echo("No events yet: nobody has signed up with an invitation.")
+    for name, note in STATES.items():
+        count = summary.counts.get(name, 0)
+        if count:
+            where = f"; see 'flask mmolove {_SEE[name]}'" if name in _SEE else ""
+            click.echo(f"{name:<9} {count:>8}  {note}{where}")
+    if summary.waiting:
+        click.echo(
+            f"\n{summary.waiting} of the pending wait until their player's "
+            "'registered' is accepted; a rejected one blocks them until it is retried."
+        )
+    if spooled:
+        click.echo(f"\n{spooled} more are in the emergency exit, to be taken in.")
+    if summary.oldest is not None:
+        click.echo(f"\nThe oldest pending event has waited {ago(summary.oldest, now)}.")
+
+
+def _print_funnel(state: State, now: int) -> None:
+    rows = periods(read_days(state.outbox.journal, now))
+    if any(step.players for step in rows[-1].steps):
+        names = [f"{step.name:>10}" for step in rows[0].steps]
+        click.echo(" ".join([f"{'':<9}", *names]))
+        for period in rows:
+            counts = [f"{step.players:>10,}" for step in period.steps]
+            click.echo(" ".join([f"{period.name:<9}", *counts]))
+        click.echo()
+
+
+def _status_data(summary: Summary, now: int) -> dict[str, t.Any]:
+    oldest = summary.oldest
+    return {
+        "counts": {name: summary.counts.get(name, 0) for name in STATES},
+        "waiting_for_registered": summary.waiting,
+        "oldest_pending_seconds": None if oldest is None else (now - oldest) // 1000,
+        "breaker_open_since": summary.host.open_since,
+        "breaker_reason": summary.host.reason,
+    }
+
+
+def _dry(state: State) -> str:
+    return ", every event a dry run (MMOLOVE_TEST)" if state.settings.test else ""
+
+
+def host_in_words(summary: Summary, now: int) -> str:
+    host = summary.host
+    if host.open_since is None:
+        return "no trouble known"
+    next_try = max(0, host.not_before - now) // 1000
+    return (
+        f"in trouble for {ago(host.open_since, now)}, tried again in {next_try} s: "
+        f"{host.reason}"
+    )

@@ -1,0 +1,226 @@
+"""The pages: what is, the delivery log, one event, and what a person may order."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+from datetime import timezone
+
+from flask import abort
+from flask import Blueprint
+from flask import current_app
+from flask import redirect
+from flask import render_template
+from flask import request
+from flask import Response
+from flask import url_for
+from flask.typing import ResponseReturnValue
+
+from .. import desk
+from ..errors import ConfigError
+from ..errors import MMOLoveError
+from ..errors import OutboxError
+from ..funnel import periods
+from ..funnel import read_days
+from ..health import examine
+from ..outbox import Entry
+from ..state import current_state
+from ..state import milliseconds
+from ..words import ago
+from ..words import FOR_A_PERSON
+from ..words import hint
+from ..words import many
+from ..words import said
+from ..words import STATES
+from .forms import check_token
+from .forms import FIELD
+from .forms import make_token
+from .forms import say
+from .forms import take_word
+from .pictures import draw
+from .pictures import HEIGHT
+from .pictures import LINES
+from .pictures import WIDTH
+
+#: Rows of the delivery log on one page.
+PAGE = 50
+
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+
+Access = t.Callable[[], t.Any]
+
+
+def make_dashboard(access: Access | None, name: str = "mmolove") -> Blueprint:
+    """The operator's page as a blueprint.
+
+    :param access: Asked in each request whether this visitor may see it.
+    :param name: The blueprint's name.
+    :raises ConfigError: If there is nobody to ask.
+    """
+    if access is None or not callable(access):
+        raise ConfigError(
+            "The operator's page shows who plays and takes orders, so it needs to know "
+            "who may see it: mmolove.dashboard(access=lambda: current_user.is_admin). "
+            "Whoever is refused gets a 404."
+        )
+    pages = Blueprint(
+        name, __name__, template_folder="templates", static_folder="static"
+    )
+
+    @pages.before_request
+    def ask() -> None:
+        # Its static files are asked for too.
+        if not current_app.ensure_sync(access)():
+            abort(404)
+        if request.method == "POST":
+            check_token()
+
+    pages.after_request(_harden)
+    pages.context_processor(_tools)
+    pages.add_app_template_filter(_moment, "mmolove_moment")
+    pages.get("/")(overview)
+    pages.get("/events")(events)
+    pages.get("/events/<int:id>")(event)
+    pages.route("/retry", methods=["GET", "POST"])(retry_all)
+    pages.route("/events/<int:id>/retry", methods=["GET", "POST"])(retry)
+    pages.route("/events/<int:id>/reward", methods=["GET", "POST"])(reward)
+    pages.register_error_handler(OutboxError, _no_outbox)
+    return pages
+
+
+def overview() -> ResponseReturnValue:
+    """The funnel, and what waits for a person."""
+    now = milliseconds()
+    journal = current_state().outbox.journal
+    days = read_days(journal, now)
+    stuck = {state: journal.count(state) for state in FOR_A_PERSON}
+    return render_template(
+        "mmolove/overview.html",
+        periods=periods(days),
+        picture=draw(days),
+        lines=LINES,
+        width=WIDTH,
+        height=HEIGHT,
+        stuck={state: count for state, count in stuck.items() if count},
+        pending=journal.count("pending"),
+    )
+
+
+def events() -> ResponseReturnValue:
+    """The delivery log."""
+    player = request.args.get("player", "").strip()
+    state = request.args.get("state", "")
+    if state and state not in STATES:
+        abort(404)
+    entries = current_state().outbox.journal.page(
+        state=state or None,
+        player=player or None,
+        before=request.args.get("before", None, int),
+        limit=PAGE + 1,
+    )
+    more = len(entries) > PAGE
+    return render_template(
+        "mmolove/events.html",
+        entries=entries[:PAGE],
+        player=player,
+        state=state,
+        newest="before" not in request.args,
+        before=entries[PAGE - 1].id if more else None,
+    )
+
+
+def event(id: int) -> ResponseReturnValue:
+    """One event's story."""
+    entry = _find(id)
+    player = current_state().outbox.of(entry.identity, bool(entry.test))
+    others = [each for each in player.values() if each.id != entry.id]
+    return render_template("mmolove/event.html", entry=entry, others=others)
+
+
+def retry(id: int) -> ResponseReturnValue:
+    """Send one rejected event again."""
+    entry = _find(id)
+    if request.method == "GET":
+        return render_template("mmolove/retry.html", entry=entry, count=1)
+    if desk.send_again(current_state(), [id]):
+        say(f"Event {id} is sent again.")
+    else:
+        say(f"Event {id} is not rejected any more: nothing was done.")
+    return _go("event", id=id)
+
+
+def retry_all() -> ResponseReturnValue:
+    """Send all rejected events again."""
+    if request.method == "GET":
+        count = current_state().outbox.journal.count("rejected")
+        return render_template("mmolove/retry.html", entry=None, count=count)
+    sent = len(desk.send_again(current_state()))
+    say(f"{many(sent, 'rejected event')} {'is' if sent == 1 else 'are'} sent again.")
+    return _go("events")
+
+
+def reward(id: int) -> ResponseReturnValue:
+    """Settle a reward in doubt."""
+    entry = _find(id)
+    if request.method == "GET":
+        return render_template("mmolove/reward.html", entry=entry)
+    given = {"yes": True, "no": False}.get(request.form.get("given", ""))
+    if given is None:
+        abort(400)
+    try:
+        desk.settle_reward(current_state(), id, given=given)
+    except MMOLoveError as e:
+        say(f"Nothing was done. {e}")
+    else:
+        what = "is noted as given" if given else "is given now"
+        say(f"The reward of event {id} {what}.")
+    return _go("event", id=id)
+
+
+def _find(id: int) -> Entry:
+    entry = current_state().outbox.journal.get(id)
+    if entry is None:
+        abort(404)
+    return entry
+
+
+def _go(page: str, **values: t.Any) -> Response:
+    # A reload must not send the form again.
+    response = redirect(url_for(f".{page}", **values), 303)
+    return t.cast(Response, response)
+
+
+def _no_outbox(error: OutboxError) -> ResponseReturnValue:
+    return render_template("mmolove/trouble.html", error=error), 503
+
+
+def _tools() -> dict[str, t.Any]:
+    now = milliseconds()
+    return {
+        "health": examine(current_state(), now),
+        "word": take_word(),
+        "form_token": make_token,
+        "form_field": FIELD,
+        "states": STATES,
+        "for_a_person": FOR_A_PERSON,
+        "ago": lambda moment: ago(moment, now),
+        "hint": hint,
+        "said": said,
+        "many": many,
+    }
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+
+
+def _harden(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    if request.endpoint and not request.endpoint.endswith(".static"):
+        response.headers["Cache-Control"] = "no-store"
+    return response

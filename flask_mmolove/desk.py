@@ -1,0 +1,61 @@
+"""What a person orders, on the page or the command line."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import signals
+from .delivery.pay import REWARD_LEASE
+from .errors import OrderError
+from .outbox import Entry
+from .state import milliseconds
+from .state import State
+
+
+def send_again(state: State, ids: t.Collection[int] | None = None) -> list[Entry]:
+    """Send rejected events again: all, or those named. Gives those that were."""
+    entries = state.outbox.retry(milliseconds(), ids)
+    for entry in entries:
+        state.notify(signals.event_retried, entry=entry)
+    state.engine.wake([entry.id for entry in entries])
+    return entries
+
+
+def settle_reward(state: State, id: int, *, given: bool) -> Entry:
+    """Say of a reward in doubt that it was given, or have it given now.
+
+    :param id: The event's.
+    :raises OrderError: If there is no such reward, or it cannot be given.
+    """
+    now = milliseconds()
+    if not given:
+        _check_again(state, state.outbox.journal.get(id), now)
+    decided = state.outbox.decide(id, "rewarded" if given else "accepted", now)
+    if decided is None:
+        raise OrderError(f"Event {id} has no reward to decide.")
+    state.engine.wake([id])
+    return decided
+
+
+def forget(state: State, player: str) -> list[Entry]:
+    """Erase what stands of a player, in the outbox and in the emergency exit, and keep
+    the counts. Gives what was erased.
+    """
+    for file, note in state.spool.read():
+        if note.identity == player:
+            state.spool.remove(file)
+    erased = state.outbox.journal.erase(player)
+    if erased:
+        state.notify(signals.player_forgotten, count=len(erased))
+    return erased
+
+
+def _check_again(state: State, entry: Entry | None, now: int) -> None:
+    if state.callbacks.reward is None:
+        raise OrderError("The site has no @mmolove.reward, so nothing can be given.")
+    if entry and entry.state == "unknown":
+        if now - (entry.settled or 0) < REWARD_LEASE:
+            raise OrderError(
+                f"The reward of event {entry.id} may be under way at this moment. Look "
+                "again in five minutes."
+            )

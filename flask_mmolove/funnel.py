@@ -1,0 +1,72 @@
+"""How far the players came who were invited: numbers for the page and the command."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .outbox import Day
+from .outbox import Journal
+from .outbox.tally import DAY
+
+#: The steps, in order, and what they are called.
+STEPS = {
+    "signed_up": "Signed up",
+    "accepted": "Accepted",
+    "qualified": "Qualified",
+    "rewarded": "Rewarded",
+}
+
+#: Days of each period, and what it is called.
+PERIODS = {1: "Today", 7: "7 days", 30: "30 days"}
+
+
+class Step(t.NamedTuple):
+    """One step of a funnel.
+
+    :param players: How many took it.
+    :param share: Of the step before, between 0 and 1; None where that has none.
+    :param part: Of the largest step, between 0 and 1: how wide it is drawn.
+    """
+
+    name: str
+    players: int
+    share: float | None
+    part: float
+
+
+class Period(t.NamedTuple):
+    """A funnel over some days."""
+
+    name: str
+    steps: list[Step]
+
+
+def read_days(journal: Journal, now: int) -> list[Day]:
+    """The longest period day by day, oldest first, today included.
+
+    :param now: The time, in milliseconds.
+    """
+    return journal.days(now - (max(PERIODS) - 1) * DAY, now)
+
+
+def periods(days: t.Sequence[Day]) -> list[Period]:
+    """The funnels of all periods.
+
+    :param days: As :func:`read_days` gives them.
+    """
+    return [Period(name, _steps(days[-count:])) for count, name in PERIODS.items()]
+
+
+def _steps(days: t.Sequence[Day]) -> list[Step]:
+    counts = [sum(getattr(day, step) for day in days) for step in STEPS]
+    before: list[int] = [0, *counts]
+    most = max(*counts, 1)
+    return [
+        Step(name, count, _share(count, last), count / most)
+        for name, count, last in zip(STEPS.values(), counts, before, strict=False)
+    ]
+
+
+def _share(count: int, last: int) -> float | None:
+    # A milestone of today can be of a signup of last month: no share then.
+    return count / last if last >= count and last else None

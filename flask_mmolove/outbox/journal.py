@@ -1,0 +1,289 @@
+"""What a person asks of an outbox, and what only a person orders.
+
+It is written once, in the SQL that every store understands.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from collections import Counter
+
+from .entry import Entry
+from .entry import State
+from .tally import DAY
+from .tally import Tally
+
+R = t.TypeVar("R")
+
+#: Runs one statement, and gives its rows.
+Execute = t.Callable[[str, dict[str, t.Any]], list[t.Any]]
+
+
+class Run(t.Protocol):
+    """Runs a piece of work in a transaction; perhaps several times, until it holds."""
+
+    def __call__(self, work: t.Callable[[Execute], R], *, writes: bool) -> R: ...
+
+
+class Day(t.NamedTuple):
+    """How far the players came whose signup, or milestone, was recorded on one day.
+
+    :param start: Midnight UTC, in milliseconds.
+    """
+
+    start: int
+    signed_up: int = 0
+    accepted: int = 0
+    qualified: int = 0
+    rewarded: int = 0
+
+
+class Worker(t.NamedTuple):
+    """What delivers, as it last showed itself.
+
+    :param seen: When, in milliseconds, to within a minute.
+    :param ahead: Seconds by which MMOLove's clock was then ahead of ours, where that
+        was too much.
+    """
+
+    seen: int
+    ahead: float = 0
+
+
+# Later than every id.
+_END = 1 << 62
+
+# Rows that one transaction of a purge looks at.
+_BATCH = 500
+
+_COLUMNS = ", ".join(Entry._fields)
+
+# Nothing more can come of these. A player's accepted ``registered`` is not among them:
+# the milestone is still to come.
+_FINISHED = (
+    "due IS NULL AND coalesce(settled, recorded) < :before"
+    " AND (state IN ('ignored', 'rewarded')"
+    " OR state = 'accepted' AND (event = 'qualified' OR test = :yes))"
+)
+
+
+def count(execute: Execute, tally: Tally, table: str) -> None:
+    """Count steps, as the last part of a transaction in which they are taken: a count
+    is what transactions meet at.
+    """
+    where = "WHERE day = :day AND step = :step"
+    for (day, step), more in sorted(tally.items()):
+        values = {"day": day, "step": step}
+        new = {**values, "count": more}
+        if execute(f"SELECT day FROM {table} {where}", values):
+            execute(f"UPDATE {table} SET count = count + :count {where}", new)
+        else:
+            execute(f"INSERT INTO {table} VALUES (:day, :step, :count)", new)
+
+
+class Journal:
+    """Pages, counts and erasure, over the tables of a store.
+
+    :param run: The store's transactions.
+    :param prefix: What the names of its tables begin with.
+    :param by_state: What tells the database to go by the index of states, if it has to
+        be told.
+    """
+
+    def __init__(self, run: Run, prefix: str = "", by_state: str = "") -> None:
+        self._run = run
+        self._event = f"{prefix}event"
+        self._tally = f"{prefix}tally"
+        self._fact = f"{prefix}fact"
+        self._by_state = by_state
+
+    def page(
+        self,
+        *,
+        state: State | None = None,
+        player: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Entry]:
+        """Entries, newest first.
+
+        :param state: Only those in this state.
+        :param player: Only those of this player.
+        :param before: Only those that came before the one with this id.
+        """
+        end = _END if before is None else before
+        if player is not None:
+            found = [
+                entry
+                for entry in self._entries("identity = :player", player=player)
+                if entry.id < end and state in (None, entry.state)
+            ]
+            return sorted(found, reverse=True)[:limit]
+        values: dict[str, t.Any] = {"end": end, "limit": limit}
+        wanted, hint = "id < :end", ""
+        if state is not None:
+            values["state"] = state
+            wanted, hint = f"state = :state AND {wanted}", self._by_state
+        newest = f"{wanted} ORDER BY id DESC LIMIT :limit"
+        return self._entries(newest, hint, **values)
+
+    def get(self, id: int) -> Entry | None:
+        """The entry with an id."""
+        found = self._entries("id = :id", id=id) if abs(id) < _END else []
+        return found[0] if found else None
+
+    def count(self, state: State) -> int:
+        """How many entries are in a state. Quick for one in which few are."""
+        sql = f"SELECT count(*) FROM {self._event} WHERE state = :state"
+        return int(self._read(sql, state=state)[0][0])
+
+    def oldest_pending(self) -> int | None:
+        """When the pending entry that stands first was recorded, in milliseconds."""
+        rows = self._read(
+            f"SELECT recorded FROM {self._event} WHERE state = 'pending'"
+            " ORDER BY id LIMIT 1"
+        )
+        return rows[0][0] if rows else None
+
+    def last_accepted(self) -> int | None:
+        """When MMOLove last took an event, in milliseconds."""
+        moments = [
+            entry.settled or 0
+            for state in ("accepted", "rewarded")
+            for entry in self.page(state=state, limit=20)
+        ]
+        return max(moments, default=None)
+
+    def days(self, first: int, last: int) -> list[Day]:
+        """How far players came, day by day; dry runs apart.
+
+        :param first: A moment of the first day, in milliseconds.
+        :param last: A moment of the last day.
+        """
+        first -= first % DAY
+        counts: t.Counter[tuple[int, str]] = Counter()
+        for day, step, count in self._read(
+            f"SELECT day, step, count FROM {self._tally} WHERE day >= :first",
+            first=first,
+        ):
+            counts[day, step] += count
+        for state in ("pending", "rejected"):
+            for day, count in self._read(
+                f"SELECT recorded - recorded % {DAY}, count(*) FROM {self._event}"
+                " WHERE state = :state AND event = 'registered' AND test = :no"
+                f" AND recorded >= :first GROUP BY recorded - recorded % {DAY}",
+                state=state,
+                no=False,
+                first=first,
+            ):
+                counts[int(day), "open"] += count
+        return [_day(start, counts) for start in range(first, last + 1, DAY)]
+
+    def worker(self) -> Worker | None:
+        """What delivers, if anything ever did."""
+        sql = f"SELECT value FROM {self._fact} WHERE name = 'worker'"
+        rows = self._read(sql)
+        return Worker(*json.loads(rows[0][0])) if rows else None
+
+    def sign_in(self, worker: Worker) -> None:
+        """Let what delivers show itself."""
+
+        def work(execute: Execute) -> None:
+            table, known = self._fact, "name = 'worker'"
+            value = {"value": json.dumps(worker)}
+            if execute(f"SELECT value FROM {table} WHERE {known}", {}):
+                execute(f"UPDATE {table} SET value = :value WHERE {known}", value)
+            else:
+                execute(f"INSERT INTO {table} VALUES ('worker', :value)", value)
+
+        self._run(work, writes=True)
+
+    def erase(self, player: str) -> list[Entry]:
+        """Erase all that stands of a player but the counts, and give what it was. What
+        was not sent yet never will be.
+        """
+
+        def work(execute: Execute) -> list[Entry]:
+            found = self._find(execute, "identity = :player", player=player)
+            for entry in found:
+                if entry.state in ("pending", "rejected"):
+                    # It would have been counted when it was finished.
+                    end: Tally = Counter()
+                    if entry.event == "registered" and not entry.test:
+                        end[entry.recorded - entry.recorded % DAY, "ignored"] = 1
+                    count(execute, end, self._tally)
+            self._delete(execute, found)
+            return found
+
+        return self._run(work, writes=True)
+
+    def purge(self, before: int) -> int:
+        """Remove the players of whom all is finished since before a moment, and give
+        how many entries that were. Each transaction is a short one.
+
+        :param before: The moment, in milliseconds.
+        """
+        total, after = 0, 0
+        while True:
+            ids = self._read(
+                f"SELECT id FROM {self._event} WHERE id > :after"
+                f" ORDER BY id LIMIT {_BATCH}",
+                after=after,
+            )
+            if not ids:
+                return total
+            first, after = ids[0][0], ids[-1][0]
+            total += self._purge(first, after, before)
+
+    def _purge(self, first: int, last: int, before: int) -> int:
+        def work(execute: Execute) -> int:
+            values: dict[str, t.Any] = {"first": first, "last": last}
+            finished = self._find(
+                execute,
+                f"id BETWEEN :first AND :last AND {_FINISHED}",
+                before=before,
+                yes=True,
+                **values,
+            )
+            gone = {
+                entry.id: entry
+                for each in finished
+                for entry in self._find(
+                    execute,
+                    "identity = :player AND test = :test",
+                    player=each.identity,
+                    test=bool(each.test),
+                )
+            }
+            self._delete(execute, list(gone.values()))
+            return len(gone)
+
+        return self._run(work, writes=True)
+
+    def _delete(self, execute: Execute, entries: list[Entry]) -> None:
+        for entry in sorted(entries):
+            execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})
+
+    def _find(
+        self, execute: Execute, where: str, hint: str = "", **values: t.Any
+    ) -> list[Entry]:
+        sql = f"SELECT {_COLUMNS} FROM {self._event} {hint} WHERE {where}"
+        return [Entry._make(row) for row in execute(sql, values)]
+
+    def _entries(self, where: str, hint: str = "", **values: t.Any) -> list[Entry]:
+        return self._run(lambda do: self._find(do, where, hint, **values), writes=False)
+
+    def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
+        return self._run(lambda execute: execute(sql, values), writes=False)
+
+
+def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:
+    done = counts[start, "accepted"], counts[start, "ignored"]
+    return Day(
+        start,
+        signed_up=sum(done) + counts[start, "open"],
+        accepted=done[0],
+        qualified=counts[start, "qualified"],
+        rewarded=counts[start, "rewarded"],
+    )

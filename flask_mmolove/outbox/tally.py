@@ -1,0 +1,61 @@
+"""What is counted for each day, so that nobody has to count a million rows.
+
+Only what is finished is counted, when it is finished, by whatever delivers: a signup
+writes nothing besides its row. What is not finished is few, and counted where it
+stands. So the counts outlive the rows, which may be purged or erased.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+from .entry import Entry
+from .entry import State
+
+#: Milliseconds of a day. Days begin at midnight UTC.
+DAY = 86_400_000
+
+#: ``accepted`` and ``ignored``
+#:     MMOLove took a player's ``registered``, or another referrer was first.
+#: ``qualified``
+#:     It took a player's ``qualified``.
+#: ``rewarded``
+#:     The reward was given.
+Step = t.Literal["accepted", "ignored", "qualified", "rewarded"]
+
+#: How many entries took a step, by the day on which they were recorded.
+Tally = t.Counter[tuple[int, Step]]
+
+_QUALIFIED = {"accepted", "rewarded", "unknown", "unpaid"}
+
+
+def reached(entry: Entry, state: State) -> Tally:
+    """The step, if any, that an entry takes with a new state. Each is taken once: no
+    entry comes back to ``pending`` from there.
+    """
+    step: Step | None = None
+    if state == "rewarded":
+        step = "rewarded"
+    elif entry.state == "pending" and state == "accepted":
+        step = "accepted" if entry.event == "registered" else "qualified"
+    elif state == "ignored" and entry.event == "registered":
+        step = "ignored"
+    return _tally(entry, *([step] if step else []))
+
+
+def taken(entry: Entry) -> Tally:
+    """All the steps that an entry has taken."""
+    if entry.event == "registered":
+        finished = entry.state in ("accepted", "ignored")
+        return _tally(entry, *([t.cast(Step, entry.state)] if finished else []))
+    if entry.state not in _QUALIFIED:
+        return _tally(entry)
+    paid: list[Step] = ["rewarded"] if entry.state == "rewarded" else []
+    return _tally(entry, "qualified", *paid)
+
+
+def _tally(entry: Entry, *steps: Step) -> Tally:
+    day = entry.recorded - entry.recorded % DAY
+    # A dry run is no signup.
+    return Counter() if entry.test else Counter((day, step) for step in steps)

@@ -1,0 +1,70 @@
+"""How the page and the command line say things, so that they say the same."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .client import judge
+from .outbox import Entry
+from .outbox.entry import State
+
+#: What each state means to the owner of a site.
+STATES: dict[State, str] = {
+    "pending": "to be sent",
+    "accepted": "taken by MMOLove",
+    "rewarded": "and the reward was given",
+    "ignored": "another referrer was first",
+    "rejected": "refused by MMOLove, or given up",
+    "unknown": "a reward in doubt: was it given?",
+    "unpaid": "a reward that was set aside",
+}
+
+#: The states that wait for a person.
+FOR_A_PERSON: tuple[State, ...] = ("rejected", "unknown", "unpaid")
+
+_UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
+
+
+def ago(moment: int, now: int) -> str:
+    """How long something has lasted, in the largest unit of which there are two.
+
+    :param moment: When it began, in milliseconds.
+    :param now: The time, in milliseconds.
+    """
+    seconds = max(0, now - moment) // 1000
+    for unit, size in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} second{'s' * (seconds != 1)}"
+
+
+def many(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def said(status: int | None, words: str | None) -> str:
+    """An answer in a line."""
+    line = " ".join((words or "")[:300].split())
+    if not status:
+        return line
+    return f"HTTP {status}: {line}" if line else f"HTTP {status}"
+
+
+def hint(entry: Entry) -> str:
+    """What is to be done about an entry, if anything is."""
+    if entry.state == "rejected" and entry.status:
+        return judge(entry.status)[1]
+    if entry.state == "pending" and entry.due is None:
+        return "It waits until its player's 'registered' is accepted."
+    if entry.state in ("unknown", "unpaid"):
+        return "Look into the game whether the reward was given, then say which it is."
+    return ""
+
+
+def data(entry: Entry) -> dict[str, t.Any]:
+    """An entry for programs: without its token, times in milliseconds."""
+    names = ("id", "event", "identity", "test", "state", "attempts", "due")
+    more = ("recorded", "settled", "status", "answer", "referral_id")
+    values = {name: getattr(entry, name) for name in (*names, *more)}
+    return values | {"test": bool(entry.test)}

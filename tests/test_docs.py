@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import ast
+import contextlib
+import http.server
+import json
+import re
+import socketserver
+import threading
+import typing as t
+from pathlib import Path
+
+import click
+import pytest
+from conftest import MakeApp
+from flask import Flask
+
+import flask_mmolove
+from flask_mmolove import MMOLove
+from flask_mmolove import registered
+from flask_mmolove.cli import mmolove as command
+from flask_mmolove.sandbox import Faults
+from flask_mmolove.testing import SiteSandbox
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def headings(page: str, depth: int) -> list[str]:
+    text = (DOCS / page).read_text()
+    return re.findall(rf"^#{{{depth}}} (.*)$", text, re.MULTILINE)
+
+
+def logged() -> t.Iterator[str]:
+    """Every message that is logged as a warning or worse, "…" for what differs."""
+    for file in Path(flask_mmolove.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(
+                node.func, ast.Attribute
+            ):
+                continue
+            if not isinstance(node.func.value, ast.Name):
+                continue
+            levels = {"warning", "error", "exception", "critical"}
+            if node.func.value.id == "logger" and node.func.attr in levels:
+                message = node.args[0]
+                assert isinstance(message, ast.Constant), ast.dump(message)
+                yield re.sub(r"%(\.\d)?[a-z]", "…", str(message.value))
+
+
+def test_each_message_has_a_heading_that_says_what_to_do() -> None:
+    told = headings("trouble.md", 3)
+    messages = list(logged())
+    assert len(messages) > 25
+    for message in messages:
+        assert any(message.startswith(heading) for heading in told), message
+    for heading in told:
+        assert any(message.startswith(heading) for message in messages), heading
+
+
+def test_each_command_and_option_is_told_of() -> None:
+    assert sorted(headings("commands.md", 2)) == sorted(command.commands)
+    text = (DOCS / "commands.md").read_text()
+    for name, each in command.commands.items():
+        if name == "sandbox":
+            continue  # its own --help is for whoever tries it
+        for option in each.params:
+            if isinstance(option, click.Option):
+                assert any(word in text for word in option.opts), (name, option.opts)
+
+
+def test_each_signal_says_what_it_carries() -> None:
+    source = Path(flask_mmolove.signals.__file__).read_text()
+    names = re.findall(r"^(\w+) = _signals", source, re.MULTILINE)
+    told = re.findall(r"Arguments?: .*(?:\n#: .*)*\n(\w+) = _signals", source)
+    assert len(names) == 12
+    assert [*told] == names
+
+
+@contextlib.contextmanager
+def recipe(title: str, **names: t.Any) -> t.Iterator[dict[str, t.Any]]:
+    """What a recipe defines; its receivers end with it."""
+    text = (DOCS / "signals.md").read_text()
+    found = re.search(rf"^## {title}\n\n```python\n(.*?)```", text, re.DOTALL | re.M)
+    assert found is not None
+    exec(found[1], names)
+    yield names
+    names.clear()  # and with it the functions that the signals hold weakly
+
+
+def make_trouble(app: Flask, sandbox: SiteSandbox) -> None:
+    """One event is rejected, one accepted."""
+    with app.app_context():
+        sandbox.sandbox.faults = Faults(fail=422)
+        registered("7", token=sandbox.mint())
+        sandbox.sandbox.faults = Faults()
+        registered("8", token=sandbox.mint())
+
+
+@contextlib.contextmanager
+def listening(server: socketserver.BaseServer) -> t.Iterator[tuple[str, int]]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield t.cast("tuple[str, int]", server.server_address)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_recipe_for_discord(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
+    told: list[str] = []
+
+    class Discord(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told.append(json.loads(body)["content"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: t.Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Discord)
+    with recipe("Discord") as names, listening(server) as (host, port):
+        app.config["DISCORD_WEBHOOK"] = f"http://{host}:{port}/"
+        make_trouble(app, mmolove_sandbox)
+        names["on_paused"](app, reason="no answer")
+    assert told == [
+        "Event 1 of player 7 is rejected",
+        "MMOLove is out of reach: no answer",
+    ]
+
+
+def test_the_recipe_for_mail(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
+    mails: list[str] = []
+
+    class Mail(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 here\r\n")
+            for line in self.rfile:
+                if line.upper().startswith(b"DATA"):
+                    self.wfile.write(b"354 go on\r\n")
+                    mails.append("".join(x.decode() for x in iter(self._line, b".")))
+                self.wfile.write(b"250 ok\r\n")
+
+        def _line(self) -> bytes:
+            line = self.rfile.readline()
+            return b"." if line == b".\r\n" else line
+
+    server = socketserver.TCPServer(("127.0.0.1", 0), Mail)
+    with recipe("Mail"), listening(server) as address:
+        app.config.update(MAIL_SERVER=address, OWNER_MAIL="owner@localhost")
+        make_trouble(app, mmolove_sandbox)
+    (mail,) = mails
+    assert "Subject: Referral event 1 was rejected" in mail
+    assert "Player 7:" in mail
+
+
+def test_the_recipe_for_prometheus(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
+    with recipe("Prometheus", app=app):
+        make_trouble(app, mmolove_sandbox)
+        text = app.test_client().get("/metrics").text
+    for state, count in (("pending", 2), ("rejected", 1), ("accepted", 1)):
+        labels = f'event="registered",state="{state}"'
+        assert f"mmolove_events_total{{{labels}}} {count}.0" in text
+
+
+def test_a_receiver_that_raises_harms_nothing(
+    app: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    def broken(sender: Flask, **extra: t.Any) -> None:
+        raise RuntimeError("the receiver is broken")
+
+    signals = [
+        flask_mmolove.event_recorded,
+        flask_mmolove.event_rejected,
+        flask_mmolove.event_accepted,
+    ]
+    with contextlib.ExitStack() as stack:
+        for signal in signals:
+            stack.enter_context(signal.connected_to(broken))
+        make_trouble(app, mmolove_sandbox)
+    assert mmolove_sandbox.reported == [("registered", "8")]
+
+
+def test_an_outage_is_told_once_and_its_end(
+    make_app: MakeApp,
+    mmolove_sandbox: SiteSandbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = make_app(MMOLove())
+    told: list[dict[str, t.Any]] = []
+
+    def note(sender: Flask, **arguments: t.Any) -> None:
+        told.append(arguments)
+
+    with (
+        flask_mmolove.delivery_paused.connected_to(note),
+        flask_mmolove.delivery_resumed.connected_to(note),
+        app.app_context(),
+    ):
+        mmolove_sandbox.sandbox.faults = Faults(fail=503)
+        for player in range(40):
+            registered(player, token=mmolove_sandbox.mint())
+        (paused,) = told
+        assert "HTTP 503" in paused["reason"]
+        ours = [r for r in caplog.records if r.name == "flask_mmolove"]
+        assert [r.levelname for r in ours if r.levelno > 20] == ["ERROR"]
+
+
+def test_a_record_about_an_event_names_it(
+    app: Flask, mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    make_trouble(app, mmolove_sandbox)
+    records = [r for r in caplog.records if r.name == "flask_mmolove"]
+    assert [getattr(r, "event_id", None) for r in records] == [1, 2]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+from conftest import MakeApp
+from flask import Flask
+
+from flask_mmolove import registered
+from flask_mmolove.funnel import periods
+from flask_mmolove.health import examine
+from flask_mmolove.health import Health
+from flask_mmolove.health import judge
+from flask_mmolove.health import Signs
+from flask_mmolove.outbox import Day
+from flask_mmolove.outbox import Host
+from flask_mmolove.outbox import Worker
+from flask_mmolove.outbox.tally import DAY
+from flask_mmolove.sandbox import Faults
+from flask_mmolove.state import milliseconds
+from flask_mmolove.testing import SiteSandbox
+
+NOW = 1_800_000_000_000
+MINUTE = 60_000
+WELL = Signs(Host(), Worker(NOW), None, None, NOW - 5 * MINUTE)
+
+
+def of(app: Flask) -> Health:
+    return examine(app.extensions["mmolove"], milliseconds())
+
+
+@pytest.mark.parametrize(
+    ("signs", "level", "words"),
+    [
+        (WELL, "good", ["MMOLove took an event 5 minutes ago"]),
+        (WELL._replace(accepted=None), "good", ["nobody came by invitation"]),
+        (
+            WELL._replace(host=Host(open_since=NOW - 3 * MINUTE, reason="no answer")),
+            "bad",
+            ["out of reach for 3 minutes", "no answer"],
+        ),
+        (
+            WELL._replace(host=Host(open_since=NOW, refusals=3, reason="REFUSED")),
+            "bad",
+            ["has refused this site's events", "REFUSED"],
+        ),
+        (
+            WELL._replace(due=NOW - 9 * MINUTE, worker=Worker(NOW - 10 * MINUTE)),
+            "bad",
+            ["Nothing delivers", "last seen 10 minutes ago", "enable-threads"],
+        ),
+        (
+            WELL._replace(due=NOW - 9 * MINUTE, worker=None),
+            "bad",
+            ["9 minutes overdue, and no worker was ever seen"],
+        ),
+        (WELL._replace(due=NOW - 9 * MINUTE), "good", ["All is well"]),
+        (
+            WELL._replace(worker=Worker(NOW, -400.2)),
+            "look",
+            ["clock is 400 s ahead of MMOLove's", "NTP"],
+        ),
+        (
+            WELL._replace(oldest=NOW - 20 * MINUTE),
+            "look",
+            ["has waited 20 minutes"],
+        ),
+    ],
+)
+def test_a_line_says_what_is_and_what_to_do(
+    signs: Signs, level: str, words: list[str]
+) -> None:
+    health = judge(signs, NOW, "thread")
+    assert health.level == level
+    for word in words:
+        assert word in f"{health.line} {health.cure}"
+
+
+def test_what_delivers_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
+    journal = app.extensions["mmolove"].outbox.journal
+    assert journal.worker() is None
+    with app.app_context():
+        registered("7", token=mmolove_sandbox.mint())
+    assert milliseconds() - journal.worker().seen < MINUTE
+    assert of(app).level == "good"
+
+
+def test_it_is_seen_once_a_minute(app: Flask) -> None:
+    state = app.extensions["mmolove"]
+    delivery = state.deliveries()
+    moments = iter([1000.0, 1059.0, 1061.0])
+    for seen in (1000, 1000, 1061):
+        moment = next(moments)
+        delivery._clock = lambda moment=moment: moment
+        delivery.step()
+        assert state.outbox.journal.worker().seen == seen * 1000
+
+
+def test_a_refused_secret_is_named(
+    make_app: MakeApp, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(REFERRAL_SECRET="a typo")
+    with app.app_context():
+        for player in range(4):
+            registered(player, token=mmolove_sandbox.mint())
+    health = of(app)
+    assert "has refused this site's events" in health.line
+    assert "MMOLOVE_REFERRAL_SECRET" in health.cure
+    assert "a typo" not in health.cure
+
+
+def test_a_wrong_clock_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
+    mmolove_sandbox.sandbox.faults = Faults(clock=400)
+    with app.app_context():
+        registered("7", token=mmolove_sandbox.mint())
+    assert "s behind MMOLove's" in of(app).line
+
+
+def test_switched_off_is_said(make_app: MakeApp) -> None:
+    assert "Switched off" in of(make_app(ENABLED=False)).line
+
+
+def test_a_funnel_has_the_shares_between_its_steps() -> None:
+    days = [Day(n * DAY, 10, 8, 4, 1) for n in range(29)] + [Day(29 * DAY, 1, 1, 3, 0)]
+    today, week, month = periods(days)
+    assert [step.players for step in month.steps] == [291, 233, 119, 29]
+    assert [step.players for step in week.steps] == [61, 49, 27, 6]
+    shares = [step.share for step in today.steps]
+    # Of more milestones than signups there is no share.
+    assert shares == [None, 1, None, 0]
