@@ -245,6 +245,8 @@ class Transaction:
         settlements: t.Sequence[Settlement],
         now: int,
         learn: t.Callable[[Host], Host],
+        *,
+        counts: bool = True,
     ) -> list[Entry]:
         before, after = self._learn(learn)
         changed = [
@@ -258,7 +260,8 @@ class Transaction:
                 self._redrive(entry, now, entry.attempts)
         elif before.open_since is not None and after.open_since is None:
             self._hasten(now)
-        self._count(reached(each.entry, each.state) for each in changed)
+        if counts:
+            self.count(changed)
         return self._read([settlement.entry.id for settlement in changed])
 
     def release(self, entries: t.Sequence[Entry]) -> None:
@@ -351,6 +354,12 @@ class Transaction:
         fact = self._tables.fact
         query = select(fact.c.value).where(fact.c.name == name)
         return self._db.scalar(query.with_for_update() if lock else query)
+
+    def count(self, settlements: t.Iterable[Settlement]) -> None:
+        """Count what was settled. All who count wait for one another, to the end of
+        their transactions.
+        """
+        self._count(reached(each.entry, each.state) for each in settlements)
 
     def _count(self, tallies: t.Iterable[Tally]) -> None:
         count(self.execute, sum(tallies, Counter()), self._tables.tally.name)

@@ -181,7 +181,8 @@ class SessionOutbox:
     ) -> Entry | None:
         session = self._session()
         # First, so that it is committed too if the callback commits by itself.
-        changed = self._rows().settle([settlement], now, lambda host: host)
+        rows = self._rows()
+        changed = rows.settle([settlement], now, lambda host: host, counts=False)
         if not changed:
             session.rollback()
             return None
@@ -189,6 +190,7 @@ class SessionOutbox:
         give()
         if session.get_transaction() is not begun:
             self._check_paid(settlement.entry)
+        self._rows().count([settlement])  # last: others wait for it
         session.commit()
         return changed[0]
 
