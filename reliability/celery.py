@@ -177,20 +177,13 @@ class _Worker:
     def kill_a_child(self) -> bool:
         """Kill one of the processes that run tasks, if it has any yet."""
         # The last two: before them stands the one that beats.
-        children = _children(self._process.pid)[-2:]
+        children = servers.children(self._process.pid)[-2:]
         if len(children) < 2:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(random.choice(children), signal.SIGKILL)
             return True
         return False
-
-
-def _children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    with contextlib.suppress(OSError):
-        return sorted(map(int, path.read_text().split()))
-    return []
 
 
 def _kill(
