@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 import typing as t
@@ -28,6 +29,10 @@ from flask_mmolove import registered
 from .site import KEYS
 from .site import Site
 from .site import WORK
+
+#: Seconds for which the reward callback works on, when its gift is there and not
+#: committed.
+GIVING = 0.02
 
 #: The level that is the milestone.
 MILESTONE = 20
@@ -103,6 +108,9 @@ class AccountSite(Site):
             timeout=timeout,
             expected=(DBAPIError,) if outages else (),
         )
+        if outages:
+            for name in ("psycopg", "sqlalchemy.pool"):
+                logging.getLogger(name).disabled = True
         self._fails = contextlib.suppress(*([OperationalError] if outages else []))
         with self.app.app_context():
             self.db.create_all()
@@ -172,9 +180,9 @@ class AccountSite(Site):
         # Without a look whether there is one already: that is what is promised.
         gift = Gift(player=referral.identity, key=referral.reward_key)
         self.db.session.add(gift)
-        self._work()
+        self._work(GIVING)
 
-    def _work(self) -> None:
+    def _work(self, seconds: float = WORK) -> None:
         """Let a kill find a transaction that is open, and has changes."""
         self.db.session.flush()
-        time.sleep(WORK)
+        time.sleep(seconds)

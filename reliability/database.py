@@ -17,10 +17,9 @@ the next kill.
 tables are compared: a change that was committed without its event (``changes without
 event``: an account that was handed over before the commit, or a milestone), and an
 event in the outbox or at MMOLove whose change is not there (``events without change``).
-And the gifts are rewards that cannot be taken for one another: nothing honours the key, so
-that ``double rewards`` counts each second gift and ``missing rewards`` each credited
-referral without one. ``repeated calls`` are those of a callback whose first attempt was
-killed before its commit: there have to be some.
+And nothing honours the key of a reward: ``double rewards`` counts each second gift and
+``missing rewards`` each credited referral without one. ``repeated calls`` are those of
+a callback whose first attempt was killed before its commit: there have to be some.
 
 **What is not.** The loss of power is not tried: the database waits for the disk, and
 what it has given to the system survives a SIGKILL.
@@ -59,7 +58,7 @@ from .soak import Workers
 SOONEST, LATEST = 0.005, 0.060
 
 #: Seconds between two signups of a worker.
-PACE = 0.005
+PACE = 0.02
 
 #: Seconds for which the database is away, at the most, and in which each worker has to
 #: go on afterwards.
