@@ -30,9 +30,9 @@ from .site import KEYS
 from .site import Site
 from .site import WORK
 
-#: Seconds for which the reward callback works on, when its gift is there and not
-#: committed.
-GIVING = 0.02
+#: Seconds for which the reward callback works on at the most, when its gift is there
+#: and not committed.
+GIVING = 0.1
 
 #: The level that is the milestone.
 MILESTONE = 20
@@ -114,6 +114,7 @@ class AccountSite(Site):
         self._fails = contextlib.suppress(*([OperationalError] if outages else []))
         with self.app.app_context():
             self.db.create_all()
+            self._warm_up()
             self.db.engine.dispose()  # connections do not live through a fork
 
     def sign_up(self, player: str) -> None:
@@ -151,6 +152,18 @@ class AccountSite(Site):
         self.db.init_app(self.app)
         return MMOLove(self.app, db=self.db)
 
+    def _warm_up(self) -> None:
+        """Let SQLAlchemy make before the forks what it makes once."""
+        account = Account(name="nobody", early=True)
+        registered(account, token="nobody's")
+        self.db.session.add_all([account, Gift(player="nobody", key="none")])
+        self.db.session.flush()
+        account.level = MILESTONE
+        self.db.session.flush()
+        self.db.session.rollback()
+        self.db.session.get(Account, "nobody")
+        self.db.session.remove()
+
     @referral_register
     def _sign_up(self) -> str:
         early = random.random() < 3 / 4
@@ -180,7 +193,7 @@ class AccountSite(Site):
         # Without a look whether there is one already: that is what is promised.
         gift = Gift(player=referral.identity, key=referral.reward_key)
         self.db.session.add(gift)
-        self._work(GIVING)
+        self._work(random.uniform(0, GIVING))
 
     def _work(self, seconds: float = WORK) -> None:
         """Let a kill find a transaction that is open, and has changes."""
