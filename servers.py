@@ -32,9 +32,85 @@ class Missing(Exception):
     """A server that is not installed here; says what to install."""
 
 
+class Database:
+    """A server of a database.
+
+    :param url: Where it is, the same each time it is started.
+    :param folder: Where its log is written.
+    :param ends: The signal upon which it ends by itself.
+    """
+
+    def __init__(
+        self, url: URL, folder: Path, ends: signal.Signals, *command: str | Path
+    ) -> None:
+        self.url = url
+        self._folder = folder
+        self._ends = ends
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=output,
+                cwd=self._folder,
+                **_as_nobody(),
+            )
+        _wait(self.url, self._process, log)
+
+    def stop(self) -> None:
+        """End it in good order, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(self._ends)
+            self._process.wait(READY)
+
+    def kill(self) -> None:
+        """End it and all its processes with SIGKILL. What it has on disk stays."""
+        assert self._process is not None
+        main = self._process.pid
+        os.kill(main, signal.SIGSTOP)  # or it would begin others meanwhile
+        others = children(main)
+        for pid in (main, *others):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(READY)
+        deadline = time.monotonic() + READY
+        while any(map(_runs, others)):  # it does not start beside one of them
+            if time.monotonic() > deadline:
+                raise RuntimeError("A process of the server cannot be killed.")
+            time.sleep(0.005)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has begun, oldest first."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    with contextlib.suppress(OSError):
+        return sorted(map(int, path.read_text().split()))
+    return []
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX"
+    return False
+
+
 @contextlib.contextmanager
 def postgresql(*, durable: bool = False) -> t.Iterator[URL]:
-    """A PostgreSQL server with an empty database.
+    """A PostgreSQL server with an empty database. Like :func:`postgresql_server`."""
+    with postgresql_server(durable=durable) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def postgresql_server(*, durable: bool = False) -> t.Iterator[Database]:
+    """A PostgreSQL server with an empty database, which can be killed and started
+    again.
 
     :param durable: Whether a commit waits for the disk.
     :raises Missing: If it is not installed.
@@ -65,8 +141,10 @@ def postgresql(*, durable: bool = False) -> t.Iterator[URL]:
             "deadlock_timeout": "500ms",
         }
         settings = [f"--{name}={value}" for name, value in options.items()]
-        with _server(url, folder, binaries / "postgres", "-D", data, *settings):
-            yield url
+        command = (binaries / "postgres", "-D", data, *settings)
+        # Its data is not needed any more: it ends at once on this.
+        with _running(Database(url, folder, signal.SIGQUIT, *command)) as database:
+            yield database
 
 
 @contextlib.contextmanager
@@ -93,7 +171,8 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
             "--bind-address=127.0.0.1",
             f"--innodb-flush-log-at-trx-commit={int(durable)}",
         )
-        with _server(server, folder, binary, "--no-defaults", *options):
+        command = (binary, "--no-defaults", *options)
+        with _running(Database(server, folder, signal.SIGTERM, *command)):
             engine = create_engine(server)
             with engine.begin() as connection:
                 # As a site's is by default: letters are equal that are not the same.
@@ -185,21 +264,12 @@ def _folder() -> t.Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _server(url: URL, folder: Path, *command: str | Path) -> t.Iterator[None]:
-    """Run a server from when it takes connections."""
-    is_postgresql = url.get_backend_name() == "postgresql"
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=folder, **_as_nobody()
-        )
+def _running(database: Database) -> t.Iterator[Database]:
     try:
-        _wait(url, process, log)
-        yield
+        database.start()
+        yield database
     finally:
-        # Its data is not needed any more: PostgreSQL ends at once on this.
-        process.send_signal(signal.SIGQUIT if is_postgresql else signal.SIGTERM)
-        process.wait(READY)
+        database.stop()
 
 
 def _wait(url: URL, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -7,6 +7,7 @@ import click
 from . import celery
 from . import crashpoints
 from . import damage
+from . import database
 from . import diskfull
 from . import faultserver
 from . import mutants
@@ -33,6 +34,7 @@ for harness in (
     damage,
     startrace,
     recycling,
+    database,
     celery,
     mutants,
 ):

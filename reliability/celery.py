@@ -169,7 +169,7 @@ class _Worker:
 
     def kill_a_child(self) -> bool:
         """Kill one of the processes that run tasks, if it has any yet."""
-        children = _children(self._process.pid)
+        children = servers.children(self._process.pid)
         if len(children) < 2:
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -188,13 +188,6 @@ def _start(folder: Path, *command: str | Path) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
         )
-
-
-def _children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    with contextlib.suppress(OSError):
-        return sorted(map(int, path.read_text().split()))
-    return []
 
 
 def _kill(

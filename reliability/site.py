@@ -76,6 +76,7 @@ class Site:
     :param delivery: ``MMOLOVE_DELIVERY``.
     :param timeout: ``MMOLOVE_TIMEOUT``; a lease is twelve of them.
     :param at_most_once: How the reward callback is registered.
+    :param expected: Exceptions that may be logged, for something of theirs was killed.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Site:
         delivery: str = "manual",
         timeout: float = 5,
         at_most_once: bool = False,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self.diary = Diary(folder)
         self.app = Flask(__name__, instance_path=str(folder))
@@ -100,10 +102,9 @@ class Site:
             MMOLOVE_TIMEOUT=timeout,
             MMOLOVE_CONCURRENCY=2,
         )
-        self.app.add_url_rule("/signup", view_func=_signup, methods=["POST"])
-        mmolove = MMOLove(self.app)
-        mmolove.reward(at_most_once=at_most_once)(self._reward)
-        _listen(self.diary)
+        self.app.add_url_rule("/signup", view_func=self._sign_up, methods=["POST"])
+        self._extend().reward(at_most_once=at_most_once)(self._reward)
+        _listen(self.diary, expected)
 
     @property
     def state(self) -> State:
@@ -114,8 +115,8 @@ class Site:
         token = tokens.mint(SERVER_ID, "friend", time.time())
         query = {"mmref": token, "player": player}
         self.diary.note("A", KEYS["registered"] + player)
-        with self.app.test_client() as client:
-            status = client.post("/signup", query_string=query).status_code
+        client = self.app.test_client()
+        status = client.post("/signup", query_string=query).status_code
         if status != 200:
             raise RuntimeError(f"A signup failed with status {status}.")
         self.diary.note("K", KEYS["registered"] + player)
@@ -124,7 +125,7 @@ class Site:
         """The game says that a player has reached the milestone."""
         self.diary.note("A", KEYS["qualified"] + player)
         with self.app.app_context():
-            referral = qualify(player)
+            referral = self._qualify(player)
         if referral is not None:
             self.diary.note("K", KEYS["qualified"] + player)
 
@@ -152,6 +153,17 @@ class Site:
         self.diary.close()
         self.state.outbox.close()
 
+    def _extend(self) -> MMOLove:
+        return MMOLove(self.app)
+
+    def _sign_up(self) -> str:
+        registered(request.args["player"])
+        time.sleep(WORK)
+        return "Welcome."
+
+    def _qualify(self, player: str) -> Referral | None:
+        return qualify(player)
+
     def _reward(self, referral: Referral) -> None:
         self.diary.note("R", referral.identity, referral.reward_key)
         time.sleep(WORK)
@@ -165,12 +177,6 @@ def warm_up() -> None:
     app.secret_key = "for sessions"
     app.test_client().post("/")
     gc.freeze()
-
-
-def _signup() -> str:
-    registered(request.args["player"])
-    time.sleep(WORK)
-    return "Welcome."
 
 
 class _Clock:
@@ -187,19 +193,22 @@ class _Clock:
         self._now = max(self._now, (moment + 1) / 1000)
 
 
-def _listen(diary: Diary) -> None:
+def _listen(diary: Diary, expected: tuple[type[Exception], ...]) -> None:
     """Note what no code of the package expected; warnings of trouble are expected."""
     logger = logging.getLogger("flask_mmolove")
-    logger.handlers = [_Handler(diary)]
+    logger.handlers = [_Handler(diary, expected)]
     logger.propagate = False
 
 
 class _Handler(logging.Handler):
-    def __init__(self, diary: Diary) -> None:
+    def __init__(self, diary: Diary, expected: tuple[type[Exception], ...]) -> None:
         super().__init__(logging.ERROR)
         self._diary = diary
+        self._expected = expected
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info or record.levelno >= logging.CRITICAL:
-            error = record.exc_info[1] if record.exc_info else None
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, self._expected):
+            return
+        if error is not None or record.levelno >= logging.CRITICAL:
             self._diary.note("X", f"{record.getMessage()} {error!r}".replace("\n", " "))

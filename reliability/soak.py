@@ -98,24 +98,48 @@ def run(kills: int, at_most_once: bool = False) -> Report:
     )
 
 
+class Workers:
+    """Two processes of a site, which sign up, qualify and deliver until killed.
+
+    :param pace: Seconds between two signups of one.
+    :ivar names: How the players of each begin.
+    """
+
+    def __init__(self, site: Site, pace: float) -> None:
+        self._site = site
+        self._pace = pace
+        self._harness = os.getpid()
+        self._numbers = map(str, itertools.count())
+        self.names = [next(self._numbers) for _ in range(WORKERS)]
+        self._pids = [self._start(name) for name in self.names]
+
+    def replace_one(self) -> None:
+        """Kill one, and begin another in its place."""
+        place = random.randrange(WORKERS)
+        processes.kill(self._pids[place])
+        self.names[place] = next(self._numbers)
+        self._pids[place] = self._start(self.names[place])
+
+    def kill(self) -> None:
+        """Kill them all."""
+        for pid in self._pids:
+            processes.kill(pid)
+
+    def _start(self, name: str) -> int:
+        return processes.fork(
+            lambda: _work(self._site, name, self._harness, self._pace)
+        )
+
+
 def _soak(site: Site, kills: int) -> None:
-    numbers = itertools.count()
-
-    def start() -> int:
-        name, harness = str(next(numbers)), os.getpid()
-        return processes.fork(lambda: _work(site, name, harness))
-
-    workers = [start() for _ in range(WORKERS)]
+    workers = Workers(site, PACE)
     for _ in progress(range(kills), "Killing"):
         time.sleep(random.uniform(SOONEST, LATEST))
-        place = random.randrange(WORKERS)
-        processes.kill(workers[place])
-        workers[place] = start()
-    for pid in workers:
-        processes.kill(pid)
+        workers.replace_one()
+    workers.kill()
 
 
-def _work(site: Site, name: str, harness: int) -> None:
+def _work(site: Site, name: str, harness: int, pace: float) -> None:
     """Sign up and qualify until killed; the thread of the package delivers."""
     random.seed()
     for number in itertools.count():
@@ -126,7 +150,7 @@ def _work(site: Site, name: str, harness: int) -> None:
         site.sign_up(player)
         if random.random() < 3 / 5:
             site.qualify(player)
-        time.sleep(random.uniform(0, 2 * PACE))
+        time.sleep(random.uniform(0, 2 * pace))
 
 
 def _outage(site: Site) -> float:

@@ -359,6 +359,32 @@ class TestTrouble:
                 site.db.session.commit()
         assert [note.identity for _, note in site.state.spool.read()] == ["1"]
 
+    def test_a_connection_that_is_lost_meanwhile_is_told_as_such(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The site's commit raises what it would without us."""
+        name = str(site.state.outbox).partition("+")[0].partition(":")[0]
+        end = {
+            "postgresql": "SELECT pg_terminate_backend(pg_backend_pid())",
+            "mariadb": "KILL CONNECTION_ID()",
+        }.get(name)
+        if end is None:
+            pytest.skip("SQLite has no connections to lose")
+
+        def lose(*_: t.Any) -> t.Any:
+            connection = site.db.session.connection()
+            connection.execute(text(end))
+            connection.execute(text("SELECT 1"))
+
+        monkeypatch.setattr("flask_mmolove.outbox.session.record", lose)
+        with site.app.app_context():
+            registered(site.add(mmref="tok"))
+            with pytest.raises(OperationalError):
+                site.db.session.commit()
+            site.db.session.rollback()
+        assert site.count(Player) == 0
+        assert site.state.spool.read() == []
+
     def test_a_transaction_that_the_database_gave_up_is_not_taken_for_committed(
         self, site: Site
     ) -> None:

@@ -154,8 +154,8 @@ class SQLAlchemyOutbox:
 
         :param patience: Seconds for which it may wait for the locks of others.
         :raises OutboxError: If it failed.
-        :raises SQLAlchemyError: If the database gave up the whole transaction, as
-            MariaDB does in a deadlock: then nothing of theirs stands either.
+        :raises SQLAlchemyError: If the whole transaction is lost, with its connection
+            or as in a deadlock of MariaDB: then nothing of theirs stands either.
         """
         transaction = self.within(connection)
         with _patient(connection, patience):
@@ -165,7 +165,7 @@ class SQLAlchemyOutbox:
                 savepoint.commit()
             except BaseException as e:
                 savepoint.rollback()  # fails if the whole is lost
-                if isinstance(e, SQLAlchemyError):
+                if isinstance(e, SQLAlchemyError) and not connection.invalidated:
                     raise self._in_words(e) from getattr(e, "orig", None)
                 raise
         return result
