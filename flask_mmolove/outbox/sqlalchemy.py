@@ -176,9 +176,9 @@ class SQLAlchemyOutbox:
             return bool(connection.connection.in_transaction)
         return False
 
-    def create(self) -> None:
+    def create(self) -> bool:
         """Make the tables and indexes that are not there. Others may do so at once."""
-        self._run(Transaction.create)
+        return self._run(Transaction.create)
 
     def add(
         self,
