@@ -348,6 +348,7 @@ class SQLAlchemyOutbox:
             return OutboxBusy(f"The outbox in {shown} was kept busy by others.")
         orig = getattr(error, "orig", None)
         cause = str(orig.args[-1] if orig and orig.args else type(error).__name__)
+        cause = cause.strip().partition("\n")[0]  # PostgreSQL shows the statement too
         if self._url.password:
             cause = cause.replace(str(self._url.password), "***")
         if _has_no_table(error):
@@ -357,7 +358,7 @@ class SQLAlchemyOutbox:
                 f"See that the server runs, that {self._key} names it, and that the "
                 "user may read and write its tables mmolove_*."
             )
-        return OutboxError(f"The outbox in {shown} failed: {cause.strip()}. {cure}")
+        return OutboxError(f"The outbox in {shown} failed: {cause}. {cure}")
 
 
 def _check(url: URL | str, key: str) -> URL:
