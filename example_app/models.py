@@ -6,6 +6,8 @@ from flask import current_app
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import ForeignKey
+from sqlalchemy import func
+from sqlalchemy import Index
 from sqlalchemy import select
 from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase
@@ -29,8 +31,7 @@ class Player(Base, UserMixin):  # type: ignore[misc]
     __tablename__ = "player"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    # "Anna" and "anna" are one name: the database says so, at any number of workers.
-    name: Mapped[str] = mapped_column(String(20, collation="NOCASE"), unique=True)
+    name: Mapped[str] = mapped_column(String(20))
     password_hash: Mapped[str]
     level: Mapped[int] = mapped_column(default=1)
     invited_by_id: Mapped[int | None] = mapped_column(ForeignKey("player.id"))
@@ -45,6 +46,9 @@ class Player(Base, UserMixin):  # type: ignore[misc]
         back_populates="owner", foreign_keys="Item.owner_id", order_by="Item.id"
     )
 
+    # "Anna" and "anna" are one name: the database says so, at any number of workers.
+    __table_args__ = (Index("player_name", func.lower(name), unique=True),)
+
     def set_password(self, password: str) -> None:
         method = current_app.config["PASSWORD_HASH_METHOD"]
         self.password_hash = generate_password_hash(password, method=method)
@@ -56,8 +60,7 @@ class Player(Base, UserMixin):  # type: ignore[misc]
 class Item(Base):
     """Something in a player's pack.
 
-    ``key`` names the gift itself. It is unique, so a gift that is handed out a second
-    time cannot end up in the pack a second time.
+    ``key`` names the gift itself, and is unique: the pack holds each gift once.
     """
 
     __tablename__ = "item"
@@ -80,7 +83,9 @@ def load_player(player_id: str) -> Player | None:
 
 
 def find_player(name: str) -> Player | None:
-    return db.session.scalar(select(Player).filter_by(name=name))
+    return db.session.scalar(
+        select(Player).where(func.lower(Player.name) == name.lower())
+    )
 
 
 def find_player_by_id(id: str | None) -> Player | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from urllib.parse import urljoin
 
 from flask import current_app
-from sqlalchemy import select
 
 from flask_mmolove import current_referrer
 from flask_mmolove import MMOLove
@@ -19,33 +18,25 @@ from .models import Player
 
 MILESTONE = 20
 
-mmolove = MMOLove()
+mmolove = MMOLove(db=db)
 
 
 @mmolove.reward
 def grant_cape(referral: Referral) -> None:
-    """Thank whoever invited this friend.
-
-    The call may come again (a crash between our commit and the outbox's), so its key
-    is looked up.
+    """Thank whoever invited this friend. What is added here is committed together with
+    the note that the reward was given.
     """
     friend = find_player_by_id(referral.identity)
     inviter = find_player_by_id(referral.referrer)
-    if friend is None or inviter is None:
-        return
-    if db.session.scalar(select(Item).filter_by(key=referral.reward_key)):
-        return
-    inviter.items.append(
-        Item(name="Founder's cape", key=referral.reward_key, friend=friend)
-    )
-    db.session.commit()
+    if friend and inviter:
+        cape = Item(name="Founder's cape", key=referral.reward_key, friend=friend)
+        inviter.items.append(cape)
 
 
 def check_milestone(player: Player) -> None:
-    """Report the milestone. Call it after the commit that reached it.
+    """Report the milestone, with the commit that is to follow.
 
-    A player who is past it is reported again at each level: only the first report
-    counts, and should the process have died before that one, the next one mends it.
+    A player who is past it is reported again at each level: only the first counts.
     """
     if player.level >= MILESTONE:
         qualify(player)

@@ -14,6 +14,7 @@ from flask_login import logout_user
 from sqlalchemy.exc import IntegrityError
 
 from flask_mmolove import referral_register
+from flask_mmolove import registered
 
 from .forms import JoinForm
 from .forms import LoginForm
@@ -67,6 +68,7 @@ def create_player(form: JoinForm) -> Player | None:
     player = Player(name=form.name.data, invited_by=inviter())
     player.set_password(form.password.data)
     db.session.add(player)
+    registered(player)  # committed with the player, or not at all
     try:
         db.session.commit()
     except IntegrityError:
@@ -110,8 +112,9 @@ def level_up(deed: str) -> ResponseReturnValue:
     player = current_user
     # The database adds: two presses at the same time both count.
     player.level = Player.level + DEEDS[deed]
-    db.session.commit()
+    db.session.flush()
     check_milestone(player)
+    db.session.commit()
     return redirect(url_for("play.character"))
 
 

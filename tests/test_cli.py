@@ -14,6 +14,9 @@ from click.testing import Result
 from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
+from sqlalchemy import create_engine
+from sqlalchemy import inspect
+from sqlalchemy import URL
 
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
@@ -119,6 +122,40 @@ class TestStatus:
                 registered(player, token=mmolove_sandbox.mint())
         assert "in trouble for" in run(app, "status").output
         assert "HTTP 503" in run(app, "status").output
+
+
+class TestInitDB:
+    def test_it_makes_the_tables_once_and_says_where(
+        self, make_app: MakeApp, run: Run, url: URL
+    ) -> None:
+        shown = url.render_as_string(hide_password=True)
+        app = make_app(OUTBOX=url.render_as_string(hide_password=False))
+        assert run(app, "init-db").output == f"The outbox was made: {shown}\n"
+        engine = create_engine(url)
+        made = {"mmolove_event", "mmolove_held", "mmolove_fact"}
+        assert {*inspect(engine).get_table_names()} == made
+        engine.dispose()
+        words = f"The outbox is there already: {shown}\n"
+        assert run(app, "init-db").output == words
+
+    def test_a_file_needs_no_command(
+        self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        path = mmolove_sandbox.config["MMOLOVE_OUTBOX"]
+        assert run(app, "init-db").output.splitlines() == [
+            f"The outbox was made: {path}",
+            "A file is also made by itself, when it is first needed.",
+        ]
+        assert Path(path).is_file()
+
+    def test_a_database_that_is_not_there_is_one_line(
+        self, make_app: MakeApp, run: Run
+    ) -> None:
+        url = "postgresql+psycopg://game:s3cret@127.0.0.1:1/game"
+        result = run(make_app(OUTBOX=url), "init-db")
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: The outbox in postgresql+psycopg://")
+        assert "s3cret" not in result.output
 
 
 class TestDeliver:

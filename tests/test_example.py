@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from conftest import find_url
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -25,11 +26,20 @@ CAPE = "Founder&#39;s cape"
 POSTS = ["/join", "/login", "/logout", "/character/train", "/character/fight"]
 
 
+on_each_database = pytest.mark.parametrize(
+    "app", ["sqlite", "postgresql"], indirect=True
+)
+
+
 @pytest.fixture
-def app(tmp_path: Path, mmolove_sandbox: SiteSandbox) -> t.Iterator[Flask]:
+def app(
+    request: pytest.FixtureRequest, tmp_path: Path, mmolove_sandbox: SiteSandbox
+) -> t.Iterator[Flask]:
+    url = find_url(getattr(request, "param", "sqlite"), request)
     app = create_app(
         {
             "TESTING": True,
+            "SQLALCHEMY_DATABASE_URI": url.render_as_string(hide_password=False),
             "SECRET_KEY": "for tests",
             "WTF_CSRF_ENABLED": False,
             "PASSWORD_HASH_METHOD": "pbkdf2:sha256:1",
@@ -38,6 +48,7 @@ def app(tmp_path: Path, mmolove_sandbox: SiteSandbox) -> t.Iterator[Flask]:
         instance_path=str(tmp_path),
     )
     yield app
+    app.extensions["mmolove"].outbox.close()
     with app.app_context():
         db.engine.dispose()
 
@@ -115,6 +126,7 @@ def test_a_sign_up_that_cannot_be_says_why(
     assert error in response.text
 
 
+@on_each_database
 def test_a_name_is_given_once_whatever_its_case(app: Flask) -> None:
     join(app.test_client(), "Anna")
     response = join(app.test_client(), "ANNA")
@@ -196,6 +208,7 @@ def fight(client: FlaskClient, times: int = 4) -> None:
         client.post("/character/fight")
 
 
+@on_each_database
 def test_a_friend_at_level_20_is_worth_one_cape(
     app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:

@@ -55,7 +55,7 @@ def test_the_table_of_settings_is_true() -> None:
 
 
 def test_every_command_is_told_of() -> None:
-    told = set(re.findall(r"^\| `flask mmolove (\w+)`", README, re.MULTILINE))
+    told = set(re.findall(r"^\| `flask mmolove ([\w-]+)`", README, re.MULTILINE))
     assert told == set(command.commands)
 
 

@@ -7,6 +7,7 @@ from .deliver import deliver
 from .events import events
 from .events import export
 from .events import show
+from .init_db import init_db
 from .players import forget
 from .players import purge
 from .retry import retry
@@ -21,7 +22,7 @@ def mmolove() -> None:
 
 
 for command in (
-    *(check, status, events, show, retry, rewards, deliver),
+    *(check, status, init_db, events, show, retry, rewards, deliver),
     *(export, forget, purge, sandbox),
 ):
     mmolove.add_command(command)

@@ -210,6 +210,9 @@ class Outbox(t.Protocol):
     :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
     """
 
+    def create(self) -> bool:
+        """Make the store, and say whether something of it was not there."""
+
     def add(
         self,
         identity: str,

@@ -22,6 +22,7 @@ from sqlalchemy import delete
 from sqlalchemy import func
 from sqlalchemy import Index
 from sqlalchemy import insert
+from sqlalchemy import inspect
 from sqlalchemy import Integer
 from sqlalchemy import LargeBinary
 from sqlalchemy import MetaData
@@ -164,7 +165,9 @@ class Transaction:
         self._event = tables.event
         self._e = tables.event.c
 
-    def create(self) -> None:
+    def create(self) -> bool:
+        names = {table.name for table in self._tables}
+        missing = names - {*inspect(self._db).get_table_names()}
         metadata = self._event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
         # MariaDB commits after each statement: one may have died between table and
@@ -172,6 +175,7 @@ class Transaction:
         for table in self._tables:
             for index in table.indexes:
                 index.create(self._db, checkfirst=True)
+        return bool(missing)
 
     def add(
         self,

@@ -181,9 +181,9 @@ class SQLAlchemyOutbox:
             return bool(connection.connection.in_transaction)
         return False
 
-    def create(self) -> None:
+    def create(self) -> bool:
         """Make the tables and indexes that are not there. Others may do so at once."""
-        self._run(Transaction.create)
+        return self._run(Transaction.create)
 
     def add(
         self,
@@ -356,6 +356,7 @@ class SQLAlchemyOutbox:
             return OutboxBusy(f"The outbox in {shown} was kept busy by others.")
         orig = getattr(error, "orig", None)
         cause = str(orig.args[-1] if orig and orig.args else type(error).__name__)
+        cause = cause.strip().partition("\n")[0]  # PostgreSQL shows the statement too
         if self._url.password:
             cause = cause.replace(str(self._url.password), "***")
         if _has_no_table(error):
@@ -365,7 +366,7 @@ class SQLAlchemyOutbox:
                 f"See that the server runs, that {self._key} names it, and that the "
                 "user may read and write its tables mmolove_*."
             )
-        return OutboxError(f"The outbox in {shown} failed: {cause.strip()}. {cure}")
+        return OutboxError(f"The outbox in {shown} failed: {cause}. {cure}")
 
 
 def _check(url: URL | str, key: str) -> URL:

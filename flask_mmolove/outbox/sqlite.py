@@ -108,6 +108,11 @@ class SQLiteOutbox:
     def __str__(self) -> str:
         return str(self._db.path)
 
+    def create(self) -> bool:
+        was_there = self._db.path.exists()
+        self._db.query("SELECT 1 FROM event LIMIT 0")
+        return not was_there
+
     def add(
         self,
         identity: str,
