@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import celery
+from . import commits
 from . import crashpoints
 from . import damage
 from . import database
@@ -35,6 +36,7 @@ for harness in (
     startrace,
     recycling,
     database,
+    commits,
     celery,
     mutants,
 ):

@@ -87,6 +87,7 @@ class AccountSite(Site):
     :param url: The database's. Its tables are made.
     :param outages: Whether the database may be gone. What fails then is not
         acknowledged, and tried no more.
+    :ivar early: The share of accounts that are handed over before the commit.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class AccountSite(Site):
         timeout: float = 5,
     ) -> None:
         self.db = SQLAlchemy(model_class=Base)
+        self.early = 3 / 4
         self._url = url
         super().__init__(
             folder,
@@ -124,6 +126,13 @@ class AccountSite(Site):
     def qualify(self, player: str) -> None:
         with self._fails:
             super().qualify(player)
+
+    def empty(self) -> None:
+        """Make the tables anew."""
+        with self.app.app_context():
+            self.db.drop_all()
+            self.db.create_all()
+            self.db.engine.dispose()
 
     def rows(self) -> Rows:
         """What stands in the site's tables."""
@@ -166,7 +175,7 @@ class AccountSite(Site):
 
     @referral_register
     def _sign_up(self) -> str:
-        early = random.random() < 3 / 4
+        early = random.random() < self.early
         account = Account(name=request.args["player"], early=early)
         self.db.session.add(account)
         if early:

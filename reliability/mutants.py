@@ -8,6 +8,8 @@ lies, or a scene in which two workers or two attempts meet in a given order.
 
 ``crash points``
     See ``crashpoints.py``. Only the points of the phase that is named are tried.
+``each commit``
+    See ``commits.py``. Where PostgreSQL is not installed, its mutants are left out.
 ``two at work``
     While one worker is at its post, another takes its turn. It must find nothing: an
     event is posted once, and if it is posted twice nobody was killed to excuse it.
@@ -21,6 +23,7 @@ lies, or a scene in which two workers or two attempts meet in a given order.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import typing as t
 from dataclasses import replace
@@ -28,18 +31,24 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import servers
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import record
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import sqlite
 from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.session import SessionOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.reward import Referral
+from flask_mmolove.state import State
 
+from . import commits
 from . import crashpoints
 from . import processes
 from .evidence import Evidence
@@ -227,6 +236,56 @@ def _changes_the_key() -> None:
     _put(Referral, from_entries=staticmethod(anew))
 
 
+def _settles_a_reward_first() -> None:
+    """Write down in a transaction of its own that a reward is given, and give it."""
+
+    def pay(
+        outbox: SessionOutbox, paid: Settlement, now: int, give: t.Callable[[], t.Any]
+    ) -> Entry | None:
+        (changed,) = outbox._outbox.settle([paid], now)
+        give()
+        outbox._session.commit()
+        return changed
+
+    _put(SessionOutbox, pay=pay)
+
+
+def _settles_a_reward_afterwards() -> None:
+    """Give a reward, and write it down in a transaction of its own."""
+
+    def pay(
+        outbox: SessionOutbox, paid: Settlement, now: int, give: t.Callable[[], t.Any]
+    ) -> Entry | None:
+        give()
+        outbox._session.commit()
+        (changed,) = outbox._outbox.settle([paid], now)
+        return changed
+
+    _put(SessionOutbox, pay=pay)
+
+
+def _records_before_the_commit() -> None:
+    """Record in a transaction of its own while the site's is open."""
+
+    def write(outbox: SessionOutbox, session: object, note: Note) -> list[Entry]:
+        return record(note, outbox._server_id, outbox._outbox)
+
+    _put(SessionOutbox, write=write)
+
+
+def _records_after_the_commit() -> None:
+    """Record in a transaction of its own when the site's has committed."""
+
+    def write(*_: object) -> list[Entry]:
+        return []
+
+    def committed(state: State, note: Note, *_: object) -> None:
+        state.record(note)
+
+    _put(SessionOutbox, write=write)
+    _put(State, committed=committed)
+
+
 def _try_two_at_work() -> Report:
     def scene(site: Site, server: StandIn) -> None:
         site.sign_up("scene")
@@ -390,16 +449,47 @@ MUTANTS = [
         "crash points: effect",
         "double rewards",
     ),
+    Mutant(
+        "settle a reward first",
+        "Exactly once: it is written down with the gift.",
+        _settles_a_reward_first,
+        "each commit: reward",
+        "missing rewards",
+    ),
+    Mutant(
+        "settle a reward afterwards",
+        "Exactly once: it is written down with the gift.",
+        _settles_a_reward_afterwards,
+        "each commit: reward",
+        "double rewards",
+    ),
+    Mutant(
+        "record before the commit",
+        "No event without its account.",
+        _records_before_the_commit,
+        "each commit: signup",
+        "events without change",
+    ),
+    Mutant(
+        "record after the commit",
+        "No account without its event.",
+        _records_after_the_commit,
+        "each commit: signup",
+        "changes without event",
+    ),
 ]
 
 
 def run() -> Report:
     """Put a deliberate fault into the package and see whether it is found."""
     report = Report("mutants")
-    sound = [Mutant("none", "", _breaks_nothing, name, "") for name in TRIALS]
-    with processes.scratch() as folder:
-        for mutant in progress([*sound, *MUTANTS], "Mutating"):
-            broken = _try(mutant, folder / "broken")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(processes.scratch())
+        trials = {**TRIALS, **_on_postgresql(stack)}
+        sound = [Mutant("none", "", _breaks_nothing, name, "") for name in trials]
+        mutants = [mutant for mutant in MUTANTS if mutant.trial in trials]
+        for mutant in progress([*sound, *mutants], "Mutating"):
+            broken = _try(mutant, trials[mutant.trial], folder / "broken")
             found = [each for each in broken if each.startswith(mutant.shows)]
             report.rows.append(
                 {
@@ -414,22 +504,34 @@ def run() -> Report:
             elif broken and not mutant.shows:
                 report.faults.append(f"without a mutant, {mutant.trial}: {broken[0]}")
     report.figures = {
-        "mutants": len(MUTANTS),
-        "found": len(MUTANTS) - sum("not found" in each for each in report.faults),
+        "mutants": len(mutants),
+        "found": len(mutants) - sum("not found" in each for each in report.faults),
     }
     return report
+
+
+def _on_postgresql(stack: contextlib.ExitStack) -> dict[str, t.Callable[[], Report]]:
+    try:
+        url = stack.enter_context(servers.postgresql())
+    except servers.Missing:
+        return {}
+    run = partial(commits.run, url.render_as_string(hide_password=False))
+    return {
+        f"each commit: {chapter}": partial(run, only=(chapter,))
+        for chapter in ("signup", "reward")
+    }
 
 
 def _breaks_nothing() -> None:
     pass
 
 
-def _try(mutant: Mutant, result: Path) -> list[str]:
+def _try(mutant: Mutant, trial: t.Callable[[], Report], result: Path) -> list[str]:
     """Make the trial in a child, for the fault stays in its process."""
 
     def work() -> None:
         mutant.breaks()
-        result.write_text(json.dumps(TRIALS[mutant.trial]().broken))
+        result.write_text(json.dumps(trial().broken))
 
     processes.was_killed(processes.fork(work))
     return t.cast("list[str]", json.loads(result.read_text()))
