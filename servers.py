@@ -141,7 +141,7 @@ def postgresql_server(*, durable: bool = False) -> t.Iterator[Database]:
             "deadlock_timeout": "500ms",
         }
         settings = [f"--{name}={value}" for name, value in options.items()]
-        command = (binaries / "postgres", "-D", data, *settings)
+        command = [str(binaries / "postgres"), "-D", str(data), *settings]
         # Its data is not needed any more: it ends at once on this.
         with _running(Database(url, folder, signal.SIGQUIT, *command)) as database:
             yield database
