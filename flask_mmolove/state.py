@@ -73,6 +73,8 @@ class State:
 
     def identify(self, player: t.Any) -> str:
         """See :func:`flask_mmolove.identity.identify`."""
+        if self.session is not None and self.callbacks.identity is None:
+            player = self.session.known_id(player)
         return identify(player, self.callbacks.identity)
 
     @property

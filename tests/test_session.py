@@ -17,6 +17,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sites import Gift
 from sites import Player
 from sites import Site
+from sqlalchemy import event
 from sqlalchemy import insert
 from sqlalchemy import select
 from sqlalchemy import text
@@ -272,11 +273,31 @@ class TestSignup:
         sign_up(site, mmolove_sandbox)
         assert site.entries(1)["registered"].state == "pending"
 
+    def test_an_account_that_is_committed_is_not_asked_for_its_id(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        """The database may be gone by then."""
+        asked: list[str] = []
+
+        @signup(site)
+        def register() -> str:
+            player = site.add()
+            site.db.session.commit()
+            event.listen(site.db.engine, "before_cursor_execute", note)
+            registered(player)
+            event.remove(site.db.engine, "before_cursor_execute", note)
+            return "welcome"
+
+        def note(*called: t.Any) -> None:
+            asked.append(called[2])
+
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(1)["registered"].state == "pending"
+        assert asked == []
+
     def test_a_player_made_while_the_session_is_flushed(
         self, site: Site, mmolove_sandbox: SiteSandbox
     ) -> None:
-        from sqlalchemy import event
-
         def tell(mapper: object, connection: object, player: Player) -> None:
             registered(player)
 
