@@ -408,11 +408,11 @@ def test_the_lines_of_the_docs_work(
 ) -> None:
     monkeypatch.setattr(_state._tls, "current_app", None)
     text = (TESTS.parent / "docs" / "scale.md").read_text()
-    lines = text.partition("```python\n")[2].partition("```")[0]
+    lines = text.partition("## On Celery")[2].partition("```python\n")[2]
     app = Flask(__name__)
     app.config.update(make_app().config)
     names: dict[str, t.Any] = {"app": app, "MMOLove": MMOLove}
-    exec(lines, names)
+    exec(lines.partition("```")[0], names)
     celery = names["celery_app"]
     assert app.extensions["mmolove"].engine.celery() is celery
     (entry,) = celery.conf.beat_schedule.values()

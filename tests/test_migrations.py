@@ -44,7 +44,7 @@ class Player(db.Model):
     name = db.Column(db.String(20), unique=True)
 """
 
-OURS = {"mmolove_event", "mmolove_held", "mmolove_fact"}
+OURS = {table.name for table in tables(MetaData())}
 
 
 class Site:
