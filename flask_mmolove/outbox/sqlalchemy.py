@@ -436,9 +436,11 @@ def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]
     connection.exec_driver_sql(write.format(max(1, int(patience * unit))))
     try:
         yield
-    finally:
+    except BaseException:
         with contextlib.suppress(SQLAlchemyError):  # it may be lost
             connection.exec_driver_sql(write.format(before))
+        raise
+    connection.exec_driver_sql(write.format(before))
 
 
 def _open(connection: Connection, deadline: float) -> None:
