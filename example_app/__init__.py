@@ -59,6 +59,10 @@ def create_app(
     csrf.init_app(app)
     login_manager.init_app(app)
     mmolove.init_app(app)
+    if "CELERY" in app.config:
+        from .background import init_celery  # only such a site needs Celery
+
+        init_celery(app)
 
     app.register_blueprint(site)
     app.register_blueprint(play)

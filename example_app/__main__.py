@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import typing as t
 from pathlib import Path
 
 from werkzeug.serving import make_server
@@ -15,9 +17,7 @@ from . import kept_secret
 HOST = "127.0.0.1"
 
 GUIDE = """
-  Lanternmoor  {site}/
-  MMOLove      {sandbox}/  (a stand-in; the real one is not asked)
-  Data         {data}
+{parts}
 
   1. Join as the inviter: {site}/join
   2. Copy your link from the Friends page.
@@ -25,12 +25,17 @@ GUIDE = """
   4. As that friend, press Fight until level 20.
   5. Load the inviter's Friends page again: the cape is there.
 
-  Ctrl+C ends both. The data stays; delete its folder to begin anew.
+  Ctrl+C ends all of it. {data}
 """
 
 
 def main() -> None:
     options = parse_options()
+    with contextlib.suppress(KeyboardInterrupt):
+        run_at_scale(options) if options.scale else run(options)
+
+
+def run(options: argparse.Namespace) -> None:
     data = options.data.resolve()
     url = f"http://{HOST}:{options.port}"
     with Sandbox(
@@ -44,8 +49,27 @@ def main() -> None:
         app = create_app({**urls, **sandbox.settings}, instance_path=str(data))
         # A port that is taken ends here, and in the line above, with a plain message.
         server = make_server(HOST, options.port, app, threaded=True)
-        print(GUIDE.format(site=url, sandbox=sandbox.url, data=data), flush=True)
+        parts = {
+            "Lanternmoor": f"{url}/",
+            "MMOLove": f"{sandbox.url}/  (a stand-in; the real one is not asked)",
+            "Data": data,
+        }
+        show_guide(url, parts, "The data stays; delete its folder to begin anew.")
         server.serve_forever()
+
+
+def run_at_scale(options: argparse.Namespace) -> None:
+    from . import scale  # it needs more than the site itself
+
+    url = f"http://{HOST}:{options.port}"
+    with scale.start(HOST, options.port, options.sandbox_port) as running:
+        show_guide(url, running.parts, "The data goes with it.")
+        running.watch()
+
+
+def show_guide(url: str, parts: t.Mapping[str, object], data: str) -> None:
+    lines = "\n".join(f"  {name:<11}  {where}" for name, where in parts.items())
+    print(GUIDE.format(parts=lines, site=url, data=data), flush=True)
 
 
 def parse_options() -> argparse.Namespace:
@@ -58,6 +82,11 @@ def parse_options() -> argparse.Namespace:
         type=Path,
         default="instance",
         help="folder of all data (instance)",
+    )
+    add(
+        "--scale",
+        action="store_true",
+        help="on PostgreSQL and Celery, which are started too; their data is not kept",
     )
     return parser.parse_args()
 
