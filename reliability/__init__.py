@@ -12,6 +12,8 @@
     MMOLove as it behaves on a bad day, in a process of its own
 ``site.py``
     a Flask site on the public API, with a diary of what it attempted and was told
+``accounts.py``
+    the same with accounts and gifts of its own, in one database with the outbox
 ``evidence.py``
     the comparison of the diary with the server's history
 """

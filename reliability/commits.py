@@ -3,7 +3,8 @@
 **What runs.** One story: a player signs up, that is delivered, they reach the
 milestone, that is delivered and rewarded. These are its chapters. A first telling
 counts the commits, the site's and the package's. For each of them, before it and after
-it, the story is then told anew by a child that kills itself there, and a new process delivers what is left.
+it, the story is then told anew by a child that kills itself there, and a new process
+delivers what is left.
 
 **What is measured, and why it can fail.** As in ``database.py``. What belongs together
 has to be in one commit, so whatever is in another one shows at one kill, every time,

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from reliability.accounts import Rows
+from reliability.database import weigh
 from reliability.evidence import Evidence
 from reliability.report import Counters
 from reliability.report import Report
@@ -62,6 +64,37 @@ class TestSoak:
         report = run("soak", "--kills", "60", "--at-most-once")
         assert report["counters"]["repeated_calls"] == 0
         assert report["figures"]["rewards"] > 0
+
+
+@pytest.mark.usefixtures("postgresql")
+class TestDatabase:
+    """With the outbox in the site's own PostgreSQL."""
+
+    def test_300_kills_part_no_account_from_its_event_and_no_gift_from_its_row(
+        self,
+    ) -> None:
+        report = run("database", "--kills", "300")
+        assert report["figures"]["kills"] == 300
+        counters = report["counters"]
+        assert counters["acknowledged"] > 30
+        assert report["figures"]["rewards"] > 10
+        # The kills hit the moments that matter.
+        assert counters["recovered"] > 0
+        assert counters["duplicate_posts"] > 0
+        assert counters["repeated_calls"] > 0
+
+    def test_the_site_goes_on_when_the_database_was_killed(self) -> None:
+        report = run("database", "--kills", "10", "--server-kills", "2")
+        assert report["figures"]["server_kills"] == 2
+        assert report["counters"]["acknowledged"] > 0
+
+    def test_a_kill_at_each_commit_leaves_no_referral_paid_twice_or_not_at_all(
+        self,
+    ) -> None:
+        report = run("commits")
+        assert report["figures"]["fired"] == report["figures"]["moments"] > 20
+        assert report["counters"]["recovered"] > 0
+        assert report["counters"]["repeated_calls"] > 0
 
 
 def test_a_celery_worker_and_its_broker_are_killed_and_nothing_is_lost() -> None:
@@ -115,6 +148,37 @@ HISTORY = [
     Arrival("registered", "reg-ada", "accepted", 200),
     Arrival("qualified", "qual-ada", "accepted", 200),
 ]
+
+
+class TestTables:
+    """What the harness of the database compares besides."""
+
+    EVENTS: t.ClassVar[set[str]] = {"reg-ada", "qual-ada"}
+
+    @pytest.mark.parametrize(
+        ("changes", "broken"),
+        [
+            ({}, []),
+            ({"certain": {*EVENTS, "reg-ben"}}, ["changes without event: 1"]),
+            (
+                {"made": {"reg-ada"}},
+                ["events without change: 1", "acknowledged without change: 1"],
+            ),
+            ({"gifts": []}, ["missing rewards: 1"]),
+            ({"gifts": [("ada", "key-ada")] * 2}, ["double rewards: 1"]),
+        ],
+    )
+    def test_each_promise_can_be_broken(
+        self, changes: dict[str, t.Any], broken: list[str]
+    ) -> None:
+        tables = {"made": self.EVENTS, "certain": self.EVENTS}
+        rows = Rows(**{**tables, "gifts": [("ada", "key-ada")], **changes})
+        assert weigh(left(), rows, HISTORY).broken == broken
+
+    def test_a_reward_is_never_left_in_doubt(self) -> None:
+        evidence = left(states={"reg-ada": "accepted", "qual-ada": "unknown"})
+        rows = Rows(self.EVENTS, self.EVENTS, [("ada", "key-ada")])
+        assert weigh(evidence, rows, HISTORY).broken == ["rewards in doubt: 1"]
 
 
 class TestCounters:
