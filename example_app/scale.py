@@ -111,7 +111,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as e:
-        raise SystemExit(f"Port {port}: {e.strerror}. Try another --port.") from None
+        words = os.strerror(e.errno or 0)
+        raise SystemExit(f"Port {port}: {words}. Try another --port.") from None
 
 
 def make_tables(settings: t.Mapping[str, t.Any], folder: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -23,8 +24,10 @@ LOOT = "cape received"
 class Site:
     """The example site in a process of its own, with its stand-in for MMOLove."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self._data = data
+        self._options = ("--data", str(data), *options)
+        self.guide: dict[str, str] = {}
         self._ports = [_free_port(), _free_port()]
         self.url = f"http://127.0.0.1:{self._ports[0]}"
         self.sandbox_url = f"http://127.0.0.1:{self._ports[1]}"
@@ -36,7 +39,7 @@ class Site:
                 *(sys.executable, "-W", "error", "-m", "example_app"),
                 *("--port", str(self._ports[0])),
                 *("--sandbox-port", str(self._ports[1])),
-                *("--data", str(self._data)),
+                *self._options,
             ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -44,7 +47,12 @@ class Site:
         )
         assert self._process.stdout is not None
         # It prints its guide once it listens.
-        assert any(self.url in line for line in self._process.stdout)
+        for line in iter(self._process.stdout.readline, ""):
+            name, _, where = line.strip().partition("  ")
+            self.guide[name] = where.strip()
+            if line.startswith("  Ctrl+C"):
+                return
+        raise AssertionError("It did not start.")
 
     def stop(self, number: int = signal.SIGINT) -> None:
         if self._process is not None:
@@ -63,6 +71,20 @@ class Site:
         while len(self.arrivals) < count and time.monotonic() < deadline:
             time.sleep(0.05)
         return [(a["event"], a["status"]) for a in self.arrivals]
+
+    def wait_until_settled(self) -> None:
+        """A claim that a kill leaves behind has to run out, which takes minutes."""
+        deadline = time.monotonic() + 30
+        states: list[t.Any] = []
+        with contextlib.closing(sqlite3.connect(self._data / "lanternmoor.db")) as db:
+            while states != [("accepted",)] and time.monotonic() < deadline:
+                time.sleep(0.02)
+                states = db.execute("SELECT state FROM mmolove_event").fetchall()
+
+    def wait_for_loot(self, inviter: Browser) -> None:
+        deadline = time.monotonic() + 30
+        while LOOT not in inviter.read("/friends") and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 class Browser(requests.Session):
@@ -101,9 +123,8 @@ def site(tmp_path: Path) -> t.Iterator[Site]:
         site.stop(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
-    site.start()
+def bring_a_friend(site: Site) -> tuple[Browser, Browser]:
+    """An inviter, and a friend who has joined by the inviter's link."""
     inviter, friend = Browser(site), Browser(site)
     inviter.join("Anna")
     link = re.search(r"http://[^\"<]+/invite/[\w.-]+", inviter.read("/friends"))
@@ -116,22 +137,80 @@ def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
     ]
     assert "mmref=" in response.url
     friend.join("Ben")
+    return inviter, friend
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
+    site.start()
+    inviter, friend = bring_a_friend(site)
     assert site.wait_for_arrivals(1) == [("registered", 200)]
+    site.wait_until_settled()
 
     site.stop(end)
     site.start()
     friend.level_up()
     reported = [("registered", 200), ("qualified", 200)]
     assert site.wait_for_arrivals(2) == reported
-    deadline = time.monotonic() + 30
-    while LOOT not in inviter.read("/friends") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    site.wait_for_loot(inviter)
 
     friend.level_up()
     site.stop()
     site.start()
     assert site.wait_for_arrivals(2) == reported
     assert inviter.read("/friends").count(LOOT) == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_same_on_postgresql_and_celery_and_nothing_is_left_behind(
+    tmp_path: Path, end: int, postgresql: object, valkey: object
+) -> None:
+    site = Site(tmp_path, "--scale")
+    try:
+        site.start()
+        inviter, friend = bring_a_friend(site)
+        friend.level_up()
+        site.wait_for_loot(inviter)
+        assert inviter.read("/friends").count(LOOT) == 1
+        assert site.wait_for_arrivals(2) == [("registered", 200), ("qualified", 200)]
+        folder = site.guide["Logs"].rstrip("/")
+        assert len(processes_of(folder)) >= 6
+    finally:
+        site.stop(end)
+    assert processes_of(folder) == []
+    assert not Path(folder).exists()
+    for name in ("PostgreSQL", "Celery"):
+        port = re.search(r"127\.0\.0\.1:(\d+)", site.guide[name])
+        assert port
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(port[1])), 5)
+
+
+def processes_of(folder: str) -> list[str]:
+    """Those that were started with the folder in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-W", "error", "-m", "example_app", "--scale"),
+                *("--port", str(taken.getsockname()[1])),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.endswith("Address already in use. Try another --port.\n")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def _free_port() -> int:
