@@ -14,10 +14,12 @@ from flask import request
 from flask import Response
 from flask.typing import ResponseReturnValue
 from flask_sqlalchemy import SQLAlchemy
+from sites import Base
 from sites import Gift
 from sites import Player
 from sites import Site
 from sqlalchemy import event
+from sqlalchemy import func
 from sqlalchemy import insert
 from sqlalchemy import select
 from sqlalchemy import text
@@ -719,3 +721,36 @@ class TestSettings:
                 assert state.outbox.summary().counts == {"pending": 1}
                 state.outbox.close()
                 db.engine.dispose()
+
+
+def test_the_lines_of_the_docs_work(
+    mmolove_sandbox: SiteSandbox, tmp_path: Path
+) -> None:
+    page = Path(__file__).parent.parent / "docs" / "scale.md"
+    section = page.read_text().partition("## In the site's own database")[2]
+    lines = section.partition("```python\n")[2].partition("```")[0]
+    app = Flask(__name__, instance_path=str(tmp_path))
+    app.config.update(mmolove_sandbox.config, SECRET_KEY="not a secret")
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///site.db"
+    names: dict[str, t.Any] = {
+        **{"app": app, "SQLAlchemy": lambda app: SQLAlchemy(app, model_class=Base)},
+        **{"MMOLove": MMOLove, "Player": Player, "Item": lambda **item: Gift(key="x")},
+        **{"request": request, "redirect": lambda url: "welcome"},
+        **{"referral_register": referral_register, "registered": registered},
+        "qualify": qualify,
+    }
+    exec(lines, names)
+    db = names["db"]
+    with app.app_context():
+        db.create_all()
+    client = app.test_client()
+    client.get(f"/?mmref={mmolove_sandbox.mint()}")
+    client.post("/register", data={"name": "anna"})
+    with app.app_context():
+        player = db.session.get_one(Player, 1)
+        player.level = 19
+        names["on_level_up"](player)
+        assert db.session.scalar(select(func.count()).select_from(Gift)) == 1
+        app.extensions["mmolove"].outbox.close()
+        db.engine.dispose()
+    assert mmolove_sandbox.reported == [("registered", "1"), ("qualified", "1")]
