@@ -37,6 +37,7 @@ class TestDatabase:
         assert report["counters"]["repeated_calls"] > 0
 
 
+@pytest.mark.usefixtures("postgresql", "valkey")
 def test_a_celery_worker_and_its_broker_are_killed_and_nothing_is_lost() -> None:
     report = run("celery", "--kills", "4", "--each-broker", "2")
     figures = report["figures"]

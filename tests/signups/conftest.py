@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
+import sqlite3
 import typing as t
 from pathlib import Path
 
@@ -79,3 +81,14 @@ def plug(mmolove_sandbox: SiteSandbox) -> t.Iterator[Plug]:
     plug = Plug(mmolove_sandbox)
     yield plug
     plug.close()
+
+
+@contextlib.contextmanager
+def reader(path: Path) -> t.Iterator[None]:
+    """Somebody who reads a SQLite file and does not come to an end: a site's commit
+    waits for that, and fails.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM sqlite_master").fetchone()
+        yield

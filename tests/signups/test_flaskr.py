@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import typing as t
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from flask import Flask
 
 from signups.conftest import need
 from signups.conftest import Plug
+from signups.conftest import reader
 from signups.conftest import snippets
 
 
@@ -57,6 +59,18 @@ def test_a_signup_that_fails_is_not_and_the_next_one_is(
     assert plug.sandbox.sandbox.arrivals == []
     friend.post("/auth/register", data={"username": "cato", "password": "x"})
     assert plug.reported == [("registered", "2")]
+
+
+def test_a_commit_that_fails_reports_nothing(
+    app: Flask, plug: Plug, tmp_path: Path
+) -> None:
+    friend = plug.visit(app)
+    form = {"username": "anna", "password": "x"}
+    with reader(tmp_path / "flaskr"), pytest.raises(sqlite3.OperationalError):
+        friend.post("/auth/register", data=form)
+    assert plug.sandbox.sandbox.arrivals == []
+    friend.post("/auth/register", data=form)
+    assert plug.reported == [("registered", "1")]
 
 
 def test_a_login_that_clears_the_session_loses_no_token(app: Flask, plug: Plug) -> None:

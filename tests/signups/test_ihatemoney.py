@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import OperationalError
 
 from signups.conftest import need
 from signups.conftest import Plug
+from signups.conftest import reader
 
 # What it warns of is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -80,3 +82,17 @@ def test_a_signup_that_fails_is_not_reported(app: Flask, plug: Plug) -> None:
     assert plug.sandbox.sandbox.arrivals == []
     friend.post("/create", data=form("Other"))
     assert plug.reported == [("registered", "other")]
+
+
+def test_a_commit_that_fails_reports_nothing(
+    app: Flask, plug: Plug, tmp_path: Path
+) -> None:
+    friend = plug.visit(app)
+    with reader(tmp_path / "ihatemoney.db"), pytest.raises(OperationalError):
+        friend.post("/create", data=form())
+    assert plug.sandbox.sandbox.arrivals == []
+    # SQLAlchemy pools the connection with the failed transaction still open on it.
+    with app.app_context():
+        app.extensions["sqlalchemy"].engine.dispose()
+    friend.post("/create", data=form())
+    assert plug.reported == [("registered", "the-moor")]
