@@ -374,10 +374,12 @@ class TestTask:
     def test_it_turns_the_delivery_of_its_own_site_only(
         self, make_app: MakeApp, mmolove_sandbox: SiteSandbox, tmp_path: Path
     ) -> None:
+        names = ("a", "b", "without Celery")
         apps = {
-            name: make_app(DELIVERY="celery", OUTBOX=tmp_path / name) for name in "ab"
+            name: make_app(DELIVERY="celery", OUTBOX=tmp_path / name) for name in names
         }
-        for name, app in apps.items():
+        for name in "ab":
+            app = apps[name]
             app.extensions["celery"] = Celery(
                 name, broker="memory://", set_as_current=False
             )

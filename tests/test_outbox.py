@@ -859,6 +859,27 @@ class TestSQL:
         assert sql.host().failures == 40
 
 
+def test_a_commit_that_fails_leaves_sqlite_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "site.db"
+    outbox = SQLAlchemyOutbox(f"sqlite:///{path}")
+    add(outbox)
+    with contextlib.closing(sqlite3.connect(path, timeout=0)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM mmolove_event").fetchone() == (1,)
+        with pytest.raises(OutboxBusy):
+            outbox.add(
+                "8",
+                [make_event("registered", "8", "t", "s", 1_700_000_000_000, False)],
+                1000,
+                patience=0.1,
+            )
+        reader.rollback()
+        # Not the one whose COMMIT failed, and nobody is kept from writing by it.
+        reader.execute("BEGIN IMMEDIATE")
+        assert reader.execute("SELECT count(*) FROM mmolove_event").fetchone() == (1,)
+    outbox.close()
+
+
 class TestTrouble:
     """What the words of an error say, and what they do not."""
 

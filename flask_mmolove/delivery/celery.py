@@ -6,6 +6,7 @@ that is lost is made up for by the sweep, and one that comes twice finds nothing
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import typing as t
@@ -113,6 +114,12 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
         if current.main == "default" and not current.conf.broker_url:
             raise ConfigError(_MISSING, "MMOLOVE_DELIVERY")
         return current
+
+    def works_for(self, celery: Celery) -> bool:
+        """Whether this is the site's Celery app."""
+        with contextlib.suppress(ConfigError):
+            return self.celery() is celery
+        return False
 
     def ask_workers(self) -> dict[str, bool]:
         """Which workers answer within a second, and whether each knows the task.
@@ -245,7 +252,7 @@ def deliver(task: t.Any, ids: list[int] | None = None) -> None:
 
     :raises ConfigError: If no Flask app of the worker has a delivery by Celery.
     """
-    engines = [engine for engine in _engines if engine.celery() is task.app]
+    engines = [engine for engine in _engines if engine.works_for(task.app)]
     if not engines:
         raise ConfigError(
             "This Celery worker knows no Flask app to deliver for. In the module that "
