@@ -26,7 +26,9 @@ from flask_mmolove import MMOLove
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import State
+from flask_mmolove.outbox.journal import count
 from flask_mmolove.outbox.rows import tables
+from flask_mmolove.outbox.rows import Transaction
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.tally import DAY
 from flask_mmolove.outbox.tally import taken
@@ -48,7 +50,9 @@ def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
         player = str(number // 3 * 2 + (number % 3 > 1))
         name = "qualified" if number % 3 == 1 else "registered"
         event = make_event(name, player, f"tok-{player:>060}", "srv", moment, False)
-        entry = new_entry(player, event, ("pending", moment), moment, moment)
+        # One in three came by an invite link, of the first hundred thousand players.
+        by = str(int(player) ** 2 % 100_003) if int(player) % 3 == 0 else None
+        entry = new_entry(player, event, ("pending", moment), moment, moment, by)
         state: State = "rewarded" if name == "qualified" else "accepted"
         odd: dict[int, State] = {1: "unknown", 500: "rejected", 999: "pending"}
         state = "pending" if waiting else odd.get(number % 1000, state)
@@ -60,19 +64,16 @@ def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
 def fill(url: str, prefix: str, entries: t.Iterator[Entry]) -> None:
     """Write entries and their counts into tables that are there."""
     known = tables(MetaData())
-    known.event.name, known.tally.name = f"{prefix}event", f"{prefix}tally"
+    known.event.name = f"{prefix}event"
     tally: Tally = Counter()
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(delete(known.event))
-        connection.execute(delete(known.tally))
         while batch := list(itertools.islice(entries, 5000)):
             connection.execute(insert(known.event), [e._asdict() for e in batch])
             for entry in batch:
                 tally += taken(entry)
-        rows = [{"day": d, "step": s, "count": n} for (d, s), n in tally.items()]
-        if rows:
-            connection.execute(insert(known.tally), rows)
+        count(Transaction(connection, known).execute, tally, prefix)
     if not url.startswith("sqlite"):
         # As the servers do by themselves; SQLite never does.
         with engine.connect() as connection:

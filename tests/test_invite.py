@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 import time
 import typing as t
@@ -23,6 +25,7 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
+from flask_mmolove.cli import mmolove
 from flask_mmolove.testing import SiteSandbox
 
 
@@ -343,3 +346,36 @@ def test_two_apps_do_not_take_each_others_links(make_app: MakeApp) -> None:
     site, other = Site(make_app), Site(make_app)
     other.app.config["SECRET_KEY"] = "another"
     assert other.browser().get(site.link("3")).location == "/"
+
+
+# -- what the owner sees of it ---------------------------------------------------------
+
+
+def test_the_best_referrers_are_seen_on_the_page_and_by_command(
+    site: Site, mmolove_sandbox: SiteSandbox
+) -> None:
+    page = site.mmolove.dashboard(access=lambda: True)
+    site.app.register_blueprint(page, url_prefix="/mmolove")
+    desk, command = site.browser(), site.app.test_cli_runner().invoke
+    assert "best referrers" not in desk.get("/mmolove/").text
+    assert "Nobody yet" in command(mmolove, ["referrers"]).output
+    for player, referrer in (("7", "3"), ("8", "berta"), ("9", "3")):
+        friend = site.browser()
+        follow(friend, site.link(referrer))
+        friend.post(f"/join/{player}")
+    site.qualify("8")
+    text = desk.get("/mmolove/").text
+    rows = re.findall(r'<th scope="row">(3|berta)</th>\s*(.*)', text)
+    assert [name for name, _ in rows] == ["3", "berta"]
+    assert re.findall(r">(\d+)<", rows[1][1]) == ["1", "1", "1"]
+    lines = command(mmolove, ["referrers"]).output.splitlines()
+    assert [line.split() for line in lines] == [
+        ["PLAYER", "FRIENDS", "QUALIFIED", "REWARDED"],
+        ["3", "2", "0", "0"],
+        ["berta", "1", "1", "1"],
+    ]
+    few = command(mmolove, ["referrers", "--limit", "1", "--json"])
+    (best,) = json.loads(few.output)
+    assert best == {"player": "3", "accepted": 2, "qualified": 0, "rewarded": 0}
+    command(mmolove, ["forget", "3", "--yes"])
+    assert ">3</th>" not in desk.get("/mmolove/").text

@@ -509,6 +509,20 @@ def through(outbox: Outbox, state: State, now: int = 1000) -> Entry:
     return outbox.settle([Settlement(claim_one(outbox, now), state, sure=True)], now)[0]
 
 
+def invite(
+    outbox: Outbox,
+    identity: str,
+    referrer: str | None,
+    name: str = "registered",
+    *,
+    test: bool = False,
+) -> None:
+    """Record an event of a player who came by another's link."""
+    token, moment = f"tok-{identity}", 1_700_000_000_000
+    event = make_event(name, identity, token, "srv", moment, test)
+    outbox.add(identity, [event], 1000, referrer=referrer)
+
+
 def pay(outbox: Outbox, state: State, now: int = 1000) -> None:
     """Settle the reward of what was taken last."""
     (entry,) = outbox.find(["accepted"], 1)
@@ -582,6 +596,33 @@ class TestJournal:
         assert outbox.journal.days(0, 1)[0].signed_up == 0
         through(outbox, "accepted")
         assert outbox.journal.days(0, 1)[0] == (0, 0, 0, 0, 0)
+
+    def test_a_friend_is_counted_for_the_referrer(self, outbox: Outbox) -> None:
+        for player, by in (("a", "anna"), ("b", "anna"), ("c", "berta"), ("d", None)):
+            invite(outbox, player, by)
+        for player in "ef":
+            invite(outbox, player, "anna", test=player == "f")
+        ask = outbox.journal.best_referrers
+        assert ask() == []
+        for state in ("accepted",) * 4 + ("ignored", "accepted"):
+            through(outbox, t.cast(State, state))
+        assert ask() == [("anna", 2, 0, 0), ("berta", 1, 0, 0)]
+        invite(outbox, "c", "berta", "qualified")
+        through(outbox, "accepted")
+        pay(outbox, "rewarded")
+        assert ask() == [("anna", 2, 0, 0), ("berta", 1, 1, 1)]
+        assert ask(limit=1) == [("anna", 2, 0, 0)]
+
+    def test_who_is_erased_invited_nobody(self, outbox: Outbox) -> None:
+        invite(outbox, "a", "anna")
+        invite(outbox, "b", "berta")
+        outbox.hold("key", Invitation("tok", "anna"), 1000)
+        through(outbox, "accepted")
+        through(outbox, "accepted")
+        assert outbox.journal.erase("anna") == []
+        assert [entry.referrer for entry in outbox.journal.page()] == ["berta", None]
+        assert outbox.journal.best_referrers() == [("berta", 1, 0, 0)]
+        assert outbox.held("key", 1000) == Invitation("tok", None)
 
     def test_the_counts_survive_what_is_erased(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
@@ -670,7 +711,7 @@ class TestJournal:
         ask = own.journal
         ask.page(), ask.page(state="rejected", before=9), ask.page(player="7")
         ask.get(1), ask.count("rejected"), ask.days(0, 1), ask.worker()
-        ask.last_accepted(), ask.oldest_pending(), own.retry(1000)
+        ask.best_referrers(), ask.last_accepted(), ask.oldest_pending(), own.retry(1000)
         connection.set_trace_callback(None)
         selects = [sql for sql in asked if sql.startswith("SELECT")]
         assert len(selects) >= 12
@@ -678,7 +719,8 @@ class TestJournal:
             for *_, plan in own._db.query(f"EXPLAIN QUERY PLAN {sql}"):
                 # The rows as they stand, newest first, are an index too.
                 sorts = "TEMP B-TREE" in plan and "GROUP BY" not in sql
-                assert not plan.startswith("SCAN") and not sorts, (sql, plan)
+                scans = plan.startswith("SCAN") and plan != "SCAN best"  # ten rows
+                assert not scans and not sorts, (sql, plan)
 
 
 class TestQueriesOfFile:
@@ -739,6 +781,7 @@ class TestSQL:
             "mmolove_held",
             "mmolove_fact",
             "mmolove_tally",
+            "mmolove_referrer",
         }
         assert first.tables == second.tables
         first.close()

@@ -10,6 +10,7 @@ from .events import show
 from .init_db import init_db
 from .players import forget
 from .players import purge
+from .referrers import referrers
 from .retry import retry
 from .rewards import rewards
 from .sandbox import sandbox
@@ -23,6 +24,6 @@ def mmolove() -> None:
 
 for command in (
     *(check, status, init_db, events, show, retry, rewards, deliver),
-    *(export, forget, purge, sandbox),
+    *(referrers, export, forget, purge, sandbox),
 ):
     mmolove.add_command(command)

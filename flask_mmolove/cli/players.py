@@ -20,7 +20,8 @@ from .site import yes_option
 def forget(state: State, player: str, yes: bool) -> None:
     """Erase what stands of PLAYER, named by id, and keep the counts.
 
-    What was not sent yet never will be, and no reward is given any more.
+    What was not sent yet never will be, and no reward is given any more. Friends whom
+    PLAYER invited stay, and nobody is known to have invited them.
     """
     found = state.outbox.journal.page(player=player)
     if not yes:

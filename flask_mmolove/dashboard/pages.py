@@ -92,7 +92,7 @@ def make_dashboard(access: Access | None, name: str = "mmolove") -> Blueprint:
 
 
 def overview() -> ResponseReturnValue:
-    """The funnel, and what waits for a person."""
+    """The funnel, who brings players, and what waits for a person."""
     now = milliseconds()
     journal = current_state().outbox.journal
     days = read_days(journal, now)
@@ -106,6 +106,7 @@ def overview() -> ResponseReturnValue:
         height=HEIGHT,
         stuck={state: count for state, count in stuck.items() if count},
         pending=journal.count("pending"),
+        referrers=journal.best_referrers(),
     )
 
 

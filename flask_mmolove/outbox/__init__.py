@@ -10,6 +10,7 @@ from .entry import Summary as Summary
 from .host import Host as Host
 from .journal import Day as Day
 from .journal import Journal as Journal
+from .journal import Referrer as Referrer
 from .journal import Worker as Worker
 from .note import Note as Note
 from .note import record as record

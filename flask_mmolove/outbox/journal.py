@@ -12,6 +12,7 @@ from collections import Counter
 from .entry import Entry
 from .entry import State
 from .tally import DAY
+from .tally import reached
 from .tally import Tally
 
 R = t.TypeVar("R")
@@ -35,6 +36,17 @@ class Day(t.NamedTuple):
     start: int
     signed_up: int = 0
     accepted: int = 0
+    qualified: int = 0
+    rewarded: int = 0
+
+
+class Referrer(t.NamedTuple):
+    """How many friends a player brought, since referrers are known, and how far they
+    came.
+    """
+
+    player: str
+    accepted: int
     qualified: int = 0
     rewarded: int = 0
 
@@ -68,18 +80,33 @@ _FINISHED = (
 )
 
 
-def count(execute: Execute, tally: Tally, table: str) -> None:
+def count(execute: Execute, tally: Tally, prefix: str) -> None:
     """Count steps, as the last part of a transaction in which they are taken: a count
-    is what transactions meet at.
+    is what transactions meet at, and the day's most of all.
     """
-    where = "WHERE day = :day AND step = :step"
-    for (day, step), more in sorted(tally.items()):
-        values = {"day": day, "step": step}
-        new = {**values, "count": more}
-        if execute(f"SELECT day FROM {table} {where}", values):
-            execute(f"UPDATE {table} SET count = count + :count {where}", new)
-        else:
-            execute(f"INSERT INTO {table} VALUES (:day, :step, :count)", new)
+    days: t.Counter[tuple[int, str]] = Counter()
+    referrers: t.Counter[tuple[str, str]] = Counter()
+    for mark, more in tally.items():
+        days[mark.day, mark.step] += more
+        if mark.referrer is not None and mark.step != "ignored":
+            referrers[mark.referrer, mark.step] += more
+    for (player, step), more in sorted(referrers.items()):
+        key: dict[str, t.Any] = {"player": player, "step": step}
+        _raise_count(execute, f"{prefix}referrer", key, more)
+    for (day, step), more in sorted(days.items()):
+        _raise_count(execute, f"{prefix}tally", {"day": day, "step": step}, more)
+
+
+def _raise_count(
+    execute: Execute, table: str, key: dict[str, t.Any], more: int
+) -> None:
+    where = "WHERE " + " AND ".join(f"{name} = :{name}" for name in key)
+    row = {**key, "count": more}
+    if execute(f"SELECT count FROM {table} {where}", key):
+        execute(f"UPDATE {table} SET count = count + :count {where}", row)
+    else:
+        marks = ", ".join(f":{name}" for name in row)
+        execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", row)
 
 
 class Journal:
@@ -93,8 +120,11 @@ class Journal:
 
     def __init__(self, run: Run, prefix: str = "", by_state: str = "") -> None:
         self._run = run
+        self._prefix = prefix
         self._event = f"{prefix}event"
+        self._held = f"{prefix}held"
         self._tally = f"{prefix}tally"
+        self._referrer = f"{prefix}referrer"
         self._fact = f"{prefix}fact"
         self._by_state = by_state
 
@@ -180,6 +210,28 @@ class Journal:
                 counts[int(day), "open"] += count
         return [_day(start, counts) for start in range(first, last + 1, DAY)]
 
+    def best_referrers(self, limit: int = 10) -> list[Referrer]:
+        """Who brought most friends, best first."""
+        table = self._referrer
+        others = ("qualified", "rewarded")
+        counts = ", ".join(f"coalesce({step}.count, 0)" for step in others)
+        joins = " ".join(
+            f"LEFT JOIN {table} {step}"
+            f" ON {step}.player = best.player AND {step}.step = '{step}'"
+            for step in others
+        )
+        # The best first of all, so that the others are looked up for those alone.
+        best = (
+            f"SELECT player, count FROM {table} WHERE step = 'accepted'"
+            " ORDER BY count DESC LIMIT :limit"
+        )
+        rows = self._read(
+            f"SELECT best.player, best.count, {counts} FROM ({best}) best {joins}",
+            limit=limit,
+        )
+        found = [Referrer(*row) for row in rows]
+        return sorted(found, key=lambda each: (*(-n for n in each[1:]), each.player))
+
     def worker(self) -> Worker | None:
         """What delivers, if anything ever did."""
         sql = f"SELECT value FROM {self._fact} WHERE name = 'worker'"
@@ -201,7 +253,7 @@ class Journal:
 
     def erase(self, player: str) -> list[Entry]:
         """Erase all that stands of a player but the counts, and give what it was. What
-        was not sent yet never will be.
+        was not sent yet never will be, and nobody was invited by that player any more.
         """
 
         def work(execute: Execute) -> list[Entry]:
@@ -209,11 +261,17 @@ class Journal:
             for entry in found:
                 if entry.state in ("pending", "rejected"):
                     # It would have been counted when it was finished.
-                    end: Tally = Counter()
-                    if entry.event == "registered" and not entry.test:
-                        end[entry.recorded - entry.recorded % DAY, "ignored"] = 1
-                    count(execute, end, self._tally)
+                    count(execute, reached(entry, "ignored"), self._prefix)
             self._delete(execute, found)
+            for table in (self._event, self._held):
+                execute(
+                    f"UPDATE {table} SET referrer = NULL WHERE referrer = :player",
+                    {"player": player},
+                )
+            execute(
+                f"DELETE FROM {self._referrer} WHERE player = :player",
+                {"player": player},
+            )
             return found
 
         return self._run(work, writes=True)

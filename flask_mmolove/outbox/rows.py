@@ -86,6 +86,7 @@ class Tables(t.NamedTuple):
     held: Table
     fact: Table
     tally: Table
+    referrer: Table
 
 
 def tables(metadata: MetaData) -> Tables:
@@ -118,6 +119,7 @@ def tables(metadata: MetaData) -> Tables:
         UniqueConstraint("identity", "event", "test", name=_ONCE),
         Index("mmolove_event_due", "state", "due", "id"),
         Index("mmolove_event_state", "state", "id"),
+        Index("mmolove_event_referrer", "referrer"),
         keep_existing=True,
         **_OPTIONS,
     )
@@ -149,7 +151,17 @@ def tables(metadata: MetaData) -> Tables:
         keep_existing=True,
         **_OPTIONS,
     )
-    return Tables(event, held, fact, tally)
+    referrer = Table(
+        "mmolove_referrer",
+        metadata,
+        Column("player", String(TEXT_LIMIT), primary_key=True),
+        Column("step", String(16), primary_key=True),
+        Column("count", BigInteger, nullable=False),
+        Index("mmolove_referrer_best", "step", "count"),
+        keep_existing=True,
+        **_OPTIONS,
+    )
+    return Tables(event, held, fact, tally, referrer)
 
 
 class Transaction:
@@ -366,7 +378,7 @@ class Transaction:
         self._count(reached(each.entry, each.state) for each in settlements)
 
     def _count(self, tallies: t.Iterable[Tally]) -> None:
-        count(self.execute, sum(tallies, Counter()), self._tables.tally.name)
+        count(self.execute, sum(tallies, Counter()), "mmolove_")
 
     def _set_fact(self, name: str, value: str) -> None:
         fact = self._tables.fact

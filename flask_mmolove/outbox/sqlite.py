@@ -69,6 +69,7 @@ CREATE TABLE event (
 );
 CREATE INDEX event_due ON event (state, due) WHERE due IS NOT NULL;
 CREATE INDEX event_state ON event (state);
+CREATE INDEX event_referrer ON event (referrer) WHERE referrer IS NOT NULL;
 CREATE TABLE held (
     name TEXT PRIMARY KEY,
     token TEXT NOT NULL,
@@ -82,6 +83,13 @@ CREATE TABLE tally (
     count INTEGER NOT NULL,
     PRIMARY KEY (day, step)
 ) WITHOUT ROWID;
+CREATE TABLE referrer (
+    player TEXT NOT NULL,
+    step TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (player, step)
+) WITHOUT ROWID;
+CREATE INDEX referrer_best ON referrer (step, count);
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
@@ -344,7 +352,7 @@ class SQLiteOutbox:
             return work(lambda sql, values: db.execute(sql, values).fetchall())
 
     def _count(self, db: sqlite3.Connection, tally: Tally) -> None:
-        count(lambda sql, values: db.execute(sql, values).fetchall(), tally, "tally")
+        count(lambda sql, values: db.execute(sql, values).fetchall(), tally, "")
 
     def _merge(self, db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
         """Put entries of another file in; one that has come further than ours replaces

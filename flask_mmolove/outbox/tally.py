@@ -1,4 +1,5 @@
-"""What is counted for each day, so that nobody has to count a million rows.
+"""What is counted for each day and each referrer, so that nobody has to count a million
+rows.
 
 Only what is finished is counted, when it is finished, by whatever delivers: a signup
 writes nothing besides its row. What is not finished is few, and counted where it
@@ -24,8 +25,22 @@ DAY = 86_400_000
 #:     The reward was given.
 Step = t.Literal["accepted", "ignored", "qualified", "rewarded"]
 
-#: How many entries took a step, by the day on which they were recorded.
-Tally = t.Counter[tuple[int, Step]]
+
+class Mark(t.NamedTuple):
+    """What an entry counts for.
+
+    :param day: The day on which it was recorded, as its beginning in milliseconds.
+    :param step: The step that it took.
+    :param referrer: Who invited its player, if that is known.
+    """
+
+    day: int
+    step: Step
+    referrer: str | None
+
+
+#: How many entries took a step.
+Tally = t.Counter[Mark]
 
 _QUALIFIED = {"accepted", "rewarded", "unknown", "unpaid"}
 
@@ -57,5 +72,6 @@ def taken(entry: Entry) -> Tally:
 
 def _tally(entry: Entry, *steps: Step) -> Tally:
     day = entry.recorded - entry.recorded % DAY
-    # A dry run is no signup.
-    return Counter() if entry.test else Counter((day, step) for step in steps)
+    if entry.test:  # a dry run is no signup
+        return Counter()
+    return Counter(Mark(day, step, entry.referrer) for step in steps)
