@@ -21,6 +21,7 @@ from flask_mmolove import invitations
 from . import models
 from .models import db
 from .referrals import mmolove
+from .referrals import runs_the_game
 from .views import play
 from .views import site
 
@@ -67,6 +68,8 @@ def create_app(
     app.register_blueprint(site)
     app.register_blueprint(play)
     app.register_blueprint(invitations)
+    desk = mmolove.dashboard(access=runs_the_game)
+    app.register_blueprint(desk, url_prefix="/mmolove")
     app.register_error_handler(HTTPException, error_page)
     app.after_request(add_security_headers)
     with app.app_context():

@@ -24,6 +24,7 @@ GUIDE = """
   3. Open it in a private window, and join there under another name.
   4. As that friend, press Fight until level 20.
   5. Load the inviter's Friends page again: the cape is there.
+  6. Who joined first runs the game: as the inviter, see {site}/mmolove
 
   Ctrl+C ends all of it. {data}
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urljoin
 
 from flask import current_app
+from flask_login import current_user
 
 from flask_mmolove import current_referrer
 from flask_mmolove import MMOLove
@@ -47,6 +48,11 @@ def share_link(player: Player) -> str:
     # It is read elsewhere, so the Host header of this request has no say in it.
     public_url: str = current_app.config["PUBLIC_URL"]
     return urljoin(public_url, mmolove.invite(player, external=False))
+
+
+def runs_the_game() -> bool:
+    """Whether this visitor may see the operator's page: whoever joined first."""
+    return bool(current_user.is_authenticated and current_user.id == 1)
 
 
 def inviter() -> Player | None:

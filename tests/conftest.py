@@ -26,6 +26,12 @@ MakeApp = t.Callable[..., Flask]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, or one worker would still be at them when all is done."""
+    items.sort(key=lambda item: "reliability" not in item.path.name)
+
+
 S = t.TypeVar("S")
 
 

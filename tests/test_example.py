@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -19,6 +20,7 @@ from example_app.models import db
 from example_app.models import find_player
 from example_app.models import Player
 from example_app.referrals import share_link
+from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
 
 PASSWORD = "will-o-the-wisp"
@@ -171,6 +173,33 @@ def test_a_form_without_its_csrf_token_does_nothing(
     assert response.status_code == 400
     assert "The CSRF token is missing." in response.text
     assert level_of(app, "Anna") == 1
+
+
+def test_who_joined_first_has_the_operator_s_page(
+    app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    assert client.get("/mmolove/").status_code == 404
+    join(client, "Anna")
+    assert client.get("/character").text.count('href="/mmolove/"') == 1
+    assert "How far invited players come" in client.get("/mmolove/").text
+    friend = app.test_client()
+    join(friend, "Berengar")
+    assert 'href="/mmolove/"' not in friend.get("/character").text
+    assert friend.get("/mmolove/").status_code == 404
+    # Its forms satisfy the site's own check of all forms.
+    app.config["WTF_CSRF_ENABLED"] = True
+    with app.app_context():
+        registered(2, token="junk")
+        app.extensions["mmolove"].deliveries().drain()
+    page = client.get("/mmolove/retry").text
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
+    assert fields.keys() == {"token", "csrf_token"}
+    response = client.post("/mmolove/retry", data=fields, follow_redirects=True)
+    assert "1 rejected event is sent again." in response.text
+    assert (
+        client.post("/mmolove/retry", data={"token": fields["token"]}).status_code
+        == 400
+    )
 
 
 def test_the_secret_key_is_made_once_and_kept(

@@ -605,7 +605,7 @@ class TestJournal:
         ask = outbox.journal.best_referrers
         assert ask() == []
         for state in ("accepted",) * 4 + ("ignored", "accepted"):
-            through(outbox, t.cast(State, state))
+            through(outbox, state)
         assert ask() == [("anna", 2, 0, 0), ("berta", 1, 0, 0)]
         invite(outbox, "c", "berta", "qualified")
         through(outbox, "accepted")
