@@ -53,7 +53,7 @@ SERVER_ID = "srv-1"
 PATH = "/api/referral/events"
 
 #: Seconds for an attempt, and in the long run: what a server that drips can cost.
-TIMEOUT = 0.3
+TIMEOUT = 1.0
 TIMEOUT_LONG = 0.1
 
 #: The share of requests that meet a fault in the long run.
