@@ -53,16 +53,18 @@ class Alarm:
         self._cure = CURES[delivery]
         self._monotonic = monotonic
         self._clock = clock
-        self._next: float | None = None
+        #: When to look, by the clock that never goes back; 0 before the first request.
+        self.next = 0.0
 
     def look_out(self) -> None:
-        """Called at each request; looks now and then."""
+        """Called at each request from :attr:`next` on."""
         moment = self._monotonic()
-        if self._next is None:
-            self._next = moment + FIRST
-        if moment < self._next:
+        if not self.next:
+            self.next = moment + FIRST
             return
-        self._next = moment + BETWEEN
+        if moment < self.next:
+            return
+        self.next = moment + BETWEEN
         now = int(self._clock() * 1000)
         # While MMOLove is in trouble nothing is due before the next probe.
         try:

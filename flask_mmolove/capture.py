@@ -6,8 +6,12 @@ session ends with the browser and login views clear it.
 
 from __future__ import annotations
 
+import os
+import time
+
 from flask import after_this_request
 from flask import has_request_context
+from flask import Request
 from flask import request
 from flask import Response
 from flask import session
@@ -44,46 +48,55 @@ _needle = f"{MMREF}="
 
 
 class Capture:
-    """The ``before_request`` hook of one app. It never raises and never answers."""
+    """What one app does about tokens that arrive."""
 
     def __init__(self, state: State, alarm: Alarm) -> None:
         self._state = state
-        self._start = state.engine.start
-        self._look_out = alarm.look_out
+        self._alarm = alarm
+        self._started_in = 0  # the process, by its id
         self._junk = Brake(600)
 
-    def __call__(self) -> None:
+    def before_request(self) -> None:
+        """The hook: it never raises and never answers."""
         # Nearly every request has no token: it is let go after a look at two raw
         # headers, past the proxy, which would cost more than the look. Reading
-        # ``session`` would already mark the response as varying.
-        environ = request._get_current_object().environ  # type: ignore[attr-defined]
+        # ``session`` would already mark the response as varying. For the same reason
+        # nothing of ours is called before there is something to do.
+        visit: Request = request._get_current_object()  # type: ignore[attr-defined]
+        environ = visit.environ
         try:
-            self._start()
+            if self._started_in != os.getpid():
+                self._state.engine.start()
+                self._started_in = os.getpid()
             if _needle in environ.get("QUERY_STRING", ""):
-                self._take_from_query()
+                self._take_from_query(visit)
             elif _needle in environ.get("HTTP_COOKIE", ""):
                 self._take_from_cookie()
-            self._look_out()
+            if self._alarm.next < time.monotonic():
+                self._alarm.look_out()
         except Exception as e:
             complain("Something of Flask-MMOLove failed before a view.", e)
 
-    def _take_from_query(self) -> None:
-        token = request.args.get(MMREF)
+    def _take_from_query(self, visit: Request) -> None:
+        token = visit.args.get(MMREF)
         if not is_token(token):
             self._ignore(token)
             self._take_from_cookie()
-        elif is_unasked() or _is_static():
+        elif not _is_static(visit) and (self._is_news(token) or inviter.is_back()):
+            self._arrive(token)
+
+    def _arrive(self, token: str) -> None:
+        if is_unasked():
             return
-        else:
-            inviter.note(token, inviter.welcome(self._state.app))
-            if not may_keep(self._state):
-                request.environ[_ENVIRON] = token
-            elif self._is_news(token):
-                self._keep(token)
+        inviter.note(token, inviter.welcome(self._state.app))
+        if not may_keep(self._state):
+            request.environ[_ENVIRON] = token
+        elif self._is_news(token):
+            self._keep(token)
 
     def _take_from_cookie(self) -> None:
         token = request.cookies.get(MMREF)
-        if is_token(token) and not _is_static() and _stored(self._state) is None:
+        if is_token(token) and not _is_static(request) and _stored(self._state) is None:
             if may_keep(self._state):
                 self._keep(token, cookie=False)
             else:
@@ -200,8 +213,8 @@ def _read_cookie(state: State) -> Invitation | None:
     return Invitation.unpack(_cookie.read(state.app, days * _DAY)) if days else None
 
 
-def _is_static() -> bool:
-    return (request.endpoint or "").rpartition(".")[2] == "static"
+def _is_static(visit: Request) -> bool:
+    return (visit.endpoint or "").rpartition(".")[2] == "static"
 
 
 def is_unasked() -> bool:

@@ -99,8 +99,9 @@ class MMOLove:
             app.teardown_appcontext(state.session.close)
         # First in line: a login wall that was registered before would send the visitor
         # away, and the token with them.
+        capture = Capture(state, Alarm(state.outbox, settings.delivery))
         hooks = app.before_request_funcs.setdefault(None, [])
-        hooks.insert(0, Capture(state, Alarm(state.outbox, settings.delivery)))
+        hooks.insert(0, capture.before_request)
 
     @t.overload
     def reward(self, callback: R) -> R: ...

@@ -35,11 +35,16 @@ def send_off(app: Flask, response: Response, inviter: str) -> None:
     COOKIE.keep(app, response, sign(app, COOKIE.purpose, inviter), _TRIP)
 
 
+def is_back() -> bool:
+    """Whether this visitor may be coming back from MMOLove."""
+    return COOKIE.name in request.cookies
+
+
 def welcome(app: Flask) -> str | None:
     """The inviter of a visitor who comes back from MMOLove. It is good for this once:
     the next token may come another way.
     """
-    if COOKIE.name not in request.cookies:
+    if not is_back():
         return None
 
     @after_this_request

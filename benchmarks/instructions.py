@@ -1,0 +1,65 @@
+"""What a piece of work costs the processor, in instructions.
+
+Times wander by a half on a shared machine; instructions repeat to a thousandth. A probe
+is run twice under valgrind with different numbers of turns, and the difference is what
+the turns cost, without the start of the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+#: Numbers of turns that are compared, unless a probe is told otherwise.
+TURNS = (100, 500)
+
+_ROOT = Path(__file__).parent.parent
+
+
+class Missing(Exception):
+    """There is no valgrind here."""
+
+
+def count(probe: str, *arguments: str, turns: tuple[int, int] = TURNS) -> float:
+    """The instructions of one turn of a probe.
+
+    :param probe: Its name in :mod:`benchmarks.probes`.
+    :param arguments: What it takes besides.
+    :raises Missing: If valgrind is not installed.
+    """
+    few, many = (_run(probe, str(number), *arguments) for number in turns)
+    return (many - few) / (turns[1] - turns[0])
+
+
+def count_import(*statements: str) -> int:
+    """The instructions of a fresh interpreter that executes these statements."""
+    return _count([sys.executable, "-c", "\n".join(statements)])
+
+
+def _run(*arguments: str) -> int:
+    return _count([sys.executable, "-m", "benchmarks.probes", *arguments])
+
+
+def _count(command: list[str]) -> int:
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise Missing("valgrind is not installed")
+    done = subprocess.run(
+        [valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null", *command],
+        cwd=_ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or found is None:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr[-2000:]}")
+    return int(found[1])
+
+
+Counts = t.Mapping[str, float]

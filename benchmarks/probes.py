@@ -1,0 +1,150 @@
+"""Small programs whose instructions are counted: ``python -m benchmarks.probes NAME
+TURNS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import tempfile
+import time
+import typing as t
+
+from flask import Flask
+from flask import request
+from flask import session
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.test import create_environ
+
+from flask_mmolove import MMOLove
+
+TOKEN = "t" * 60
+
+Probe = t.Callable[..., t.ContextManager[t.Callable[[], object]]]
+Extend = t.Callable[[Flask], object]
+
+PROBES: dict[str, Probe] = {}
+
+
+def probe(function: t.Callable[..., t.Iterator[t.Callable[[], object]]]) -> Probe:
+    """Register a probe: it makes ready, and yields one turn."""
+    made = contextlib.contextmanager(function)
+    PROBES[function.__name__] = made
+    return made
+
+
+# -- a request that has nothing to do with referrals -----------------------------------
+
+
+def _with_hook(app: Flask) -> None:
+    app.before_request(lambda: None)
+
+
+def _with_snippet(app: Flask) -> None:
+    """The lines that MMOLove's guide gives, in Flask's words."""
+
+    @app.before_request
+    def capture() -> None:
+        token = request.args.get("mmref") or request.cookies.get("mmref")
+        if token:
+            session["mmref"] = token
+
+
+def _with_login(app: Flask) -> None:
+    from flask_login import LoginManager
+
+    LoginManager(app).user_loader(lambda id: None)
+
+
+def _with_csrf(app: Flask) -> None:
+    from flask_wtf.csrf import CSRFProtect
+
+    CSRFProtect(app)
+
+
+EXTENSIONS: dict[str, Extend] = {
+    "nothing": lambda app: None,
+    "hook": _with_hook,
+    "mmolove": MMOLove,
+    "snippet": _with_snippet,
+    "login": _with_login,
+    "csrf": _with_csrf,
+}
+
+
+@contextlib.contextmanager
+def make_app(extend: Extend, **settings: t.Any) -> t.Iterator[Flask]:
+    """A site of one page."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = Flask(__name__, instance_path=folder)
+        app.config.update(
+            SECRET_KEY="k", MMOLOVE_SERVER_ID="srv", MMOLOVE_REFERRAL_SECRET="s"
+        )
+        app.config.update(settings)
+        app.add_url_rule("/", view_func=lambda: "hello", endpoint="home")
+        extend(app)
+        yield app
+        state = app.extensions.get("mmolove")
+        if state is not None:
+            state.engine.stop()
+            state.outbox.close()
+
+
+def settle(app: Flask) -> None:
+    """Let what a first request starts come to rest."""
+    call(app, create_environ("/"))
+    state = app.extensions.get("mmolove")
+    while state is not None and state.outbox.journal.worker() is None:
+        time.sleep(0.1)
+    time.sleep(2)  # its second look
+
+
+def call(app: Flask, environ: dict[str, t.Any]) -> list[tuple[str, str]]:
+    """One request through the WSGI callable; gives the answer's headers."""
+    headers: list[tuple[str, str]] = []
+
+    def start_response(status: str, found: t.Any, exc_info: t.Any = None) -> t.Any:
+        headers.extend(found)
+
+    answer = app.wsgi_app(environ.copy(), start_response)
+    b"".join(answer)
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
+    return headers
+
+
+@probe
+def page(extension: str) -> t.Iterator[t.Callable[[], object]]:
+    """A page for somebody who was not invited."""
+    with make_app(EXTENSIONS[extension]) as app:
+        settle(app)
+        environ = create_environ("/")
+        yield lambda: call(app, environ)
+
+
+@probe
+def again(extension: str) -> t.Iterator[t.Callable[[], object]]:
+    """A page for an invited visitor whose token is in the session already, and who
+    comes by the link once more.
+    """
+    with make_app(EXTENSIONS[extension]) as app:
+        environ = create_environ(f"/?mmref={TOKEN}")
+        session = SecureCookieSessionInterface().get_signing_serializer(app)
+        environ["HTTP_COOKIE"] = f"session={session.dumps({'mmref': TOKEN})}"
+        settle(app)
+        yield lambda: call(app, environ)
+
+
+def main() -> None:
+    name, turns, *arguments = sys.argv[1:]
+    with PROBES[name](*arguments) as turn:
+        # How often the collector comes hangs on all that was ever made and imported.
+        gc.disable()
+        for _ in range(int(turns)):
+            turn()
+
+
+if __name__ == "__main__":
+    main()
