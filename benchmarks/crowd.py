@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
-import tempfile
 import threading
 import time
 import typing as t
@@ -39,7 +37,9 @@ class Ours:
         self._outbox.create()
 
     def record(self, player: str) -> None:
-        event = make_event("registered", player, "t" * 60, "srv", 1_790_000_000_000, False)
+        event = make_event(
+            "registered", player, "t" * 60, "srv", 1_790_000_000_000, False
+        )
         self._outbox.add(player, [event], 1_790_000_000_000, 60.0)
 
     def close(self) -> None:

@@ -132,6 +132,7 @@ def again(extension: str) -> t.Iterator[t.Callable[[], object]]:
     with make_app(EXTENSIONS[extension]) as app:
         environ = create_environ(f"/?mmref={TOKEN}")
         session = SecureCookieSessionInterface().get_signing_serializer(app)
+        assert session is not None
         environ["HTTP_COOKIE"] = f"session={session.dumps({'mmref': TOKEN})}"
         settle(app)
         yield lambda: call(app, environ)

@@ -19,9 +19,13 @@ from .damage import CHECK
 from .damage import in_words
 from .damage import is_damage
 from .damage import is_sound
+from .group import Group
+from .group import Work
 from .schema import foreign
 from .schema import lock_file
 from .schema import Schema
+
+R = t.TypeVar("R")
 
 #: Seconds a background worker may wait for the store; a request waits less.
 WORKER_PATIENCE = 30.0
@@ -57,6 +61,7 @@ class Database:
         #: happened before this process began.
         self.incident = True
         self._handles: dict[int, _Handle] = {}
+        self._groups: dict[int, Group] = {}
 
     @contextlib.contextmanager
     def transaction(
@@ -79,6 +84,13 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def together(self, work: Work[R], patience: float) -> R:
+        """Do a piece of work in a transaction, in one with other threads' if they want
+        the same at this moment. Raises what a transaction does.
+        """
+        group = self._groups.setdefault(os.getpid(), Group())
+        return group.run(self.transaction, work, patience)
 
     def query(
         self,

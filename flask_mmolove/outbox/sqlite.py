@@ -130,20 +130,17 @@ class SQLiteOutbox:
         *,
         referrer: str | None = None,
     ) -> list[Entry]:
-        new = []
-        with self._db.transaction(patience) as db:
+        def work(db: sqlite3.Connection) -> list[Entry]:
+            new = []
             born = _host(db).uptime(now)
             for event in events:
                 start = _start(db, identity, event.event, event.test, now)
                 entry = new_entry(identity, event, start, now, born, referrer)
-                cursor = db.execute(
-                    f"INSERT INTO event ({_NEW}) VALUES ({_MARKS})"
-                    " ON CONFLICT DO NOTHING",
-                    entry[1:],
-                )
-                if cursor.rowcount:
-                    new.append(entry._replace(id=cursor.lastrowid or 0))
-        return new
+                if id := _insert(db, entry):
+                    new.append(entry._replace(id=id))
+            return new
+
+        return self._db.together(work, patience)
 
     def hold(
         self,
@@ -400,6 +397,15 @@ def _read_all(connection: sqlite3.Connection) -> list[Entry]:
     except sqlite3.Error as e:
         logger.critical("%d entries could be read, then: %s.", len(found), e)
     return found
+
+
+def _insert(db: sqlite3.Connection, entry: Entry) -> int | None:
+    """The id of a new row; None if the event stands already."""
+    cursor = db.execute(
+        f"INSERT INTO event ({_NEW}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING",
+        entry[1:],
+    )
+    return cursor.lastrowid if cursor.rowcount else None
 
 
 def _insert_or_replace(db: sqlite3.Connection, entry: Entry) -> bool:
