@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import sqlite3
+import tempfile
 import threading
 import time
 import typing as t
@@ -11,7 +14,9 @@ from pathlib import Path
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
-Record = t.Callable[[str], object]
+from .row import Row
+
+_REPEATS = 5
 
 
 class Crowd(t.NamedTuple):
@@ -79,13 +84,26 @@ class Plain:
         pass
 
 
-def crowd_of_threads(store: t.Any, threads: int, each: int) -> Crowd:
+class Store(t.Protocol):
+    """Where signups go."""
+
+    def __init__(self, path: Path) -> None: ...
+
+    def record(self, player: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def of_threads(
+    store: Store, threads: int = 8, each: int = 400, name: str = ""
+) -> Crowd:
+    """Signups in the threads of one process."""
     waits: list[float] = []
 
     def work(number: int) -> None:
         for turn in range(each):
             begun = time.perf_counter()
-            store.record(f"{number}-{turn}")
+            store.record(f"{name}-{number}-{turn}")
             waits.append(time.perf_counter() - begun)
 
     workers = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
@@ -95,3 +113,77 @@ def crowd_of_threads(store: t.Any, threads: int, each: int) -> Crowd:
     for worker in workers:
         worker.join()
     return Crowd(len(waits) / (time.perf_counter() - begun), sorted(waits))
+
+
+def of_processes(make: type[Store], path: Path, processes: int = 4) -> Crowd:
+    """Signups in several processes."""
+    make(path).close()
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    with context.Pool(processes, _get_ready, (barrier,)) as pool:
+        begun = time.perf_counter()
+        each = pool.map(_work, [(make, path, n) for n in range(processes)], 1)
+        took = time.perf_counter() - begun
+    waits = sorted(itertools.chain(*each))
+    return Crowd(len(waits) / took, waits)
+
+
+_barrier: t.Any = None
+
+
+def _get_ready(barrier: t.Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _work(job: tuple[type[Store], Path, int]) -> list[float]:
+    make, path, number = job
+    store = make(path)
+    _barrier.wait()
+    crowd = of_threads(store, threads=1, each=500, name=str(number))
+    store.close()
+    return crowd.waits
+
+
+def measure_crowd() -> t.Iterator[Row]:
+    """All at once, in turns with what one would write."""
+    threads: dict[str, list[Crowd]] = {"ours": [], "plain": []}
+    processes: dict[str, list[Crowd]] = {"ours": [], "plain": []}
+    stores: dict[str, type[Store]] = {"ours": Ours, "plain": Plain}
+    for _ in range(_REPEATS):
+        for name, make in stores.items():
+            with tempfile.TemporaryDirectory() as folder:
+                store = make(Path(folder, "threads.db"))
+                threads[name].append(of_threads(store))
+                store.close()
+                path = Path(folder, "processes.db")
+                processes[name].append(of_processes(make, path))
+    beside = "a connection each, SQLite's wait"
+    pairs = list(zip(threads["ours"], threads["plain"], strict=True))
+    yield Row(
+        "8 threads at once: signups a second",
+        beside,
+        [ours.rate / plain.rate for ours, plain in pairs],
+        2,
+        is_least=True,
+        note=f"{pairs[0][0].rate:,.0f}/s and {pairs[0][1].rate:,.0f}/s",
+    )
+    yield Row(
+        "8 threads at once: 999 of 1,000 wait",
+        beside,
+        [ours.at(0.999) / plain.at(0.999) for ours, plain in pairs],
+        1 / 40,
+        note=_ms(pairs[0][0].at(0.999), pairs[0][1].at(0.999)),
+    )
+    pairs = list(zip(processes["ours"], processes["plain"], strict=True))
+    yield Row(
+        "4 processes at once: the longest wait",
+        beside,
+        [ours.at(1) / plain.at(1) for ours, plain in pairs],
+        1 / 4,
+        note=_ms(pairs[0][0].at(1), pairs[0][1].at(1)),
+    )
+
+
+def _ms(ours: float, plain: float) -> str:
+    return f"{ours * 1000:,.0f} ms and {plain * 1000:,.0f} ms"

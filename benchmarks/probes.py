@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import resource
 import sys
 import tempfile
 import time
 import typing as t
+from pathlib import Path
 
+import requests
 from flask import Flask
 from flask import request
 from flask import session
@@ -18,8 +21,22 @@ from flask.sessions import SecureCookieSessionInterface
 from werkzeug.test import create_environ
 
 from flask_mmolove import MMOLove
+from flask_mmolove.delivery import Delivery
+from flask_mmolove.outbox import Invitation
+from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.state import milliseconds
+
+from . import host
 
 TOKEN = "t" * 60
+
+#: Events of one turn of the delivery, with the settings as they are.
+BATCH = 32
+
+#: Events of one claim in the outbox alone.
+CLAIMED = 100
 
 Probe = t.Callable[..., t.ContextManager[t.Callable[[], object]]]
 Extend = t.Callable[[Flask], object]
@@ -138,6 +155,66 @@ def again(extension: str) -> t.Iterator[t.Callable[[], object]]:
         yield lambda: call(app, environ)
 
 
+# -- the delivery ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def make_delivery(
+    endpoint: str, count: int, concurrency: int = 4
+) -> t.Iterator[Delivery]:
+    """A delivery, and so many events that wait for it."""
+    settings: dict[str, t.Any] = {"MMOLOVE_CONCURRENCY": concurrency}
+    settings |= {"MMOLOVE_DELIVERY": "manual", "MMOLOVE_ENDPOINT": endpoint}
+    with make_app(MMOLove, **settings) as app:
+        state = app.extensions["mmolove"]
+        for number in range(count):
+            note = state.note(str(number), Invitation(TOKEN), "registered")
+            state.record(note)
+        yield state.deliveries()
+
+
+@probe
+def delivered() -> t.Iterator[t.Callable[[], object]]:
+    """A batch of events: claimed, signed, sent one by one, and settled."""
+    with host.serve() as endpoint, make_delivery(endpoint, 15 * BATCH) as delivery:
+
+        def turn() -> None:
+            assert delivery.step() == BATCH
+
+        yield turn
+
+
+@probe
+def posted() -> t.Iterator[t.Callable[[], object]]:
+    """As many posts of requests, and nothing besides."""
+    with host.serve() as endpoint, requests.Session() as session:
+        body = make_event("registered", "7", TOKEN, "srv", 10**12, False).encode()
+
+        def turn() -> None:
+            for _ in range(BATCH):
+                assert session.post(endpoint, data=body, timeout=10).ok
+
+        yield turn
+
+
+# -- the outbox alone ------------------------------------------------------------------
+
+
+@probe
+def claimed(path: str) -> t.Iterator[t.Callable[[], object]]:
+    """A batch of events that wait in a file: claimed and settled."""
+    outbox = SQLiteOutbox(Path(path))
+
+    def turn() -> None:
+        now = milliseconds()
+        entries = outbox.claim("pending", now, 60_000, CLAIMED)
+        assert len(entries) == CLAIMED
+        outbox.settle([Settlement(e, "accepted", sure=True) for e in entries], now)
+
+    yield turn
+    outbox.close()
+
+
 def main() -> None:
     name, turns, *arguments = sys.argv[1:]
     with PROBES[name](*arguments) as turn:
@@ -145,6 +222,7 @@ def main() -> None:
         gc.disable()
         for _ in range(int(turns)):
             turn()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ from sqlalchemy import Text
 from sqlalchemy import text
 from sqlalchemy import UniqueConstraint
 from sqlalchemy import update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import EventError
@@ -66,6 +68,12 @@ from .tally import Tally
 TEXT_LIMIT = 255
 
 _ONCE = "mmolove_event_once"
+
+# MariaDB knows it too, but would pass over what is wrong with a row besides.
+_UNLESS_THERE: dict[str, t.Any] = {
+    "postgresql": postgresql.insert,
+    "sqlite": sqlite.insert,
+}
 
 # A collation of MariaDB's choice would take "Ann" and "ann" for one player.
 _OPTIONS: dict[str, t.Any] = {
@@ -436,6 +444,11 @@ class Transaction:
         """The id of a new row; None if the event stands already."""
         values = entry._asdict()
         del values["id"]
+        dialect = self._db.dialect
+        if dialect.name in _UNLESS_THERE and dialect.insert_returning:
+            statement = _UNLESS_THERE[dialect.name](self._event).values(values)
+            statement = statement.on_conflict_do_nothing().returning(self._e.id)
+            return t.cast("int | None", self._db.scalar(statement))
         try:
             with self._db.begin_nested():
                 result = self._db.execute(insert(self._event).values(values))
