@@ -365,7 +365,7 @@ def test_the_best_referrers_are_seen_on_the_page_and_by_command(
         friend.post(f"/join/{player}")
     site.qualify("8")
     text = desk.get("/mmolove/").text
-    rows = re.findall(r'<th scope="row">(3|berta)</th>\s*(.*)', text)
+    rows = re.findall(r'<th scope="row" class="name">(3|berta)</th>\s*(.*)', text)
     assert [name for name, _ in rows] == ["3", "berta"]
     assert re.findall(r">(\d+)<", rows[1][1]) == ["1", "1", "1"]
     lines = command(mmolove, ["referrers"]).output.splitlines()

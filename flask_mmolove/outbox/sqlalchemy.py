@@ -53,14 +53,19 @@ _ISOLATION = {
 # Milliseconds for a turn; MariaDB knows whole seconds only.
 _TURN = 1000
 
-# How that is said: to ask for it, to set it, and in how many parts of a second.
-_MYSQL_WAIT = (
-    "SELECT @@innodb_lock_wait_timeout",
-    "SET SESSION innodb_lock_wait_timeout = {}",
-    1,
-)
+# How that is said: to be told what it is and set it, in one way to the server if that
+# can be; to set it; and in how many parts of a second.
+_MYSQL_SET = "SET SESSION innodb_lock_wait_timeout = {}"
+_MYSQL_WAIT = (("SELECT @@innodb_lock_wait_timeout", _MYSQL_SET), _MYSQL_SET, 1)
 _LOCK_WAIT = {
-    "postgresql": ("SHOW lock_timeout", "SET LOCAL lock_timeout = '{}'", 1000),
+    "postgresql": (
+        (
+            "SELECT current_setting('lock_timeout'),"
+            " set_config('lock_timeout', '{}', true)",
+        ),
+        "SET LOCAL lock_timeout = '{}'",
+        1000,
+    ),
     "mysql": _MYSQL_WAIT,
     "mariadb": _MYSQL_WAIT,
 }
@@ -421,7 +426,7 @@ def _create_engine(url: URL, options: dict[str, t.Any]) -> Engine:
 
 def _wait_in_turns(connection: t.Any, record: object) -> None:
     with contextlib.closing(connection.cursor()) as cursor:
-        cursor.execute(_MYSQL_WAIT[1].format(_TURN // 1000))
+        cursor.execute(_MYSQL_SET.format(_TURN // 1000))
 
 
 @contextlib.contextmanager
@@ -431,9 +436,12 @@ def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]
     if patience is None or name not in _LOCK_WAIT:
         yield
         return
-    read, write, unit = _LOCK_WAIT[name]
-    before = connection.exec_driver_sql(read).scalar()
-    connection.exec_driver_sql(write.format(max(1, int(patience * unit))))
+    swap, write, unit = _LOCK_WAIT[name]
+    limit = max(1, int(patience * unit))
+    first, *others = (statement.format(limit) for statement in swap)
+    before = connection.exec_driver_sql(first).scalar()
+    for statement in others:
+        connection.exec_driver_sql(statement)
     try:
         yield
     except BaseException:
