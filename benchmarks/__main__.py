@@ -14,6 +14,7 @@ from . import pages
 from . import sending
 from . import signup
 from . import store
+from . import worker
 from .row import Row
 from .row import table
 
@@ -21,12 +22,15 @@ MEASURES: list[t.Callable[[], t.Iterator[Row]]] = [
     pages.measure_page,
     pages.measure_again,
     signup.measure_signup,
+    signup.measure_session,
     crowd.measure_crowd,
     sending.measure_work,
     sending.measure_rate,
+    sending.measure_tls,
     sending.measure_far,
     store.measure_pending,
     store.measure_idle,
+    worker.measure_celery,
     pages.measure_import,
 ]
 

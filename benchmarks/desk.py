@@ -31,8 +31,8 @@ from flask_mmolove.outbox.rows import tables
 from flask_mmolove.outbox.rows import Transaction
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.tally import DAY
+from flask_mmolove.outbox.tally import Mark
 from flask_mmolove.outbox.tally import taken
-from flask_mmolove.outbox.tally import Tally
 from flask_mmolove.state import milliseconds
 
 _ANSWER = '{"ok":true,"referral_id":"rfl_d3c0d7105b581c12","state":"registered"}'
@@ -65,15 +65,15 @@ def fill(url: str, prefix: str, entries: t.Iterator[Entry]) -> None:
     """Write entries and their counts into tables that are there."""
     known = tables(MetaData())
     known.event.name = f"{prefix}event"
-    tally: Tally = Counter()
+    tally: t.Counter[Mark] = Counter()
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(delete(known.event))
         while batch := list(itertools.islice(entries, 5000)):
             connection.execute(insert(known.event), [e._asdict() for e in batch])
             for entry in batch:
-                tally += taken(entry)
-        count(Transaction(connection, known).execute, tally, prefix)
+                tally.update(taken(entry))
+        count(Transaction(connection, known).execute, tally.elements(), prefix)
     if not url.startswith("sqlite"):
         # As the servers do by themselves; SQLite never does.
         with engine.connect() as connection:

@@ -5,10 +5,14 @@ allows.
 from __future__ import annotations
 
 import statistics
+import tempfile
 import typing as t
 from functools import partial
+from pathlib import Path
+from unittest import mock
 
 import requests
+from requests import adapters
 
 from flask_mmolove.delivery.senders import Senders
 from flask_mmolove.outbox.entry import make_event
@@ -67,6 +71,34 @@ def measure_rate() -> t.Iterator[Row]:
         1.4,
         is_least=True,
         note=f"{rates[0]:,.0f}/s and {rates[1]:,.0f}/s",
+    )
+
+
+def measure_tls() -> t.Iterator[Row]:
+    """Over TLS on this machine, beside a connection for each post."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, trusted = Path(folder, "host.pem"), Path(folder, "trusted.pem")
+        host.make_certificate(cert)
+        known = Path(adapters.DEFAULT_CA_BUNDLE_PATH).read_text()
+        trusted.write_text(known + cert.with_suffix(".crt").read_text())
+        with (
+            mock.patch.object(adapters, "DEFAULT_CA_BUNDLE_PATH", str(trusted)),
+            host.serve(cert=cert) as endpoint,
+            make_delivery(endpoint, BATCH * 2 * (_REPEATS + 1)) as delivery,
+        ):
+            body = make_event("registered", "7", TOKEN, "srv", 10**12, False).encode()
+            post = partial(
+                requests.post, endpoint, data=body, timeout=10, verify=str(trusted)
+            )
+            posts, ours = in_turns(_REPEATS, 2, post, delivery.step)
+    rates = [1 / statistics.median(posts), BATCH / statistics.median(ours)]
+    yield Row(
+        "events a second over TLS",
+        "requests.post each time",
+        [BATCH * post / our for post, our in zip(posts, ours, strict=True)],
+        30,
+        is_least=True,
+        note=f"{rates[1]:,.0f}/s and {rates[0]:.0f}/s",
     )
 
 

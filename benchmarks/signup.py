@@ -14,6 +14,7 @@ from pathlib import Path
 
 import requests
 
+import servers
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
 from flask_mmolove.outbox.entry import make_event
@@ -25,6 +26,7 @@ from .clock import Work
 from .probes import make_app
 from .probes import TOKEN
 from .row import Row
+from .scale import Place
 
 _REPEATS = 7
 _TIMES = 40
@@ -68,6 +70,28 @@ def _record(endpoint: str, delivery: str) -> t.Iterator[Work]:
                 registered(str(next(numbers)), token=TOKEN)
 
         yield record
+
+
+def measure_session() -> t.Iterator[Row]:
+    """What the event adds to a signup's commit, where both are one transaction."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers.postgresql(durable=True) as url,
+    ):
+        place = Place(Path(folder), url.render_as_string(hide_password=False))
+        with place.app.app_context():
+            bares, both = in_turns(_REPEATS, _TIMES, place.bare, place.together)
+        place.state.outbox.close()
+        with place.app.app_context():
+            place.db.engine.dispose()
+    ms = [statistics.median(all) * 1000 for all in (both, bares)]
+    yield Row(
+        "what the event adds, same transaction",
+        "the commit of a row, PostgreSQL",
+        [one / other - 1 for one, other in zip(both, bares, strict=True)],
+        0.1,
+        note=f"{ms[0]:.2f} ms and {ms[1]:.2f} ms",
+    )
 
 
 def measure_signup() -> t.Iterator[Row]:

@@ -12,8 +12,8 @@ from collections import Counter
 from .entry import Entry
 from .entry import State
 from .tally import DAY
+from .tally import Mark
 from .tally import reached
-from .tally import Tally
 
 R = t.TypeVar("R")
 
@@ -80,13 +80,13 @@ _FINISHED = (
 )
 
 
-def count(execute: Execute, tally: Tally, prefix: str) -> None:
+def count(execute: Execute, marks: t.Iterable[Mark], prefix: str) -> None:
     """Count steps, as the last part of a transaction in which they are taken: a count
     is what transactions meet at, and the day's most of all.
     """
     days: t.Counter[tuple[int, str]] = Counter()
     referrers: t.Counter[tuple[str, str]] = Counter()
-    for mark, more in tally.items():
+    for mark, more in Counter(marks).items():
         days[mark.day, mark.step] += more
         if mark.referrer is not None and mark.step != "ignored":
             referrers[mark.referrer, mark.step] += more

@@ -10,7 +10,6 @@ anew.
 from __future__ import annotations
 
 import typing as t
-from collections import Counter
 
 from sqlalchemy import BigInteger
 from sqlalchemy import bindparam
@@ -60,8 +59,8 @@ from .rules import REFUTED
 from .rules import separate
 from .rules import settled
 from .rules import soonest
+from .tally import Mark
 from .tally import reached
-from .tally import Tally
 
 #: The longest identity and server id: with four bytes a character, a key of MariaDB
 #: holds no more.
@@ -352,7 +351,7 @@ class Transaction:
         if not changed:
             return None
         (decided,) = self._read([id])
-        self._count([reached(decided, state)])
+        self._count(reached(decided, state))
         return decided
 
     def host(self) -> Host:
@@ -383,10 +382,10 @@ class Transaction:
         """Count what was settled. All who count wait for one another, to the end of
         their transactions.
         """
-        self._count(reached(each.entry, each.state) for each in settlements)
+        self._count(m for each in settlements for m in reached(each.entry, each.state))
 
-    def _count(self, tallies: t.Iterable[Tally]) -> None:
-        count(self.execute, sum(tallies, Counter()), "mmolove_")
+    def _count(self, marks: t.Iterable[Mark]) -> None:
+        count(self.execute, marks, "mmolove_")
 
     def _set_fact(self, name: str, value: str) -> None:
         fact = self._tables.fact

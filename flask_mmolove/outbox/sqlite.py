@@ -5,9 +5,9 @@ database.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import typing as t
-from collections import Counter
 from pathlib import Path
 
 from ..log import logger
@@ -37,9 +37,9 @@ from .rules import settled
 from .rules import soonest
 from .salvage import salvage
 from .schema import Schema
+from .tally import Mark
 from .tally import reached
 from .tally import taken
-from .tally import Tally
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
 # to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.
@@ -215,8 +215,8 @@ class SQLiteOutbox:
             changed = [each for each in settlements if _settle(db, each, now)]
             for settlement in changed:
                 _follow(db, settlement, now)
-            for settlement in changed:
-                self._count(db, reached(settlement.entry, settlement.state))
+            marks = (m for each in changed for m in reached(each.entry, each.state))
+            self._count(db, marks)
             before = _host(db)
             after = learn(before)
             _remember(db, after, before)
@@ -348,15 +348,15 @@ class SQLiteOutbox:
         with self._db.transaction() as db:
             return work(lambda sql, values: db.execute(sql, values).fetchall())
 
-    def _count(self, db: sqlite3.Connection, tally: Tally) -> None:
-        count(lambda sql, values: db.execute(sql, values).fetchall(), tally, "")
+    def _count(self, db: sqlite3.Connection, marks: t.Iterable[Mark]) -> None:
+        count(lambda sql, values: db.execute(sql, values).fetchall(), marks, "")
 
     def _merge(self, db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
         """Put entries of another file in; one that has come further than ours replaces
         it, or a reward that was paid could be paid again.
         """
         new = [entry for entry in entries if _insert_or_replace(db, entry)]
-        self._count(db, sum(map(taken, new), Counter()))
+        self._count(db, itertools.chain(*map(taken, new)))
         return len(new)
 
     def _fact(self, name: str) -> str | None:

@@ -9,7 +9,6 @@ stands. So the counts outlive the rows, which may be purged or erased.
 from __future__ import annotations
 
 import typing as t
-from collections import Counter
 
 from .entry import Entry
 from .entry import State
@@ -39,13 +38,10 @@ class Mark(t.NamedTuple):
     referrer: str | None
 
 
-#: How many entries took a step.
-Tally = t.Counter[Mark]
-
 _QUALIFIED = {"accepted", "rewarded", "unknown", "unpaid"}
 
 
-def reached(entry: Entry, state: State) -> Tally:
+def reached(entry: Entry, state: State) -> list[Mark]:
     """The step, if any, that an entry takes with a new state. Each is taken once: no
     entry comes back to ``pending`` from there.
     """
@@ -56,22 +52,22 @@ def reached(entry: Entry, state: State) -> Tally:
         step = "accepted" if entry.event == "registered" else "qualified"
     elif state == "ignored" and entry.event == "registered":
         step = "ignored"
-    return _tally(entry, *([step] if step else []))
+    return _marks(entry, *([step] if step else []))
 
 
-def taken(entry: Entry) -> Tally:
+def taken(entry: Entry) -> list[Mark]:
     """All the steps that an entry has taken."""
     if entry.event == "registered":
         finished = entry.state in ("accepted", "ignored")
-        return _tally(entry, *([t.cast(Step, entry.state)] if finished else []))
+        return _marks(entry, *([t.cast(Step, entry.state)] if finished else []))
     if entry.state not in _QUALIFIED:
-        return _tally(entry)
+        return []
     paid: list[Step] = ["rewarded"] if entry.state == "rewarded" else []
-    return _tally(entry, "qualified", *paid)
+    return _marks(entry, "qualified", *paid)
 
 
-def _tally(entry: Entry, *steps: Step) -> Tally:
-    day = entry.recorded - entry.recorded % DAY
+def _marks(entry: Entry, *steps: Step) -> list[Mark]:
     if entry.test:  # a dry run is no signup
-        return Counter()
-    return Counter(Mark(day, step, entry.referrer) for step in steps)
+        return []
+    day = entry.recorded - entry.recorded % DAY
+    return [Mark(day, step, entry.referrer) for step in steps]
