@@ -445,12 +445,12 @@ class Transaction:
         del values["id"]
         dialect = self._db.dialect
         if dialect.name in _UNLESS_THERE and dialect.insert_returning:
-            statement = _UNLESS_THERE[dialect.name](self._event).values(values)
+            statement = _UNLESS_THERE[dialect.name](self._event)
             statement = statement.on_conflict_do_nothing().returning(self._e.id)
-            return t.cast("int | None", self._db.scalar(statement))
+            return t.cast("int | None", self._db.scalar(statement, values))
         try:
             with self._db.begin_nested():
-                result = self._db.execute(insert(self._event).values(values))
+                result = self._db.execute(insert(self._event), values)
         except IntegrityError as e:
             # SQLite tells the columns, the others the name.
             words = str(e.orig)
