@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sqlite3
 import threading
 import typing as t
@@ -24,6 +25,7 @@ class Store:
         self.entered = threading.Event()
         self.go = threading.Event()
         self.interrupts: list[BaseException] = []
+        self.threads: dict[str, int] = {}
 
     @contextlib.contextmanager
     def begin(self, patience: float) -> t.Iterator[sqlite3.Connection]:
@@ -45,7 +47,14 @@ class Store:
             db.execute("INSERT INTO name VALUES (?)", (name,))
             return name
 
+        self.threads[name] = threading.get_ident()
         return self.group.run(self.begin, work, patience)
+
+    def interrupt(self, name: str) -> None:
+        """Have an exception raised in the thread of one who waits, once it wakes."""
+        thread = ctypes.c_ulong(self.threads[name])
+        error = ctypes.py_object(SystemExit)
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error) == 1
 
     def waits(self, count: int) -> None:
         """Wait until so many wait for the leader."""
@@ -122,6 +131,21 @@ def test_a_leader_who_is_interrupted_leaves_nobody_waiting(
     with pytest.raises(SystemExit):
         first.result()
     assert a.result() == "a"
+
+
+def test_one_who_is_interrupted_when_it_is_to_lead_leaves_it_to_the_next(
+    store: Store, pool: ThreadPoolExecutor
+) -> None:
+    first = lead(store, pool)
+    a, b = gather(store, pool, "a", "b")
+    store.interrupt("a")
+    store.go.set()
+    assert first.result() == "first"
+    with pytest.raises(SystemExit):
+        a.result()
+    assert b.result() == "b"
+    assert store.write("next") == "next"
+    assert store.commits == [["first"], ["b"], ["next"]]
 
 
 def test_those_who_gathered_with_one_who_is_interrupted_are_told_so(

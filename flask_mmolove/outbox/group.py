@@ -16,6 +16,8 @@ from ..errors import OutboxBusy
 
 R = t.TypeVar("R")
 
+_BUSY = "The outbox was kept busy by this process's other threads."
+
 #: A piece of a transaction. It may be called several times; what counts is the last.
 Work = t.Callable[[sqlite3.Connection], R]
 
@@ -44,21 +46,24 @@ class Group:
         with self._lock:
             self._waiting.append(job)
             job.leads, self._is_led = not self._is_led, True
-        if not job.leads:
-            self._wait(job, patience)
-        if job.leads:
-            self._lead(begin, deadline)
+        try:
+            if not job.leads and not job.heard.wait(patience):
+                raise OutboxBusy(_BUSY)
+            if job.leads:
+                self._lead(begin, deadline)
+        finally:
+            self._leave(job)
         return job.result()
 
-    def _wait(self, job: _Job[t.Any], patience: float) -> None:
-        if job.heard.wait(patience):
-            return
+    def _leave(self, job: _Job[t.Any]) -> None:
+        """Go, and leave the lead to the next where nothing came of it: who waits may
+        be interrupted, and at that very moment be the one who is to lead.
+        """
         with self._lock:
             if job in self._waiting:
                 self._waiting.remove(job)
-            if job.leads:
-                self._hand_over()
-        raise OutboxBusy("The outbox was kept busy by this process's other threads.")
+                if job.leads:
+                    self._hand_over()
 
     def _lead(self, begin: Begin, deadline: float) -> None:
         with self._lock:
