@@ -57,14 +57,11 @@ class Alarm:
         self.next = 0.0
 
     def look_out(self) -> None:
-        """Called at each request from :attr:`next` on."""
-        moment = self._monotonic()
-        if not self.next:
-            self.next = moment + FIRST
+        """Called by the first request, and by the first from :attr:`next` on."""
+        is_first = not self.next
+        self.next = self._monotonic() + (FIRST if is_first else BETWEEN)
+        if is_first:
             return
-        if moment < self.next:
-            return
-        self.next = moment + BETWEEN
         now = int(self._clock() * 1000)
         # While MMOLove is in trouble nothing is due before the next probe.
         try:

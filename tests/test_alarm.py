@@ -28,7 +28,8 @@ class Site:
         end = self.passed + seconds
         while self.passed < end:
             self.passed += every
-            self.alarm.look_out()
+            if self.alarm.next < self.passed:
+                self.alarm.look_out()
 
 
 @pytest.fixture
