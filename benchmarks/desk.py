@@ -27,6 +27,7 @@ from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import State
 from flask_mmolove.outbox.journal import count
+from flask_mmolove.outbox.rows import dialect_of
 from flask_mmolove.outbox.rows import tables
 from flask_mmolove.outbox.rows import Transaction
 from flask_mmolove.outbox.rules import new_entry
@@ -73,7 +74,8 @@ def fill(url: str, prefix: str, entries: t.Iterator[Entry]) -> None:
             connection.execute(insert(known.event), [e._asdict() for e in batch])
             for entry in batch:
                 tally.update(taken(entry))
-        count(Transaction(connection, known).execute, tally.elements(), prefix)
+        dialect = dialect_of(engine.dialect.name)._replace(prefix=prefix)
+        count(Transaction(connection, known).execute, tally.elements(), dialect)
     if not url.startswith("sqlite"):
         # As the servers do by themselves; SQLite never does.
         with engine.connect() as connection:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import typing as t
@@ -1018,6 +1019,38 @@ class TestServers:
                 touch(sql, connection, first)
             assert len(settling.result()) == 2
         assert errors and set(errors) <= {"40P01", "40001"}
+
+    def test_the_first_two_of_a_referrer_are_counted_at_once(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        for player in "ab":
+            invite(sql, player, "anna")
+        first, second = (
+            Settlement(entry, "accepted", sure=True)
+            for entry in sql.claim("pending", 1000, LEASE, 2)
+        )
+        begun, counted = threading.Event(), threading.Event()
+
+        def count_second() -> None:
+            # As in a site's own session: with the isolation that the server has.
+            with other_transaction(url) as connection:
+                transaction = sql.within(connection)
+                transaction.of("b", False)  # from here on MariaDB reads what was then
+                begun.set()
+                assert counted.wait(20)
+                transaction.count([second])
+
+        with ThreadPoolExecutor(1) as pool:
+            counting = pool.submit(count_second)
+            assert begun.wait(20)
+            with other_transaction(url) as connection:
+                sql.within(connection).count([first])
+                counted.set()
+                time.sleep(0.2)
+                assert not counting.done()
+            counting.result()
+        assert sql.journal.best_referrers() == [("anna", 2, 0, 0)]
+        assert sql.journal.days(0, 1)[0].accepted == 2
 
     def test_workers_do_not_get_in_each_other_s_way(self, url: URL) -> None:
         events = 2000 if url.get_backend_name() == "postgresql" else 800

@@ -80,7 +80,23 @@ _FINISHED = (
 )
 
 
-def count(execute: Execute, marks: t.Iterable[Mark], prefix: str) -> None:
+class Dialect(t.NamedTuple):
+    """What a store has to say in its own way.
+
+    :param prefix: What the names of its tables begin with.
+    :param by_state: What tells the database to go by the index of states, if it has to
+        be told.
+    :param or_add: The end of an INSERT that adds to the count of a row that is there.
+        To look for the row first would fail where another transaction makes it
+        meanwhile.
+    """
+
+    prefix: str = ""
+    by_state: str = ""
+    or_add: str = "ON CONFLICT ({key}) DO UPDATE SET count = {table}.count + :count"
+
+
+def count(execute: Execute, marks: t.Iterable[Mark], dialect: Dialect) -> None:
     """Count steps, as the last part of a transaction in which they are taken: a count
     is what transactions meet at, and the day's most of all.
     """
@@ -91,42 +107,37 @@ def count(execute: Execute, marks: t.Iterable[Mark], prefix: str) -> None:
         if mark.referrer is not None and mark.step != "ignored":
             referrers[mark.referrer, mark.step] += more
     for (player, step), more in sorted(referrers.items()):
-        key: dict[str, t.Any] = {"player": player, "step": step}
-        _raise_count(execute, f"{prefix}referrer", key, more)
+        _add(execute, dialect, "referrer", more, player=player, step=step)
     for (day, step), more in sorted(days.items()):
-        _raise_count(execute, f"{prefix}tally", {"day": day, "step": step}, more)
+        _add(execute, dialect, "tally", more, day=day, step=step)
 
 
-def _raise_count(
-    execute: Execute, table: str, key: dict[str, t.Any], more: int
+def _add(
+    execute: Execute, dialect: Dialect, name: str, more: int, **key: str | int
 ) -> None:
-    where = "WHERE " + " AND ".join(f"{name} = :{name}" for name in key)
-    row = {**key, "count": more}
-    if execute(f"SELECT count FROM {table} {where}", key):
-        execute(f"UPDATE {table} SET count = count + :count {where}", row)
-    else:
-        marks = ", ".join(f":{name}" for name in row)
-        execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", row)
+    table, columns = f"{dialect.prefix}{name}", ", ".join(key)
+    values = ", ".join(f":{column}" for column in key)
+    or_add = dialect.or_add.format(table=table, key=columns)
+    execute(
+        f"INSERT INTO {table} ({columns}, count) VALUES ({values}, :count) {or_add}",
+        {**key, "count": more},
+    )
 
 
 class Journal:
     """Pages, counts and erasure, over the tables of a store.
 
     :param run: The store's transactions.
-    :param prefix: What the names of its tables begin with.
-    :param by_state: What tells the database to go by the index of states, if it has to
-        be told.
     """
 
-    def __init__(self, run: Run, prefix: str = "", by_state: str = "") -> None:
+    def __init__(self, run: Run, dialect: Dialect) -> None:
         self._run = run
-        self._prefix = prefix
-        self._event = f"{prefix}event"
-        self._held = f"{prefix}held"
-        self._tally = f"{prefix}tally"
-        self._referrer = f"{prefix}referrer"
-        self._fact = f"{prefix}fact"
-        self._by_state = by_state
+        self._dialect = dialect
+        self._event = f"{dialect.prefix}event"
+        self._held = f"{dialect.prefix}held"
+        self._tally = f"{dialect.prefix}tally"
+        self._referrer = f"{dialect.prefix}referrer"
+        self._fact = f"{dialect.prefix}fact"
 
     def page(
         self,
@@ -154,7 +165,7 @@ class Journal:
         wanted, hint = "id < :end", ""
         if state is not None:
             values["state"] = state
-            wanted, hint = f"state = :state AND {wanted}", self._by_state
+            wanted, hint = f"state = :state AND {wanted}", self._dialect.by_state
         newest = f"{wanted} ORDER BY id DESC LIMIT :limit"
         return self._entries(newest, hint, **values)
 
@@ -261,7 +272,7 @@ class Journal:
             for entry in found:
                 if entry.state in ("pending", "rejected"):
                     # It would have been counted when it was finished.
-                    count(execute, reached(entry, "ignored"), self._prefix)
+                    count(execute, reached(entry, "ignored"), self._dialect)
             self._delete(execute, found)
             for table in (self._event, self._held):
                 execute(

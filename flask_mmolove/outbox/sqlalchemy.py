@@ -36,6 +36,7 @@ from .entry import Summary
 from .host import Host
 from .journal import Execute
 from .journal import Journal
+from .rows import dialect_of
 from .rows import tables
 from .rows import Transaction
 
@@ -53,12 +54,25 @@ _ISOLATION = {
 # Milliseconds for a turn; MariaDB knows whole seconds only.
 _TURN = 1000
 
-# How that is said: to be told what it is and set it, in one way to the server if that
-# can be; to set it; and in how many parts of a second.
+
+class _Limit(t.NamedTuple):
+    """How a database is told how long to wait for a lock.
+
+    :param swap: Statements of which the first gives what it was, and that set it. One
+        is better than two: each is a round trip that a signup waits for.
+    :param reset: The statement that sets it back.
+    :param unit: In how many parts of a second it is counted.
+    """
+
+    swap: tuple[str, ...]
+    reset: str
+    unit: int
+
+
 _MYSQL_SET = "SET SESSION innodb_lock_wait_timeout = {}"
-_MYSQL_WAIT = (("SELECT @@innodb_lock_wait_timeout", _MYSQL_SET), _MYSQL_SET, 1)
-_LOCK_WAIT = {
-    "postgresql": (
+_MYSQL = _Limit(("SELECT @@innodb_lock_wait_timeout", _MYSQL_SET), _MYSQL_SET, 1)
+_LIMITS = {
+    "postgresql": _Limit(
         (
             "SELECT current_setting('lock_timeout'),"
             " set_config('lock_timeout', '{}', true)",
@@ -66,8 +80,8 @@ _LOCK_WAIT = {
         "SET LOCAL lock_timeout = '{}'",
         1000,
     ),
-    "mysql": _MYSQL_WAIT,
-    "mariadb": _MYSQL_WAIT,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
 }
 
 # Seconds for connections whose arguments are ours to choose, by driver.
@@ -127,9 +141,7 @@ class SQLAlchemyOutbox:
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
-        # MariaDB would read all newer rows of the state before those that are wanted.
-        hint = "FORCE INDEX (mmolove_event_state)" if self._is_mysql else ""
-        self.journal = Journal(self._ask, "mmolove_", hint)
+        self.journal = Journal(self._ask, dialect_of(self._url.get_backend_name()))
         self._engines: dict[int, Engine] = {}
         self._engine()  # so that a missing driver is told now, not at a signup
 
@@ -433,12 +445,12 @@ def _wait_in_turns(connection: t.Any, record: object) -> None:
 def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]:
     """Let a connection of someone else's wait no longer than that for locks."""
     name = connection.dialect.name
-    if patience is None or name not in _LOCK_WAIT:
+    if patience is None or name not in _LIMITS:
         yield
         return
-    swap, write, unit = _LOCK_WAIT[name]
-    limit = max(1, int(patience * unit))
-    first, *others = (statement.format(limit) for statement in swap)
+    limit = _LIMITS[name]
+    wait = max(1, int(patience * limit.unit))
+    first, *others = (statement.format(wait) for statement in limit.swap)
     before = connection.exec_driver_sql(first).scalar()
     for statement in others:
         connection.exec_driver_sql(statement)
@@ -446,9 +458,9 @@ def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]
         yield
     except BaseException:
         with contextlib.suppress(SQLAlchemyError):  # it may be lost
-            connection.exec_driver_sql(write.format(before))
+            connection.exec_driver_sql(limit.reset.format(before))
         raise
-    connection.exec_driver_sql(write.format(before))
+    connection.exec_driver_sql(limit.reset.format(before))
 
 
 def _open(connection: Connection, deadline: float) -> None:

@@ -21,6 +21,7 @@ from .entry import State
 from .entry import Summary
 from .host import Host
 from .journal import count
+from .journal import Dialect
 from .journal import Execute
 from .journal import Journal
 from .rules import absolved
@@ -98,6 +99,8 @@ _SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
 
 R = t.TypeVar("R")
 
+_DIALECT = Dialect()
+
 _COLUMNS = ", ".join(Entry._fields)
 _NEW = ", ".join(Entry._fields[1:])
 _MARKS = ", ".join("?" * len(Entry._fields[1:]))
@@ -111,7 +114,7 @@ class SQLiteOutbox:
 
     def __init__(self, path: Path) -> None:
         self._db = Database(path, Schema([_SCHEMA], _SIGNS))
-        self.journal = Journal(self._run)
+        self.journal = Journal(self._run, _DIALECT)
 
     def __str__(self) -> str:
         return str(self._db.path)
@@ -349,7 +352,7 @@ class SQLiteOutbox:
             return work(lambda sql, values: db.execute(sql, values).fetchall())
 
     def _count(self, db: sqlite3.Connection, marks: t.Iterable[Mark]) -> None:
-        count(lambda sql, values: db.execute(sql, values).fetchall(), marks, "")
+        count(lambda sql, values: db.execute(sql, values).fetchall(), marks, _DIALECT)
 
     def _merge(self, db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
         """Put entries of another file in; one that has come further than ours replaces
