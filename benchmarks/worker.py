@@ -52,7 +52,8 @@ def _worker() -> t.Iterator[None]:
     site = "benchmarks.celerysite:celery_app"
     command = [sys.executable, "-m", "celery", "-A", site, "-q", "worker"]
     options = ["--concurrency", "1", "--loglevel", "critical"]
-    worker = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    worker = subprocess.Popen([*command, *options], stdout=quiet, stderr=quiet)
     try:
         yield
     finally:

@@ -198,6 +198,18 @@ def test_a_token_that_came_another_way_has_no_inviter(
     assert site.qualify("7").referrer is None
 
 
+def test_a_trip_that_brought_no_news_is_over(
+    site: Site, mmolove_sandbox: SiteSandbox
+) -> None:
+    friend = site.browser()
+    token = follow(friend, site.link("3"))
+    friend.get(site.link("4"))
+    friend.get(f"/?mmref={token}")
+    friend.get(f"/?mmref={mmolove_sandbox.mint('another')}")
+    friend.post("/join/7")
+    assert site.qualify("7").referrer is None
+
+
 def test_the_last_link_counts(site: Site) -> None:
     friend = site.browser()
     for player in ("3", "4"):

@@ -142,6 +142,33 @@ def test_a_fork_while_every_lock_is_held(
     assert mmolove_sandbox.reported == [("registered", "7")]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_of_a_process_that_has_served_delivers_from_its_first_request_on(
+    mmolove_sandbox: SiteSandbox, tmp_path: Path
+) -> None:
+    app = make_site(mmolove_sandbox.config, tmp_path, "thread")
+    state = t.cast(State, app.extensions["mmolove"])
+    app.test_client().get("/")
+    pid = os.fork()
+    if not pid:
+        status = 1
+        with contextlib.suppress(BaseException):
+            before, _ = _delivers(), app.test_client().get("/")
+            status = 0 if (before, _delivers()) == (False, True) else 2
+        os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert _delivers()
+    state.engine.stop()
+    state.outbox.close()
+    assert status == 0
+
+
+def _delivers() -> bool:
+    """Whether this process has a thread that delivers."""
+    return "flask-mmolove" in {thread.name for thread in threading.enumerate()}
+
+
 def _locks(*roots: object) -> list[t.Any]:
     """Every lock that can be reached from some objects of the package."""
     lock_type = type(threading.Lock())
