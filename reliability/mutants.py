@@ -40,6 +40,7 @@ from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import record
+from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import sqlite
 from flask_mmolove.outbox.entry import make_event
@@ -181,12 +182,11 @@ def _takes_no_lease() -> None:
 
 def _has_no_fence() -> None:
     """A failure is settled by whoever comes."""
-    settle = sqlite._settle
 
-    def by_anyone(db: t.Any, settlement: Settlement, now: int) -> bool:
-        return settle(db, settlement._replace(sure=True), now)
+    def by_anyone(settlement: Settlement, row: Entry) -> bool:
+        return rules.stands(settlement._replace(sure=True), row)
 
-    _put(sqlite, _settle=by_anyone)
+    _put(sqlite, stands=by_anyone)
 
 
 def _signs_once() -> None:

@@ -1038,13 +1038,14 @@ class TestServers:
                 transaction.of("b", False)  # from here on MariaDB reads what was then
                 begun.set()
                 assert counted.wait(20)
-                transaction.count([second])
+                transaction.count([second], [second.entry._replace(state="accepted")])
 
         with ThreadPoolExecutor(1) as pool:
             counting = pool.submit(count_second)
             assert begun.wait(20)
             with other_transaction(url) as connection:
-                sql.within(connection).count([first])
+                accepted = first.entry._replace(state="accepted")
+                sql.within(connection).count([first], [accepted])
                 counted.set()
                 time.sleep(0.2)
                 assert not counting.done()

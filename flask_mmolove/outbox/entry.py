@@ -137,7 +137,9 @@ class Entry(t.NamedTuple):
     @property
     def answers(self) -> list[Answer]:
         """The last answers, oldest first."""
-        earlier = [Answer(*each) for each in json.loads(self.history or "[]")]
+        earlier = []
+        if self.history is not None:
+            earlier = [Answer(*each) for each in json.loads(self.history)]
         if self.answer is None or self.settled is None:
             return earlier
         return [*earlier, Answer(self.settled, self.status, self.answer)]

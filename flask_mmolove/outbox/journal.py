@@ -17,8 +17,10 @@ from .tally import reached
 
 R = t.TypeVar("R")
 
-#: Runs one statement, and gives its rows.
-Execute = t.Callable[[str, dict[str, t.Any]], list[t.Any]]
+Values = dict[str, t.Any]
+
+#: Runs one statement, and gives its rows; with a list, once for each of it, for none.
+Execute = t.Callable[[str, Values | list[Values]], list[t.Any]]
 
 
 class Run(t.Protocol):
@@ -93,7 +95,9 @@ class Dialect(t.NamedTuple):
 
     prefix: str = ""
     by_state: str = ""
-    or_add: str = "ON CONFLICT ({key}) DO UPDATE SET count = {table}.count + :count"
+    or_add: str = (
+        "ON CONFLICT ({key}) DO UPDATE SET count = {table}.count + excluded.count"
+    )
 
 
 def count(execute: Execute, marks: t.Iterable[Mark], dialect: Dialect) -> None:
@@ -106,21 +110,24 @@ def count(execute: Execute, marks: t.Iterable[Mark], dialect: Dialect) -> None:
         days[mark.day, mark.step] += more
         if mark.referrer is not None and mark.step != "ignored":
             referrers[mark.referrer, mark.step] += more
-    for (player, step), more in sorted(referrers.items()):
-        _add(execute, dialect, "referrer", more, player=player, step=step)
-    for (day, step), more in sorted(days.items()):
-        _add(execute, dialect, "tally", more, day=day, step=step)
+    _add(execute, dialect, "referrer", "player", referrers)
+    _add(execute, dialect, "tally", "day", days)
 
 
 def _add(
-    execute: Execute, dialect: Dialect, name: str, more: int, **key: str | int
+    execute: Execute, dialect: Dialect, name: str, whose: str, counts: t.Counter[t.Any]
 ) -> None:
-    table, columns = f"{dialect.prefix}{name}", ", ".join(key)
-    values = ", ".join(f":{column}" for column in key)
-    or_add = dialect.or_add.format(table=table, key=columns)
+    if not counts:
+        return
+    table, key = f"{dialect.prefix}{name}", f"{whose}, step"
+    or_add = dialect.or_add.format(table=table, key=key)
     execute(
-        f"INSERT INTO {table} ({columns}, count) VALUES ({values}, :count) {or_add}",
-        {**key, "count": more},
+        f"INSERT INTO {table} ({key}, count) VALUES (:{whose}, :step, :count) {or_add}",
+        # In one order, so that two that add to the same do not deadlock.
+        [
+            {whose: each, "step": step, "count": more}
+            for (each, step), more in sorted(counts.items())
+        ],
     )
 
 
@@ -272,7 +279,8 @@ class Journal:
             for entry in found:
                 if entry.state in ("pending", "rejected"):
                     # It would have been counted when it was finished.
-                    count(execute, reached(entry, "ignored"), self._dialect)
+                    finished = entry._replace(state="ignored")
+                    count(execute, reached(finished, entry.state), self._dialect)
             self._delete(execute, found)
             for table in (self._event, self._held):
                 execute(

@@ -9,6 +9,7 @@ anew.
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 
 from sqlalchemy import BigInteger
@@ -48,9 +49,10 @@ from .entry import Summary
 from .host import Host
 from .journal import count
 from .journal import Dialect
+from .journal import Values
 from .rules import absolved
 from .rules import begin
-from .rules import follow
+from .rules import drawn
 from .rules import HOLD
 from .rules import hold
 from .rules import HORIZON
@@ -278,15 +280,20 @@ class Transaction:
             for settlement in sorted(settlements, key=lambda each: each.entry.id)
             if self._settle(settlement, now)
         ]
-        self._follow(changed, now)
-        if before.open_since is None and after.open_since is not None:
-            for entry in absolved(self.find(["rejected"], -1), after):
-                self._redrive(entry, now, entry.attempts)
-        elif before.open_since is not None and after.open_since is None:
-            self._hasten(now)
+        ids = [settlement.entry.id for settlement in changed]
+        entries = self._read(ids)
+        self._follow(entries, now)
+        if (before.open_since is None) != (after.open_since is None):
+            if after.open_since is not None:
+                # The settings turned out to be at fault, not the events.
+                for entry in absolved(self.find(["rejected"], -1), after):
+                    self._redrive(entry, now, entry.attempts)
+            else:
+                self._hasten(now)
+            entries = self._read(ids)
         if counts:
-            self.count(changed)
-        return self._read([settlement.entry.id for settlement in changed])
+            self.count(changed, entries)
+        return entries
 
     def release(self, entries: t.Sequence[Entry]) -> None:
         if entries:
@@ -352,7 +359,7 @@ class Transaction:
         if not changed:
             return None
         (decided,) = self._read([id])
-        self._count(reached(decided, state))
+        self._count(reached(decided, "unknown"))
         return decided
 
     def host(self) -> Host:
@@ -369,7 +376,7 @@ class Transaction:
         counts = {state: n for state, n in rows}
         return Summary(counts, waiting or 0, oldest, self.host())
 
-    def execute(self, sql: str, values: dict[str, t.Any]) -> list[t.Any]:
+    def execute(self, sql: str, values: Values | list[Values]) -> list[t.Any]:
         """The rows of a statement in the SQL that all databases understand."""
         result = self._db.execute(text(sql), values)
         return list(result.all()) if result.returns_rows else []
@@ -379,11 +386,16 @@ class Transaction:
         query = select(fact.c.value).where(fact.c.name == name)
         return self._db.scalar(query.with_for_update() if lock else query)
 
-    def count(self, settlements: t.Iterable[Settlement]) -> None:
+    def count(
+        self, settlements: t.Iterable[Settlement], entries: t.Iterable[Entry]
+    ) -> None:
         """Count what was settled. All who count wait for one another, to the end of
         their transactions.
+
+        :param entries: What came of it.
         """
-        self._count(m for each in settlements for m in reached(each.entry, each.state))
+        was = (settlement.entry.state for settlement in settlements)
+        self._count(itertools.chain(*map(reached, entries, was)))
 
     def _count(self, marks: t.Iterable[Mark]) -> None:
         count(self.execute, marks, dialect_of(self._db.dialect.name))
@@ -534,15 +546,9 @@ class Transaction:
             del values["referral_id"]
         return self._update((self._e.id == entry.id, found), **values)
 
-    def _follow(self, settlements: list[Settlement], now: int) -> None:
+    def _follow(self, settled: list[Entry], now: int) -> None:
         """Let each ``registered`` draw its ``qualified`` along."""
-        drawn: dict[t.Any, list[str]] = {}
-        for settlement in settlements:
-            change = follow(settlement, now)
-            if change:
-                players = drawn.setdefault((change, settlement.entry.test), [])
-                players.append(settlement.entry.identity)
-        for ((state, due), test), players in drawn.items():
+        for (state, due, test), players in drawn(settled, now).items():
             waiting = (
                 self._e.identity.in_(players),
                 self._e.event == "qualified",
@@ -611,7 +617,7 @@ def dialect_of(name: str) -> Dialect:
             "mmolove_",
             # It would read all newer rows of the state before those that are wanted.
             by_state="FORCE INDEX (mmolove_event_state)",
-            or_add="ON DUPLICATE KEY UPDATE count = {table}.count + :count",
+            or_add="ON DUPLICATE KEY UPDATE count = {table}.count + VALUES(count)",
         )
     return Dialect("mmolove_")
 

@@ -31,6 +31,10 @@ REFUTED: dict[State, State] = {
     "unknown": "unknown",
 }
 
+#: What is to be done with the ``qualified`` of a player: its state and ``due``, and
+#: whether it is a dry run's.
+Draw = tuple[State, int | None, bool]
+
 
 def begin(name: str, registered: State | None, now: int) -> tuple[State, int | None]:
     """The state and ``due`` that an event begins with.
@@ -103,6 +107,14 @@ def hold(entries: list[Entry], now: int, lease: int) -> list[Entry]:
     ]
 
 
+def stands(settlement: Settlement, row: Entry) -> bool:
+    """Whether a settlement may be written, as its row is now."""
+    entry = settlement.entry
+    if settlement.sure:
+        return row.state in (entry.state, REFUTED[entry.state])
+    return (row.state, row.claim) == (entry.state, entry.claim)
+
+
 def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
     """The columns that a settlement writes; a ``referral_id`` of None changes none."""
     entry = settlement.entry
@@ -120,15 +132,16 @@ def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
     }
 
 
-def follow(settlement: Settlement, now: int) -> tuple[State, int | None] | None:
-    """What becomes of the ``qualified`` that waits for a settled ``registered``, if
-    anything does.
+def drawn(settled: t.Iterable[Entry], now: int) -> dict[Draw, list[str]]:
+    """What becomes of each ``qualified`` that waits for one of these as its
+    ``registered``, with the players of whom that is so.
     """
-    if settlement.entry.event != "registered":
-        return None
-    if settlement.state not in ("accepted", "ignored"):
-        return None
-    return begin("qualified", settlement.state, now)
+    players: dict[Draw, list[str]] = {}
+    for entry in settled:
+        if entry.event == "registered" and entry.state in ("accepted", "ignored"):
+            draw = *begin("qualified", entry.state, now), bool(entry.test)
+            players.setdefault(draw, []).append(entry.identity)
+    return players
 
 
 def refused(rejected: t.Iterable[Entry]) -> list[Entry]:

@@ -202,7 +202,7 @@ class SessionOutbox:
         give()
         if session.get_transaction() is not begun:
             self._check_paid(settlement.entry)
-        self._rows().count([settlement])  # last: others wait for it
+        self._rows().count([settlement], changed)  # last: others wait for it
         session.commit()
         return changed[0]
 

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import sqlite3
 import typing as t
+from functools import partial
 from pathlib import Path
 
 from ..log import logger
@@ -24,18 +25,19 @@ from .journal import count
 from .journal import Dialect
 from .journal import Execute
 from .journal import Journal
+from .journal import Values
 from .rules import absolved
 from .rules import begin
-from .rules import follow
+from .rules import drawn
 from .rules import HOLD
 from .rules import hold
 from .rules import HORIZON
 from .rules import new_entry
 from .rules import refused
-from .rules import REFUTED
 from .rules import separate
 from .rules import settled
 from .rules import soonest
+from .rules import stands
 from .salvage import salvage
 from .schema import Schema
 from .tally import Mark
@@ -103,7 +105,6 @@ _DIALECT = Dialect()
 
 _COLUMNS = ", ".join(Entry._fields)
 _NEW = ", ".join(Entry._fields[1:])
-_MARKS = ", ".join("?" * len(Entry._fields[1:]))
 
 
 class SQLiteOutbox:
@@ -215,21 +216,22 @@ class SQLiteOutbox:
         learn: t.Callable[[Host], Host] = lambda host: host,
     ) -> list[Entry]:
         with self._db.transaction() as db:
-            changed = [each for each in settlements if _settle(db, each, now)]
-            for settlement in changed:
-                _follow(db, settlement, now)
-            marks = (m for each in changed for m in reached(each.entry, each.state))
-            self._count(db, marks)
+            settled = _settle(db, settlements, now)
+            changed = [entry for entry, _ in settled]
+            _follow(db, changed, now)
+            self._count(db, itertools.chain(*itertools.starmap(reached, settled)))
             before = _host(db)
             after = learn(before)
             _remember(db, after, before)
-            if before.open_since is None and after.open_since is not None:
+            if (before.open_since is None) == (after.open_since is None):
+                return changed
+            if after.open_since is not None:
                 # The settings turned out to be at fault, not the events.
                 for entry in absolved(_in_states(db, ["rejected"], -1), after):
                     _redrive(db, entry, now, entry.attempts)
-            elif before.open_since is not None and after.open_since is None:
+            else:
                 _hasten(db, now)
-            return [_find(db, settlement.entry.key) for settlement in changed]
+            return list(_read_anew(db, changed).values())
 
     def release(
         self, entries: t.Sequence[Entry], patience: float = WORKER_PATIENCE
@@ -327,7 +329,7 @@ class SQLiteOutbox:
             if not cursor.rowcount:
                 return None
             decided = _read(db, id)
-            self._count(db, reached(decided, state))
+            self._count(db, reached(decided, "unknown"))
             return decided
 
     def host(self) -> Host:
@@ -349,10 +351,10 @@ class SQLiteOutbox:
         if not writes:
             return work(self._db.query)
         with self._db.transaction() as db:
-            return work(lambda sql, values: db.execute(sql, values).fetchall())
+            return work(partial(_execute, db))
 
     def _count(self, db: sqlite3.Connection, marks: t.Iterable[Mark]) -> None:
-        count(lambda sql, values: db.execute(sql, values).fetchall(), marks, _DIALECT)
+        count(partial(_execute, db), marks, _DIALECT)
 
     def _merge(self, db: sqlite3.Connection, entries: t.Iterable[Entry]) -> int:
         """Put entries of another file in; one that has come further than ours replaces
@@ -367,25 +369,53 @@ class SQLiteOutbox:
         return rows[0][0] if rows else None
 
 
+def _marks(values: t.Collection[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _execute(
+    db: sqlite3.Connection, sql: str, values: Values | list[Values]
+) -> list[t.Any]:
+    run = db.executemany if isinstance(values, list) else db.execute
+    return run(sql, values).fetchall()
+
+
 def _read(db: sqlite3.Connection, id: int | None) -> Entry:
     row = db.execute(f"SELECT {_COLUMNS} FROM event WHERE id = ?", (id,)).fetchone()
     return Entry._make(row)
 
 
-def _find(db: sqlite3.Connection, key: tuple[str, str, bool]) -> Entry:
+def _read_anew(
+    db: sqlite3.Connection, entries: t.Collection[Entry]
+) -> dict[tuple[str, str, bool], Entry]:
+    """Entries as they are now, by their keys, in the order in which they come."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM event WHERE id IN ({_marks(entries)})",
+        [entry.id for entry in entries],
+    )
+    found = {row.key: row for row in map(Entry._make, rows)}
+    read = {}
+    for key in [entry.key for entry in entries]:
+        # Its id is another after its file was damaged.
+        row = found.get(key) or _find(db, key)
+        if row is not None:
+            read[key] = row
+    return read
+
+
+def _find(db: sqlite3.Connection, key: tuple[str, str, bool]) -> Entry | None:
     row = db.execute(
         f"SELECT {_COLUMNS} FROM event WHERE identity = ? AND event = ? AND test = ?",
         key,
     ).fetchone()
-    return Entry._make(row)
+    return Entry._make(row) if row else None
 
 
 def _in_states(
     db: sqlite3.Connection, states: t.Collection[str], limit: int
 ) -> list[Entry]:
-    marks = ", ".join("?" * len(states))
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM event WHERE state IN ({marks})"
+        f"SELECT {_COLUMNS} FROM event WHERE state IN ({_marks(states)})"
         " ORDER BY id DESC LIMIT ?",
         (*states, limit),
     )
@@ -404,20 +434,22 @@ def _read_all(connection: sqlite3.Connection) -> list[Entry]:
 
 def _insert(db: sqlite3.Connection, entry: Entry) -> int | None:
     """The id of a new row; None if the event stands already."""
+    values = entry[1:]
     cursor = db.execute(
-        f"INSERT INTO event ({_NEW}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING",
-        entry[1:],
+        f"INSERT INTO event ({_NEW}) VALUES ({_marks(values)}) ON CONFLICT DO NOTHING",
+        values,
     )
     return cursor.lastrowid if cursor.rowcount else None
 
 
 def _insert_or_replace(db: sqlite3.Connection, entry: Entry) -> bool:
     news = ", ".join(f"{name} = excluded.{name}" for name in Entry._fields[1:])
+    values = entry[1:]
     cursor = db.execute(
-        f"INSERT INTO event ({_NEW}) VALUES ({_MARKS})"
+        f"INSERT INTO event ({_NEW}) VALUES ({_marks(values)})"
         f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
         " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL",
-        entry[1:],
+        values,
     )
     return cursor.rowcount > 0
 
@@ -476,7 +508,7 @@ def _due(
     limit: int,
     ids: t.Collection[int] | None,
 ) -> list[Entry]:
-    only = "" if ids is None else f" AND id IN ({', '.join('?' * len(ids))})"
+    only = "" if ids is None else f" AND id IN ({_marks(ids)})"
     found: list[Entry] = []
     for condition, moment in (("due <= ?", now), ("due > ?", now + HORIZON)):
         rows = db.execute(
@@ -488,38 +520,44 @@ def _due(
     return found
 
 
-def _settle(db: sqlite3.Connection, settlement: Settlement, now: int) -> bool:
-    entry = settlement.entry
-    cursor = db.execute(
-        "UPDATE event SET state = :state, due = :due, claim = :claim,"
-        " settled = :settled, status = :status, answer = :answer,"
-        " referral_id = coalesce(:referral_id, referral_id), history = :history,"
-        " attempts = :attempts, crashes = :crashes"
-        " WHERE identity = :identity AND event = :event AND test = :test"
-        " AND ((state = :was AND (claim = :held OR :sure))"
-        " OR (state = :refuted AND :sure))",
-        {
-            **settled(settlement, now),
-            "identity": entry.identity,
-            "event": entry.event,
-            "test": entry.test,
-            "was": entry.state,
-            "held": entry.claim,
-            "sure": settlement.sure,
-            "refuted": REFUTED[entry.state],
-        },
+def _settle(
+    db: sqlite3.Connection, settlements: t.Sequence[Settlement], now: int
+) -> list[tuple[Entry, State]]:
+    """The entries that are changed, as they are now, with the states they were in."""
+    rows = _read_anew(db, [settlement.entry for settlement in settlements])
+    changed = []
+    for settlement in settlements:
+        row = rows.get(settlement.entry.key)
+        if row is not None and stands(settlement, row):
+            columns = settled(settlement, now)
+            columns["referral_id"] = columns["referral_id"] or row.referral_id
+            rows[row.key] = row._replace(**columns)
+            changed.append((rows[row.key], settlement.entry.state))
+    db.executemany(
+        "UPDATE event SET state = ?, due = ?, claim = NULL, attempts = ?, crashes = ?,"
+        " settled = ?, status = ?, answer = ?, referral_id = ?, history = ?"
+        " WHERE id = ?",
+        [
+            (
+                *(e.state, e.due, e.attempts, e.crashes),
+                *(e.settled, e.status, e.answer, e.referral_id, e.history),
+                e.id,
+            )
+            for e, _ in changed
+        ],
     )
-    return cursor.rowcount > 0
+    return changed
 
 
-def _follow(db: sqlite3.Connection, settlement: Settlement, now: int) -> None:
-    """Let a ``registered`` draw its ``qualified`` along."""
-    entry = settlement.entry
-    if drawn := follow(settlement, now):
+def _follow(db: sqlite3.Connection, settled: t.Iterable[Entry], now: int) -> None:
+    """Let each ``registered`` draw its ``qualified`` along."""
+    for (state, due, test), players in drawn(settled, now).items():
         db.execute(
-            "UPDATE event SET state = ?, due = ? WHERE identity = ? AND test = ?"
-            " AND event = 'qualified' AND state = 'pending' AND due IS NULL",
-            (*drawn, entry.identity, entry.test),
+            "UPDATE event SET state = ?, due = ? WHERE event = 'qualified'"
+            f" AND test = ? AND identity IN ({_marks(players)})"
+            # With the plus it goes by the players, not by all that is pending.
+            " AND +state = 'pending' AND due IS NULL",
+            (state, due, test, *players),
         )
 
 

@@ -41,18 +41,20 @@ class Mark(t.NamedTuple):
 _QUALIFIED = {"accepted", "rewarded", "unknown", "unpaid"}
 
 
-def reached(entry: Entry, state: State) -> list[Mark]:
-    """The step, if any, that an entry takes with a new state. Each is taken once: no
+def reached(entry: Entry, was: State) -> list[Mark]:
+    """The step, if any, that an entry has taken with its state. Each is taken once: no
     entry comes back to ``pending`` from there.
+
+    :param was: Its state before.
     """
-    step: Step | None = None
-    if state == "rewarded":
-        step = "rewarded"
-    elif entry.state == "pending" and state == "accepted":
-        step = "accepted" if entry.event == "registered" else "qualified"
-    elif state == "ignored" and entry.event == "registered":
-        step = "ignored"
-    return _marks(entry, *([step] if step else []))
+    if entry.state == "rewarded":
+        return _marks(entry, "rewarded")
+    if entry.state == "accepted" and was == "pending":
+        is_first = entry.event == "registered"
+        return _marks(entry, "accepted" if is_first else "qualified")
+    if entry.state == "ignored" and entry.event == "registered":
+        return _marks(entry, "ignored")
+    return []
 
 
 def taken(entry: Entry) -> list[Mark]:
