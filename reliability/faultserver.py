@@ -118,7 +118,8 @@ def _constant(text: str) -> _Form:
 
 
 def _with_header(status: int, name: str, form: _Form) -> t.Callable[[float], bytes]:
-    return lambda now: _answer(status, [f"{name}: {form(now)}"])
+    # The client may follow up at once, and must not run into the end of the connection.
+    return lambda now: _answer(status, [f"{name}: {form(now)}", "Connection: close"])
 
 
 def _broken_answers() -> t.Iterator[Fault]:
