@@ -737,8 +737,9 @@ class TestQueriesOfFile:
         assert connection is not None
         connection.set_trace_callback(asked.append)
         add(own, "8", "registered", "qualified")
-        add(own, "9")
-        *settled, left = own.claim("pending", 1000, LEASE, 3)
+        for number in range(9, 20):  # SQLite chooses otherwise for many
+            add(own, str(number))
+        *settled, left = own.claim("pending", 1000, LEASE, 20)
         own.settle([Settlement(e, "accepted", sure=True) for e in settled], 1000)
         own.release([left])
         own.claim("pending", 1000, LEASE, 1, [left.id])
