@@ -277,7 +277,9 @@ def _submit(state: State, note: Note, player: t.Any) -> Settle:
     """Record a note, or leave it to the site's session."""
     if state.session is not None:
         return _settle(state.session.enlist(note, player), note.token)
-    state.record(note._replace(identity=note.identity or state.identify(player)))
+    if not note.identity:
+        note = note._replace(identity=state.identify(player))
+    state.record(note)
     return lambda: note.token
 
 

@@ -46,8 +46,10 @@ class Group:
         with self._lock:
             self._waiting.append(job)
             job.leads, self._is_led = not self._is_led, True
+            if not job.leads:
+                job.heard = threading.Event()
         try:
-            if not job.leads and not job.heard.wait(patience):
+            if job.heard is not None and not job.heard.wait(patience):
                 raise OutboxBusy(_BUSY)
             if job.leads:
                 self._lead(begin, deadline)
@@ -74,13 +76,13 @@ class Group:
             with self._lock:
                 self._hand_over()
             for job in jobs:
-                job.heard.set()
+                job.tell()
 
     def _hand_over(self) -> None:
         self._is_led = bool(self._waiting)
         for job in self._waiting[:1]:
             job.leads = True
-            job.heard.set()
+            job.tell()
 
     def _commit(self, begin: Begin, jobs: list[_Job[t.Any]], deadline: float) -> None:
         try:
@@ -101,15 +103,19 @@ class Group:
 class _Job(t.Generic[R]):
     """One thread's piece of work.
 
-    :ivar heard: Set when it is done, or when its thread is to lead.
+    :ivar heard: For one that waits: set when it is done, or when its thread is to lead.
     """
 
     def __init__(self, work: Work[R]) -> None:
         self.work = work
         self.leads = False
-        self.heard = threading.Event()
+        self.heard: threading.Event | None = None
         self.results: list[R] = []
         self.error: Exception | None = None
+
+    def tell(self) -> None:
+        if self.heard is not None:
+            self.heard.set()
 
     def result(self) -> R:
         if self.error is not None:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import random
 import typing as t
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import replace
 
 from ..client import Outcome
 from ..client import Verdict
@@ -41,8 +38,7 @@ _PROVEN_NOTED = 600_000
 _ASKS_FOR_PATIENCE = {408, 425, 429}
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(t.NamedTuple):
     """MMOLove's health as seen from here. Times are integer milliseconds.
 
     :param failures: Attempts in a row without an answer of MMOLove's own.
@@ -75,7 +71,7 @@ class Host:
 
     def to_json(self) -> str:
         """Write it down."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(self._asdict(), separators=(",", ":"))
 
     def uptime(self, now: int) -> int:
         """A clock that stands still while the breaker is open. The age of an event is
@@ -102,7 +98,7 @@ class Host:
         """A probe is under way: nobody else sends until it is back or lost."""
         if self.open_since is None:
             return self
-        return replace(self, not_before=now + lease)
+        return self._replace(not_before=now + lease)
 
     def learn(
         self,
@@ -120,7 +116,7 @@ class Host:
         else:
             return self._answered(now, outcome.ok)
         wait = now + outcome.retry_after * 1000
-        return replace(host, not_before=max(host.not_before, wait))
+        return host._replace(not_before=max(host.not_before, wait))
 
     def blames_settings(self, outcome: Outcome, now: int) -> bool:
         """Whether a refusal means the settings, and so every event."""
@@ -135,11 +131,11 @@ class Host:
             host = Host(width=1, down=down, proven=self.proven)
         if host.width is not None:
             width = host.width * 2
-            host = replace(host, width=width if width < FULL_WIDTH else None)
+            host = host._replace(width=width if width < FULL_WIDTH else None)
         if host.failures or host.refusals:
-            host = replace(host, failures=0, refusals=0, refused_since=None)
+            host = host._replace(failures=0, refusals=0, refused_since=None)
         if accepted and not now - _PROVEN_NOTED < host.proven <= now:
-            host = replace(host, proven=now)
+            host = host._replace(proven=now)
         return host
 
     def _failed(
@@ -147,7 +143,7 @@ class Host:
     ) -> Host:
         if outcome.status in _ASKS_FOR_PATIENCE and self.open_since is None:
             return self
-        host = replace(self, failures=self.failures + 1)
+        host = self._replace(failures=self.failures + 1)
         if host.failures < FAILURES and self.open_since is None and self.width is None:
             return host
         return host._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
@@ -155,8 +151,7 @@ class Host:
     def _refused(
         self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
     ) -> Host:
-        host = replace(
-            self,
+        host = self._replace(
             failures=0,
             refusals=self.refusals + 1,
             refused_since=self.refused_since or now,
@@ -170,8 +165,7 @@ class Host:
     ) -> Host:
         first = PROBE_REFUSED if self.refusals else PROBE_FIRST
         most = min(PROBE_MOST, first * 2 ** min(self.probes, 20))
-        return replace(
-            self,
+        return self._replace(
             open_since=now if self.open_since is None else self.open_since,
             reason=reason,
             probes=self.probes + 1,

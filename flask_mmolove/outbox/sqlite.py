@@ -434,10 +434,14 @@ def _read_all(connection: sqlite3.Connection) -> list[Entry]:
 
 def _insert(db: sqlite3.Connection, entry: Entry) -> int | None:
     """The id of a new row; None if the event stands already."""
-    values = entry[1:]
+    # A None that is bound costs more than the rest of the row: Python looks for an
+    # adapter of it each time.
+    fields = zip(Entry._fields[1:], entry[1:], strict=True)
+    row = {name: value for name, value in fields if value is not None}
     cursor = db.execute(
-        f"INSERT INTO event ({_NEW}) VALUES ({_marks(values)}) ON CONFLICT DO NOTHING",
-        values,
+        f"INSERT INTO event ({', '.join(row)}) VALUES ({_marks(row)})"
+        " ON CONFLICT DO NOTHING",
+        [*row.values()],
     )
     return cursor.lastrowid if cursor.rowcount else None
 
