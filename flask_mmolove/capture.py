@@ -6,8 +6,8 @@ session ends with the browser and login views clear it.
 
 from __future__ import annotations
 
-import os
-import time
+from os import getpid
+from time import monotonic
 
 from flask import after_this_request
 from flask import has_request_context
@@ -65,14 +65,14 @@ class Capture:
         visit: Request = request._get_current_object()  # type: ignore[attr-defined]
         environ = visit.environ
         try:
-            if self._started_in != os.getpid():
+            if self._started_in != getpid():
                 self._state.engine.start()
-                self._started_in = os.getpid()
+                self._started_in = getpid()
             if _needle in environ.get("QUERY_STRING", ""):
                 self._take_from_query(visit)
             elif _needle in environ.get("HTTP_COOKIE", ""):
                 self._take_from_cookie()
-            if self._alarm.next < time.monotonic():
+            if self._alarm.next < monotonic():
                 self._alarm.look_out()
         except Exception as e:
             complain("Something of Flask-MMOLove failed before a view.", e)
