@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import resource
+import sqlite3
 import sys
 import tempfile
 import typing as t
@@ -205,6 +206,41 @@ def claimed(path: str) -> t.Iterator[t.Callable[[], object]]:
 
     yield turn
     outbox.close()
+
+
+@probe
+def stated(path: str) -> t.Iterator[t.Callable[[], object]]:
+    """The least that SQLite can be asked for the same, and nothing in Python besides."""
+    SQLiteOutbox(Path(path)).close()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA synchronous=FULL")
+    marks = ", ".join("?" * CLAIMED)
+
+    def turn() -> None:
+        now = milliseconds()
+        db.execute("BEGIN IMMEDIATE")
+        rows = db.execute(
+            "SELECT * FROM event WHERE state = 'pending' AND due <= ?"
+            " ORDER BY due LIMIT ?",
+            (now, CLAIMED),
+        ).fetchall()
+        ids = [row[0] for row in rows]
+        db.execute(
+            "UPDATE event SET due = ?, claim = 'c', attempts = attempts + 1"
+            f" WHERE id IN ({marks})",
+            (now + 60_000, *ids),
+        )
+        db.execute("COMMIT")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(
+            "UPDATE event SET state = 'accepted', due = NULL, claim = NULL,"
+            f" settled = ?, status = 200 WHERE id IN ({marks})",
+            (now, *ids),
+        )
+        db.execute("COMMIT")
+
+    yield turn
+    db.close()
 
 
 def main() -> None:

@@ -625,6 +625,17 @@ class TestJournal:
         assert outbox.journal.best_referrers() == [("berta", 1, 0, 0)]
         assert outbox.held("key", 1000) == Invitation("tok", None)
 
+    def test_who_is_erased_while_a_friend_is_under_way_is_not_counted(
+        self, outbox: Outbox
+    ) -> None:
+        invite(outbox, "a", "anna")
+        claimed = claim_one(outbox)
+        outbox.journal.erase("anna")
+        (entry,) = outbox.settle([Settlement(claimed, "accepted", sure=True)], 1000)
+        assert (claimed.referrer, entry.referrer) == ("anna", None)
+        assert outbox.journal.best_referrers() == []
+        assert outbox.journal.days(0, 1)[0].accepted == 1
+
     def test_the_counts_survive_what_is_erased(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
         through(outbox, "accepted")

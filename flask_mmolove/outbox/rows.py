@@ -359,7 +359,7 @@ class Transaction:
         if not changed:
             return None
         (decided,) = self._read([id])
-        self._count(reached(decided, "unknown"))
+        self._count(reached(decided, was="unknown"))
         return decided
 
     def host(self) -> Host:

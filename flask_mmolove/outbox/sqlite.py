@@ -329,7 +329,7 @@ class SQLiteOutbox:
             if not cursor.rowcount:
                 return None
             decided = _read(db, id)
-            self._count(db, reached(decided, "unknown"))
+            self._count(db, reached(decided, was="unknown"))
             return decided
 
     def host(self) -> Host:
