@@ -210,7 +210,7 @@ def claimed(path: str) -> t.Iterator[t.Callable[[], object]]:
 
 @probe
 def stated(path: str) -> t.Iterator[t.Callable[[], object]]:
-    """The least that SQLite can be asked for the same, and nothing in Python besides."""
+    """The least that can be asked of SQLite for the same, and no Python besides."""
     SQLiteOutbox(Path(path)).close()
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA synchronous=FULL")
