@@ -546,9 +546,9 @@ class Transaction:
             del values["referral_id"]
         return self._update((self._e.id == entry.id, found), **values)
 
-    def _follow(self, settled: list[Entry], now: int) -> None:
+    def _follow(self, changed: list[Entry], now: int) -> None:
         """Let each ``registered`` draw its ``qualified`` along."""
-        for (state, due, test), players in drawn(settled, now).items():
+        for (state, due, test), players in drawn(changed, now).items():
             waiting = (
                 self._e.identity.in_(players),
                 self._e.event == "qualified",

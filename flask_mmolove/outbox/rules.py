@@ -132,12 +132,12 @@ def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
     }
 
 
-def drawn(settled: t.Iterable[Entry], now: int) -> dict[Draw, list[str]]:
+def drawn(changed: t.Iterable[Entry], now: int) -> dict[Draw, list[str]]:
     """What becomes of each ``qualified`` that waits for one of these as its
     ``registered``, with the players of whom that is so.
     """
     players: dict[Draw, list[str]] = {}
-    for entry in settled:
+    for entry in changed:
         if entry.event == "registered" and entry.state in ("accepted", "ignored"):
             draw = *begin("qualified", entry.state, now), bool(entry.test)
             players.setdefault(draw, []).append(entry.identity)

@@ -216,10 +216,10 @@ class SQLiteOutbox:
         learn: t.Callable[[Host], Host] = lambda host: host,
     ) -> list[Entry]:
         with self._db.transaction() as db:
-            settled = _settle(db, settlements, now)
-            changed = [entry for entry, _ in settled]
+            steps = _settle(db, settlements, now)
+            changed = [entry for entry, _ in steps]
             _follow(db, changed, now)
-            self._count(db, itertools.chain(*itertools.starmap(reached, settled)))
+            self._count(db, itertools.chain(*itertools.starmap(reached, steps)))
             before = _host(db)
             after = learn(before)
             _remember(db, after, before)
@@ -369,7 +369,8 @@ class SQLiteOutbox:
         return rows[0][0] if rows else None
 
 
-def _marks(values: t.Collection[object]) -> str:
+def _places(values: t.Collection[object]) -> str:
+    """As many places for parameters as there are values."""
     return ", ".join("?" * len(values))
 
 
@@ -390,16 +391,16 @@ def _read_anew(
 ) -> dict[tuple[str, str, bool], Entry]:
     """Entries as they are now, by their keys, in the order in which they come."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM event WHERE id IN ({_marks(entries)})",
+        f"SELECT {_COLUMNS} FROM event WHERE id IN ({_places(entries)})",
         [entry.id for entry in entries],
     )
     found = {row.key: row for row in map(Entry._make, rows)}
     read = {}
-    for key in [entry.key for entry in entries]:
+    for entry in entries:
         # Its id is another after its file was damaged.
-        row = found.get(key) or _find(db, key)
+        row = found.get(entry.key) or _find(db, entry.key)
         if row is not None:
-            read[key] = row
+            read[row.key] = row
     return read
 
 
@@ -415,7 +416,7 @@ def _in_states(
     db: sqlite3.Connection, states: t.Collection[str], limit: int
 ) -> list[Entry]:
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM event WHERE state IN ({_marks(states)})"
+        f"SELECT {_COLUMNS} FROM event WHERE state IN ({_places(states)})"
         " ORDER BY id DESC LIMIT ?",
         (*states, limit),
     )
@@ -439,7 +440,7 @@ def _insert(db: sqlite3.Connection, entry: Entry) -> int | None:
     fields = zip(Entry._fields[1:], entry[1:], strict=True)
     row = {name: value for name, value in fields if value is not None}
     cursor = db.execute(
-        f"INSERT INTO event ({', '.join(row)}) VALUES ({_marks(row)})"
+        f"INSERT INTO event ({', '.join(row)}) VALUES ({_places(row)})"
         " ON CONFLICT DO NOTHING",
         [*row.values()],
     )
@@ -450,7 +451,7 @@ def _insert_or_replace(db: sqlite3.Connection, entry: Entry) -> bool:
     news = ", ".join(f"{name} = excluded.{name}" for name in Entry._fields[1:])
     values = entry[1:]
     cursor = db.execute(
-        f"INSERT INTO event ({_NEW}) VALUES ({_marks(values)})"
+        f"INSERT INTO event ({_NEW}) VALUES ({_places(values)})"
         f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
         " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL",
         values,
@@ -512,7 +513,7 @@ def _due(
     limit: int,
     ids: t.Collection[int] | None,
 ) -> list[Entry]:
-    only = "" if ids is None else f" AND id IN ({_marks(ids)})"
+    only = "" if ids is None else f" AND id IN ({_places(ids)})"
     found: list[Entry] = []
     for condition, moment in (("due <= ?", now), ("due > ?", now + HORIZON)):
         rows = db.execute(
@@ -527,7 +528,7 @@ def _due(
 def _settle(
     db: sqlite3.Connection, settlements: t.Sequence[Settlement], now: int
 ) -> list[tuple[Entry, State]]:
-    """The entries that are changed, as they are now, with the states they were in."""
+    """What is changed, as it is now, with the states in which it was claimed."""
     rows = _read_anew(db, [settlement.entry for settlement in settlements])
     changed = []
     for settlement in settlements:
@@ -553,12 +554,12 @@ def _settle(
     return changed
 
 
-def _follow(db: sqlite3.Connection, settled: t.Iterable[Entry], now: int) -> None:
+def _follow(db: sqlite3.Connection, changed: t.Iterable[Entry], now: int) -> None:
     """Let each ``registered`` draw its ``qualified`` along."""
-    for (state, due, test), players in drawn(settled, now).items():
+    for (state, due, test), players in drawn(changed, now).items():
         db.execute(
             "UPDATE event SET state = ?, due = ? WHERE event = 'qualified'"
-            f" AND test = ? AND identity IN ({_marks(players)})"
+            f" AND test = ? AND identity IN ({_places(players)})"
             # With the plus it goes by the players, not by all that is pending.
             " AND +state = 'pending' AND due IS NULL",
             (state, due, test, *players),
