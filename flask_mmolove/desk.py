@@ -44,6 +44,8 @@ def forget(state: State, player: str) -> list[Entry]:
     for file, note in state.spool.read():
         if note.identity == player:
             state.spool.remove(file)
+        elif note.referrer == player:
+            state.spool.rewrite(file, note._replace(referrer=None))
     erased = state.outbox.journal.erase(player)
     if erased:
         state.notify(signals.player_forgotten, count=len(erased))

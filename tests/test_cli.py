@@ -423,6 +423,17 @@ class TestEvents:
         run(site, "forget", "7", "--yes")
         assert [note.identity for _, note in spool.read()] == ["8"]
 
+    def test_nobody_there_was_invited_by_who_is_forgotten(
+        self, site: Flask, run: Run
+    ) -> None:
+        spool = site.extensions["mmolove"].spool
+        for name in ("registered", "qualified"):
+            spool.write(Note("8", "tok", [name], False, 1000, "7"))
+        run(site, "forget", "7", "--yes")
+        notes = [note for _, note in spool.read()]
+        assert [note.names for note in notes] == [["registered"], ["qualified"]]
+        assert {note.referrer for note in notes} == {None}
+
     def test_only_what_is_finished_is_purged(self, site: Flask, run: Run) -> None:
         assert "Aborted" in run(site, "purge", "--older-than", "1").output
         result = run(site, "purge", "--older-than", "1", "--yes")

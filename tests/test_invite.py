@@ -382,9 +382,9 @@ def test_the_best_referrers_are_seen_on_the_page_and_by_command(
     assert re.findall(r">(\d+)<", rows[1][1]) == ["1", "1", "1"]
     lines = command(mmolove, ["referrers"]).output.splitlines()
     assert [line.split() for line in lines] == [
-        ["PLAYER", "FRIENDS", "QUALIFIED", "REWARDED"],
-        ["3", "2", "0", "0"],
-        ["berta", "1", "1", "1"],
+        ["FRIENDS", "QUALIFIED", "REWARDED", "PLAYER"],
+        ["2", "0", "0", "3"],
+        ["1", "1", "1", "berta"],
     ]
     few = command(mmolove, ["referrers", "--limit", "1", "--json"])
     (best,) = json.loads(few.output)

@@ -28,7 +28,7 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
     elif not best:
         click.echo("Nobody yet whose invite link brought a friend.")
     else:
-        rows = [tuple(map(str, each)) for each in best]
-        width = max(len("PLAYER"), *(len(player) for player, *_ in rows))
-        head = ("PLAYER", "FRIENDS", "QUALIFIED", "REWARDED")
-        print_table([head, *rows], [width, 7, 9])
+        # An identity can be long, and the last column is what may be cut.
+        rows = [(*map(str, counts), player) for player, *counts in best]
+        head = ("FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
+        print_table([head, *rows], [len(name) for name in head[:-1]])

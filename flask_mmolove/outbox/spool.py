@@ -41,10 +41,12 @@ class Spool:
 
         :raises OutboxError: If no place takes it.
         """
+        # Names in the order of time, so that they are taken in in that order.
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}{_SUFFIX}"
         failures = []
         for place in self._usable():
             try:
-                return _write(place, json.dumps(note._asdict()).encode())
+                return _write(place / name, note)
             except OSError as e:
                 failures.append(f"{place}: {e.strerror}")
         raise OutboxError(
@@ -65,6 +67,16 @@ class Spool:
                 self.set_aside(file, str(e))
         return notes
 
+    def rewrite(self, file: Path, note: Note) -> None:
+        """Put another note into a file, whose turn stays what it was.
+
+        :raises OutboxError: If that cannot be written.
+        """
+        try:
+            _write(file, note)
+        except OSError as e:
+            raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
+
     def set_aside(self, file: Path, reason: str) -> None:
         """Put a note that cannot be taken in out of the way, for a person."""
         logger.error("The event kept in %s cannot be taken in: %s", file, reason)
@@ -82,24 +94,22 @@ class Spool:
         file.unlink(missing_ok=True)
 
 
-def _write(place: Path, content: bytes) -> Path:
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Names in the order of time, so that they are taken in in that order.
-    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-    half = place / f"{name}.half"
+def _write(file: Path, note: Note) -> Path:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = json.dumps(note._asdict()).encode()
+    half = file.with_suffix(f".{secrets.token_hex(4)}.half")
     try:
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        whole = half.with_suffix(_SUFFIX)
-        half.rename(whole)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        half.rename(file)
     except OSError:
         half.unlink(missing_ok=True)
         raise
-    _sync_folder(place)
-    return whole
+    _sync_folder(file.parent)
+    return file
 
 
 def _is_ours(place: Path) -> bool:
