@@ -17,6 +17,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
+from flask_mmolove.delivery.daemon import PAUSE
 from flask_mmolove.sandbox import tokens
 from flask_mmolove.state import State
 
@@ -145,7 +146,9 @@ class Site:
             if due is None:
                 return
             clock.reach(due)
-            delivery.step()
+            if not delivery.step():
+                # As a worker does: what is in flight may be all that the host bears.
+                clock.reach(delivery.now() + int(PAUSE * 1000))
         self.diary.note("X", "the drain did not come to an end")
 
     def close(self) -> None:

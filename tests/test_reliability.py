@@ -13,12 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from flask_mmolove.outbox import Host
+from flask_mmolove.sandbox import Sandbox
+from flask_mmolove.state import milliseconds
 from reliability.accounts import Rows
 from reliability.database import weigh
 from reliability.evidence import Evidence
 from reliability.report import Counters
 from reliability.report import Report
 from reliability.server import Arrival
+from reliability.server import SECRET
+from reliability.server import SERVER_ID
+from reliability.site import read_diary
+from reliability.site import Site
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,6 +71,21 @@ class TestSoak:
         report = run("soak", "--kills", "60", "--at-most-once")
         assert report["counters"]["repeated_calls"] == 0
         assert report["figures"]["rewards"] > 0
+
+
+def test_a_drain_waits_for_what_is_in_flight_on_the_way_back(tmp_path: Path) -> None:
+    with Sandbox(server_id=SERVER_ID, secret=SECRET) as sandbox:
+        site = Site(tmp_path, sandbox.endpoint)
+        for player in "abc":
+            site.sign_up(player)
+        outbox, now = site.state.outbox, milliseconds()
+        outbox.claim("pending", now, 3600, 2)  # by those who are killed now
+        outbox.settle([], now, lambda host: Host(width=1))
+        site.drain(100)
+        counts = outbox.summary().counts
+        site.close()
+    assert counts == {"accepted": 3}
+    assert read_diary(tmp_path, "X") == []
 
 
 def test_a_kill_at_every_step_breaks_nothing() -> None:
