@@ -53,7 +53,7 @@ def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
         event = make_event(name, player, f"tok-{player:>060}", "srv", moment, False)
         # One in three came by an invite link, of the first hundred thousand players.
         by = str(int(player) ** 2 % 100_003) if int(player) % 3 == 0 else None
-        entry = new_entry(player, event, ("pending", moment), moment, moment, by)
+        entry = new_entry(player, event, ("pending", moment), moment, by)
         state: State = "rewarded" if name == "qualified" else "accepted"
         odd: dict[int, State] = {1: "unknown", 500: "rejected", 999: "pending"}
         state = "pending" if waiting else odd.get(number % 1000, state)

@@ -231,9 +231,11 @@ def test_a_claim_that_may_end_before_the_attempt_is_given_back(bench: Bench) -> 
     assert bench.outbox.of("7", False)["registered"].attempts == 0
 
 
-def test_it_gives_up_by_age_and_attempts(bench: Bench) -> None:
+@pytest.mark.parametrize("days", [0, 30])
+def test_it_gives_up_by_age_and_attempts(bench: Bench, days: int) -> None:
     bench.site.sandbox.faults = Faults(fail=408)
     bench.add("7", "registered")
+    bench.clock.time += days * DAY  # in which nothing delivers, and nothing ages
     bench.pass_time(6 * DAY, steps=100)
     entry = bench.outbox.of("7", False)["registered"]
     assert (entry.state, entry.attempts >= 12) == ("pending", True)

@@ -1162,7 +1162,7 @@ def is_quick(plan: list[dict[str, t.Any]]) -> bool:
 def fill(sql: SQLAlchemyOutbox) -> None:
     """Thousands of entries in all states, as on a site that has run for long."""
     event = make_event("registered", "0", "t", "s", 1_700_000_000_000, False)
-    entry = new_entry("0", event, ("pending", 1000), 1000, 1000)
+    entry = new_entry("0", event, ("pending", 1000), 1000)
     rows = []
     for number in range(6000):
         state: State = "pending" if number % 3 else "accepted"

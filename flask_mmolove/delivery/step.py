@@ -304,7 +304,7 @@ class Delivery:
             return host.open_since is not None and host.blames_settings(outcome, now)
         if entry.attempts < ATTEMPTS_AT_LEAST:
             return True
-        return host.uptime(now) - entry.born <= self._settings.give_up_after * 1000
+        return host.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
 
     def _learn(self, host: Host, outcomes: t.Iterable[Outcome], now: int) -> Host:
         for outcome in outcomes:

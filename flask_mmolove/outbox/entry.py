@@ -106,7 +106,8 @@ class Entry(t.NamedTuple):
     :param claim: Names the claim under which it is being handled.
     :param attempts: Counted when it is claimed, so that a crash counts.
     :param crashes: Those of the attempts that nobody settled.
-    :param born: The host's uptime when it was recorded; see :class:`Host`.
+    :param begun: The host's uptime at its first claim, by which its age is measured; 0
+        before. See :class:`Host`.
     :param status: The last answer's HTTP status; 0 where none came.
     :param answer: The last answer's words, or what went wrong.
     :param referrer: The identity of who invited the player, where it is known.
@@ -126,7 +127,7 @@ class Entry(t.NamedTuple):
     attempts: int
     crashes: int
     recorded: int
-    born: int
+    begun: int
     settled: int | None
     status: int | None
     answer: str | None

@@ -119,7 +119,7 @@ def tables(metadata: MetaData) -> Tables:
         Column("attempts", Integer, nullable=False),
         Column("crashes", Integer, nullable=False),
         Column("recorded", BigInteger, nullable=False),
-        Column("born", BigInteger, nullable=False),
+        Column("begun", BigInteger, nullable=False),
         Column("settled", BigInteger),
         Column("status", Integer),
         Column("answer", Text),
@@ -207,12 +207,11 @@ class Transaction:
         *,
         referrer: str | None = None,
     ) -> list[Entry]:
-        born = self.host().uptime(now)
         new = []
         for event in events:
             _check_texts(identity, event)
             start = self._start(identity, event.event, event.test, now)
-            entry = new_entry(identity, event, start, now, born, referrer)
+            entry = new_entry(identity, event, start, now, referrer)
             id = self._insert(entry)
             if id is not None:
                 new.append(entry._replace(id=id))
@@ -261,7 +260,7 @@ class Transaction:
             batch = separate(self._due(state, now, limit, ids))
             if not batch:
                 return []
-            taken = self._take(batch, hold(batch, now, lease))
+            taken = self._take(batch, hold(batch, now, lease, host.uptime(now)))
         if state == "pending":
             self._remember(host.probing(now, lease), host)
         return taken
@@ -513,6 +512,7 @@ class Transaction:
                 claim=bindparam("held_claim"),
                 attempts=bindparam("held_attempts"),
                 crashes=bindparam("held_crashes"),
+                begun=bindparam("held_begun"),
             ),
             [
                 {
@@ -524,6 +524,7 @@ class Transaction:
                     "held_claim": now.claim,
                     "held_attempts": now.attempts,
                     "held_crashes": now.crashes,
+                    "held_begun": now.begun,
                 }
                 # In one order, so that two that want the same do not deadlock.
                 for was, now in sorted(zip(seen, held, strict=True))

@@ -53,7 +53,6 @@ def new_entry(
     event: Event,
     start: tuple[State, int | None],
     now: int,
-    born: int,
     referrer: str | None = None,
 ) -> Entry:
     """An entry that has no id yet.
@@ -76,7 +75,7 @@ def new_entry(
         attempts=0,
         crashes=0,
         recorded=now,
-        born=born,
+        begun=0,
         settled=None,
         status=None,
         answer=None,
@@ -93,8 +92,11 @@ def separate(entries: list[Entry]) -> list[Entry]:
     return list(itertools.takewhile(lambda entry: entry.claim is None, entries))
 
 
-def hold(entries: list[Entry], now: int, lease: int) -> list[Entry]:
-    """Entries as one new claim leaves them."""
+def hold(entries: list[Entry], now: int, lease: int, uptime: int) -> list[Entry]:
+    """Entries as one new claim leaves them.
+
+    :param uptime: The host's.
+    """
     claim = secrets.token_hex(8)
     return [
         entry._replace(
@@ -102,6 +104,7 @@ def hold(entries: list[Entry], now: int, lease: int) -> list[Entry]:
             claim=claim,
             attempts=entry.attempts + 1,
             crashes=entry.crashes + bool(entry.claim),
+            begun=entry.begun or uptime,
         )
         for entry in entries
     ]

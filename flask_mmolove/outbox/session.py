@@ -116,8 +116,7 @@ class SessionOutbox:
             if note.token and (note.identity, note.test) == (identity, test):
                 for each in note.events(note.token, self._server_id):
                     start = begin(each.event, None, note.moment)
-                    moments = (note.moment, note.moment)
-                    entry = new_entry(identity, each, start, *moments, note.referrer)
+                    entry = new_entry(identity, each, start, note.moment, note.referrer)
                     entries[each.event] = entry
         return entries
 

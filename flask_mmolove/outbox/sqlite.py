@@ -61,7 +61,7 @@ CREATE TABLE event (
     attempts INTEGER NOT NULL DEFAULT 0,
     crashes INTEGER NOT NULL DEFAULT 0,
     recorded INTEGER NOT NULL,
-    born INTEGER NOT NULL,
+    begun INTEGER NOT NULL,
     settled INTEGER,
     status INTEGER,
     answer TEXT,
@@ -136,10 +136,9 @@ class SQLiteOutbox:
     ) -> list[Entry]:
         def work(db: sqlite3.Connection) -> list[Entry]:
             new = []
-            born = _host(db).uptime(now)
             for event in events:
                 start = _start(db, identity, event.event, event.test, now)
-                entry = new_entry(identity, event, start, now, born, referrer)
+                entry = new_entry(identity, event, start, now, referrer)
                 if id := _insert(db, entry):
                     new.append(entry._replace(id=id))
             return new
@@ -193,19 +192,22 @@ class SQLiteOutbox:
         ids: t.Collection[int] | None = None,
     ) -> list[Entry]:
         with self._db.transaction() as db:
+            host = _host(db)
             if state == "pending":
-                host = _host(db)
                 limit = host.room(now, lambda: _in_flight(db, now), limit)
             batch = separate(_due(db, state, now, limit, ids))
             if not batch:
                 return []
             if state == "pending":
                 _remember(db, host.probing(now, lease), host)
-            claimed = hold(batch, now, lease)
+            claimed = hold(batch, now, lease, host.uptime(now))
             db.executemany(
-                "UPDATE event SET due = ?, claim = ?, attempts = ?, crashes = ?"
-                " WHERE id = ?",
-                [(e.due, e.claim, e.attempts, e.crashes, e.id) for e in claimed],
+                "UPDATE event SET due = ?, claim = ?, attempts = ?, crashes = ?,"
+                " begun = ? WHERE id = ?",
+                [
+                    (e.due, e.claim, e.attempts, e.crashes, e.begun, e.id)
+                    for e in claimed
+                ],
             )
         return claimed
 
