@@ -315,6 +315,28 @@ class TestHost:
         outbox.settle([], 2000, lambda host: Host())
         assert outbox.next_due(2000) == 2000
 
+    def test_what_is_settled_is_given_as_the_turn_of_the_host_leaves_it(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox)
+        refused = Settlement(claim_one(outbox), "rejected", status=401)
+        wrong = Host(open_since=2000, refused_since=1000)
+        (entry,) = outbox.settle([refused], 2000, lambda host: wrong)
+        assert entry.state == "pending"
+        failed = Settlement(claim_one(outbox, 2000), "pending", 3_000_000)
+        (entry,) = outbox.settle([failed], 2000, lambda host: Host())
+        assert entry.due == 2000
+
+    def test_an_event_ages_by_its_uptime_from_the_first_claim_on(
+        self, outbox: Outbox
+    ) -> None:
+        (entry,) = add(outbox)
+        assert entry.begun == 0
+        outbox.settle([], 1000, lambda host: Host(down=400))
+        first = claim_one(outbox, 5000)
+        outbox.release([first])
+        assert first.begun == claim_one(outbox, 9000).begun == 4600
+
 
 class TestPerson:
     @pytest.mark.parametrize("state", ["unknown", "unpaid"])
@@ -711,6 +733,20 @@ class TestJournal:
         assert own.journal.days(0, 1) == [(0, 0, 0, 0, 0)]
         assert own.rescue() == 2
         assert own.journal.days(0, 1) == before == [(0, 1, 1, 1, 0)]
+
+    def test_what_was_under_way_when_a_file_was_lost_is_settled(
+        self, own: SQLiteOutbox, tmp_path: Path
+    ) -> None:
+        for player in "78":
+            add(own, player)
+        own.journal.erase("7")
+        claimed = claim_one(own)
+        (tmp_path / "outbox.db").unlink()
+        own.summary()
+        assert own.rescue() == 1
+        (entry,) = own.settle([Settlement(claimed, "accepted", sure=True)], 1000)
+        assert (entry.key, entry.state) == (claimed.key, "accepted")
+        assert entry.id != claimed.id
 
     def test_no_question_looks_at_every_row(
         self, own: SQLiteOutbox, tmp_path: Path

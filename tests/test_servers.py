@@ -39,6 +39,13 @@ def eventually(condition: t.Callable[[], object], seconds: float = 10) -> bool:
     return True
 
 
+def forks(test: t.Callable[..., None]) -> t.Callable[..., None]:
+    """A test that forks this process, which may have threads."""
+    quiet = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    able = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+    return t.cast("t.Callable[..., None]", able(quiet(test)))
+
+
 @pytest.fixture
 def sandbox(mmolove_sandbox: SiteSandbox) -> Sandbox:
     return mmolove_sandbox.sandbox
@@ -104,8 +111,7 @@ def test_without_threads_events_wait_and_the_site_says_so(
     assert not sandbox.arrivals
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@forks
 def test_a_fork_while_every_lock_is_held(
     mmolove_sandbox: SiteSandbox, tmp_path: Path
 ) -> None:
@@ -142,8 +148,7 @@ def test_a_fork_while_every_lock_is_held(
     assert mmolove_sandbox.reported == [("registered", "7")]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@forks
 def test_a_fork_of_a_process_that_has_served_delivers_from_its_first_request_on(
     mmolove_sandbox: SiteSandbox, tmp_path: Path
 ) -> None:

@@ -19,7 +19,8 @@ R = t.TypeVar("R")
 
 Values = dict[str, t.Any]
 
-#: Runs one statement, and gives its rows; with a list, once for each of it, for none.
+#: Runs one statement, and gives its rows; or once for each values of a list, and gives
+#: none.
 Execute = t.Callable[[str, Values | list[Values]], list[t.Any]]
 
 
