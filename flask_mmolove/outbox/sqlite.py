@@ -437,7 +437,7 @@ def _read_all(connection: sqlite3.Connection) -> list[Entry]:
 
 def _insert(db: sqlite3.Connection, entry: Entry) -> int | None:
     """The id of a new row; None if the event stands already."""
-    # Only what is set: for each None that is bound, Python looks for an adapter in vain.
+    # Only what is set: Python looks in vain for an adapter of each None that is bound.
     fields = zip(Entry._fields[1:], entry[1:], strict=True)
     row = {name: value for name, value in fields if value is not None}
     cursor = db.execute(
