@@ -7,7 +7,6 @@ import json
 import threading
 import time
 import typing as t
-from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -89,8 +88,7 @@ _NO_MMOLOVE = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(t.NamedTuple):
     """What came of an attempt.
 
     :param status: The HTTP status; 0 where no whole answer came.

@@ -24,11 +24,11 @@ from .delivery import ThreadEngine
 from .errors import ConfigError
 from .hold import hold
 from .invite import invite
+from .log import Brake
 from .newcomer import Player
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
-from .outbox.sqlite import SQLiteOutbox
 from .register import FindToken
 from .reward import CallbackRewarder
 from .reward import Referral
@@ -281,7 +281,10 @@ def _assemble(
         )
 
     engine = _choose_engine(app, settings, delivery)
-    state = State(app, settings, callbacks, outbox, spool, delivery, engine, session)
+    once = Brake(float("inf"))
+    state = State(
+        app, settings, callbacks, outbox, spool, delivery, engine, session, once
+    )
     return state
 
 
@@ -293,7 +296,10 @@ def _load_database(db: SQLAlchemy) -> SiteDatabase:
 
 
 def _open_outbox(where: Path | str) -> Outbox:
+    # A store is loaded where it is chosen only, as an engine is.
     if isinstance(where, Path):
+        from .outbox.sqlite import SQLiteOutbox
+
         return SQLiteOutbox(where)
     try:
         from .outbox.sqlalchemy import SQLAlchemyOutbox

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sys
 import typing as t
-from dataclasses import dataclass
 
 from flask import current_app
 from flask import request
@@ -47,15 +46,15 @@ def as_newcomer(player: Player | None) -> Newcomer:
     raise TypeError(f"player= is a function of the response, not {player!r}.")
 
 
-@dataclass(frozen=True)
 class _Plain:
-    find: t.Callable[[Response], t.Any]
+    def __init__(self, find: t.Callable[[Response], t.Any]) -> None:
+        self._find = find
 
     def before(self) -> None:
         return None
 
     def after(self, response: Response, before: None) -> t.Any:
-        return current_app.ensure_sync(self.find)(response)
+        return current_app.ensure_sync(self._find)(response)
 
 
 class _Login:

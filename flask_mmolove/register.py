@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
-from dataclasses import dataclass
 from functools import partial
 from functools import wraps
 
@@ -147,25 +146,31 @@ def registered(
             after_this_request(partial(_conclude, settle))
 
 
-@dataclass(repr=False)
 class Signup:
     """A signup view at work.
 
     :param visitor: The token that its visitor carried before it ran.
     :param newcomer: Tells who is new; None if it could not look before the view.
     :param before: What it saw then.
-    :param referee: Whom the view handed over.
-    :param note: What is to be recorded of the referee, if they were referred.
-    :param enlistment: The same, where it is to be committed with the site's changes.
     """
 
-    state: State
-    visitor: str | None
-    newcomer: Newcomer | None = None
-    before: t.Any = None
-    referee: t.Any = None
-    note: Note | None = None
-    enlistment: Enlistment | None = None
+    def __init__(
+        self,
+        state: State,
+        visitor: str | None,
+        newcomer: Newcomer | None = None,
+        before: t.Any = None,
+    ) -> None:
+        self.state = state
+        self.visitor = visitor
+        self.newcomer = newcomer
+        self.before = before
+        #: Whom the view handed over.
+        self.referee: t.Any = None
+        #: What is to be recorded of the referee, if they were referred.
+        self.note: Note | None = None
+        #: The same, where it is to be committed with the site's changes.
+        self.enlistment: Enlistment | None = None
 
     def hand_over(
         self, player: t.Any, token: str | None, held: str | int | None = None

@@ -27,6 +27,7 @@ from .wire import is_token
 EVENTS = ("registered", "qualified")
 
 
+# A dataclass, for of those alone Flask's jsonify() makes an object.
 @dataclass(frozen=True)
 class Referral:
     """A player who came by invitation, and how far it got.

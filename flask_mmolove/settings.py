@@ -13,8 +13,6 @@ import ipaddress
 import math
 import os
 import typing as t
-from dataclasses import dataclass
-from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -57,8 +55,7 @@ _FLAGS = {"true": True, "yes": True, "on": True, "1": True}
 _FLAGS |= {"false": False, "no": False, "off": False, "0": False}
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(t.NamedTuple):
     """One app's settings, checked.
 
     :param give_up_after: Seconds; the setting itself is in days.
@@ -68,12 +65,12 @@ class Settings:
     """
 
     server_id: str
-    secret: str = field(repr=False)
+    secret: str
     endpoint: str
     enabled: bool
     test: bool
     key_id: str | None
-    outbox: Path | str = field(repr=False)  # a URL can hold a password
+    outbox: Path | str
     spool: Path
     delivery: str
     attribution: str
@@ -124,6 +121,10 @@ class Settings:
         subject = "\n".join((self.endpoint, self.server_id, self.key_id or ""))
         mac = hmac.new(self.secret.encode(), subject.encode(), hashlib.sha256)
         return mac.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        # Neither the secret nor the outbox, whose URL can hold a password.
+        return f"<Settings of {self.server_id!r} for {self.endpoint}>"
 
 
 class _Reader:

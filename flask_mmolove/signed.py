@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
 
 from flask import Flask
 from flask import request
@@ -40,8 +39,7 @@ def read(app: Flask, purpose: str, text: str | None, seconds: float) -> t.Any:
         return None
 
 
-@dataclass(frozen=True)
-class Cookie:
+class Cookie(t.NamedTuple):
     """A signed cookie. It reaches just as far as the site's session.
 
     :param purpose: See :func:`sign`.

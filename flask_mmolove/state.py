@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import time
 import typing as t
-from dataclasses import dataclass
-from dataclasses import field
-from functools import partial
 
 from flask import current_app
 from flask import Flask
@@ -42,18 +39,17 @@ if t.TYPE_CHECKING:
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 
 
-@dataclass
 class Callbacks:
     """What the site said with ``@mmolove.reward``, ``.identity`` and ``.consent``."""
 
-    reward: t.Callable[..., t.Any] | None = None
-    at_most_once: bool = False
-    identity: t.Callable[[t.Any], t.Any] | None = None
-    consent: t.Callable[[], t.Any] | None = None
+    def __init__(self) -> None:
+        self.reward: t.Callable[..., t.Any] | None = None
+        self.at_most_once = False
+        self.identity: t.Callable[[t.Any], t.Any] | None = None
+        self.consent: t.Callable[[], t.Any] | None = None
 
 
-@dataclass(frozen=True)
-class State:
+class State(t.NamedTuple):
     """One app's part: its settings, its outbox and what turns its delivery.
 
     :param deliveries: Makes a delivery for the calling process.
@@ -68,8 +64,8 @@ class State:
     spool: Spool
     deliveries: t.Callable[[], Delivery]
     engine: Engine
-    session: SessionOutbox | None = None
-    once: Brake = field(default_factory=partial(Brake, float("inf")), repr=False)
+    session: SessionOutbox | None
+    once: Brake
 
     def identify(self, player: t.Any) -> str:
         """See :func:`flask_mmolove.identity.identify`."""

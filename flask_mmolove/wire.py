@@ -12,8 +12,6 @@ import json
 import re
 import time
 import typing as t
-from dataclasses import dataclass
-from dataclasses import field
 
 from .errors import EventError
 from .errors import SignatureError
@@ -58,7 +56,6 @@ def shorten(token: str) -> str:
     return f"{token[:6]}…" if len(token) > 6 else "…"
 
 
-@dataclass(frozen=True)
 class Event:
     """One report to MMOLove, checked when it is made.
 
@@ -72,29 +69,37 @@ class Event:
     :raises EventError: If MMOLove could only answer 400 to it.
     """
 
-    event: str
-    token: str = field(repr=False)
-    server_id: str
-    server_event_id: str
-    ts: int
-    referee_identity: str | None = None
-    test: bool = False
-
-    def __post_init__(self) -> None:
-        if self.event not in {"registered", "qualified"}:
+    def __init__(
+        self,
+        event: str,
+        token: str,
+        server_id: str,
+        server_event_id: str,
+        ts: int,
+        referee_identity: str | None = None,
+        test: bool = False,
+    ) -> None:
+        if event not in {"registered", "qualified"}:
             raise EventError(
-                f"There is no event {self.event!r}: it is 'registered' or 'qualified'.",
+                f"There is no event {event!r}: it is 'registered' or 'qualified'.",
                 "event",
             )
-        for name in ("token", "server_id", "server_event_id"):
-            _check_text(name, getattr(self, name))
-        if self.event == "registered" or self.referee_identity is not None:
-            _check_text("referee_identity", self.referee_identity)
-        if type(self.ts) is not int or not 0 < self.ts <= _MAX_INTEGER:
+        _check_text("token", token)
+        _check_text("server_id", server_id)
+        _check_text("server_event_id", server_event_id)
+        if event == "registered" or referee_identity is not None:
+            _check_text("referee_identity", referee_identity)
+        if type(ts) is not int or not 0 < ts <= _MAX_INTEGER:
             raise EventError(
-                f"'ts' is whole Unix seconds, not {self.ts!r}: use int(time.time()).",
-                "ts",
+                f"'ts' is whole Unix seconds, not {ts!r}: use int(time.time()).", "ts"
             )
+        self.event = event
+        self.token = token
+        self.server_id = server_id
+        self.server_event_id = server_event_id
+        self.ts = ts
+        self.referee_identity = referee_identity
+        self.test = test
 
     def encode(self) -> bytes:
         """The body, byte for byte as it is signed and sent."""
@@ -110,6 +115,9 @@ class Event:
         if self.test:
             fields["test"] = True
         return _to_json(fields).encode()
+
+    def __repr__(self) -> str:
+        return f"<Event {self.event} {self.server_event_id!r}>"
 
 
 def _check_text(name: str, value: object) -> None:
@@ -142,8 +150,7 @@ def sign_referral_body(
     return f"{header},kid={key_id}" if key_id else header
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(t.NamedTuple):
     """A signature header, taken apart.
 
     :param timestamp: Unix seconds at which it was made.

@@ -208,7 +208,7 @@ def _takes_any_200() -> None:
         outcome = send(client, body)
         if outcome.status != 200 or outcome.ok:
             return outcome
-        return replace(outcome, ok=True, verdict=Verdict.ACCEPTED)
+        return outcome._replace(ok=True, verdict=Verdict.ACCEPTED)
 
     _put(ReferralClient, send=take)
 
@@ -219,7 +219,7 @@ def _pays_no_duplicate() -> None:
 
     def ignore(client: ReferralClient, body: bytes) -> Outcome:
         outcome = send(client, body)
-        return replace(outcome, credited='"state"' in outcome.body)
+        return outcome._replace(credited='"state"' in outcome.body)
 
     _put(ReferralClient, send=ignore)
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import MakeApp
 from flask import current_app
 from flask import Flask
+from flask import jsonify
 
 from flask_mmolove import IdentityError
 from flask_mmolove import MMOLove
@@ -97,6 +98,15 @@ def test_a_referral_is_frozen(context: Flask, mmolove_sandbox: SiteSandbox) -> N
     referral = qualify(7)
     with pytest.raises(dataclasses.FrozenInstanceError):
         referral.state = "ignored"  # type: ignore[misc, union-attr]
+
+
+def test_a_view_may_answer_with_a_referral(
+    context: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    registered(7, token=mmolove_sandbox.mint())
+    with context.test_request_context():
+        answer = jsonify(qualify(7)).get_json()
+    assert (answer["identity"], answer["state"]) == ("7", "rewarded")
 
 
 def test_the_reward_waits_while_mmolove_is_down(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 import typing as t
-from dataclasses import replace
 
 from ..client import Outcome
 from ..client import ReferralClient
@@ -228,7 +227,7 @@ class Delivery:
             # What MMOLove says is stored, logged and shown: it may quote the token.
             said = " ".join(outcome.body.split())
             body = said.replace(entry.token, shorten(entry.token))
-            return entry, replace(outcome, body=body)
+            return entry, outcome._replace(body=body)
         except KeyboardInterrupt:
             raise
         except BaseException as e:
