@@ -24,12 +24,10 @@ from sqlalchemy import MetaData
 
 from flask_mmolove import MMOLove
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import State
-from flask_mmolove.outbox.journal import count
-from flask_mmolove.outbox.rows import dialect_of
 from flask_mmolove.outbox.rows import tables
-from flask_mmolove.outbox.rows import Transaction
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.tally import DAY
 from flask_mmolove.outbox.tally import Mark
@@ -62,7 +60,7 @@ def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
         yield entry._replace(id=number + 1, state=state, answer=_ANSWER)
 
 
-def fill(url: str, prefix: str, entries: t.Iterator[Entry]) -> None:
+def fill(outbox: Outbox, url: str, prefix: str, entries: t.Iterator[Entry]) -> None:
     """Write entries and their counts into tables that are there."""
     known = tables(MetaData())
     known.event.name = f"{prefix}event"
@@ -74,8 +72,7 @@ def fill(url: str, prefix: str, entries: t.Iterator[Entry]) -> None:
             connection.execute(insert(known.event), [e._asdict() for e in batch])
             for entry in batch:
                 tally.update(taken(entry))
-        dialect = dialect_of(engine.dialect.name)._replace(prefix=prefix)
-        count(Transaction(connection, known).execute, tally.elements(), dialect)
+    outbox.run(lambda db: db.count(tally.elements()))
     if not url.startswith("sqlite"):
         # As the servers do by themselves; SQLite never does.
         with engine.connect() as connection:
@@ -104,7 +101,7 @@ def main(events: int, url: str | None, waiting: bool) -> None:
         outbox.journal.count("pending")  # makes the tables
         file = f"sqlite:///{Path(folder, 'mmolove.db')}"
         prefix = "mmolove_" if url else ""
-        fill(url or file, prefix, make_entries(events, waiting))
+        fill(outbox, url or file, prefix, make_entries(events, waiting))
         _time_pages(app, events)
         outbox.close()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
-from flask_mmolove.outbox.database import Database
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.outbox.sqlite import SQLiteTransaction
 from flask_mmolove.signals import event_accepted
 
 from . import host
@@ -87,8 +87,8 @@ def measure_pending() -> t.Iterator[Row]:
 def _fill(path: Path, events: int) -> Path:
     outbox = SQLiteOutbox(path)
     outbox.create()
+    fill(outbox, f"sqlite:///{path}", "", make_entries(events, waiting=True))
     outbox.close()
-    fill(f"sqlite:///{path}", "", make_entries(events, waiting=True))
     return path
 
 
@@ -102,13 +102,13 @@ def _peak(path: Path) -> float:
 def measure_idle() -> t.Iterator[Row]:
     """A site where nothing happens, and then something does."""
     statements = 0
-    query = Database.query
+    execute = SQLiteTransaction.execute
 
-    @functools.wraps(query)
+    @functools.wraps(execute)
     def counted(*args: t.Any, **kwargs: t.Any) -> t.Any:
         nonlocal statements
         statements += 1
-        return query(*args, **kwargs)
+        return execute(*args, **kwargs)
 
     with (
         host.serve() as endpoint,
@@ -120,12 +120,12 @@ def measure_idle() -> t.Iterator[Row]:
         event_accepted.connect(receiver, app)
         _report("first", accepted)  # loads what a delivery needs
         time.sleep(3)
-        Database.query = counted  # type: ignore[method-assign]
+        SQLiteTransaction.execute = counted  # type: ignore[method-assign]
         try:
             time.sleep(_IDLE)
             idle = statements
         finally:
-            Database.query = query  # type: ignore[method-assign]
+            SQLiteTransaction.execute = execute  # type: ignore[method-assign]
         waits = [_report(str(number), accepted) for number in range(20)]
     yield Row(
         "statements a minute, nothing to do",

@@ -21,7 +21,6 @@ from .outbox import Host
 from .outbox import Invitation
 from .outbox import Note
 from .outbox import Outbox
-from .outbox import record
 from .outbox import Spool
 from .settings import Settings
 
@@ -94,7 +93,7 @@ class State(t.NamedTuple):
         """
         server_id = self.settings.server_id
         try:
-            new = record(note, server_id, self.outbox, patience=self.patience)
+            new = self.outbox.record(note, server_id, self.patience)
         except Exception as e:  # whatever it is, the event must not vanish
             self.put_by(note, str(e))
             return False

@@ -139,7 +139,7 @@ class _Steps:
 
     def wrap_all(self) -> None:
         """Make steps of all that is done, for the rest of this process's life."""
-        self.wrap(SQLiteOutbox, "add", "enqueue")
+        self.wrap(SQLiteOutbox, "record", "enqueue")
         self.wrap(SQLiteOutbox, "adopt", "adopt")
         self.wrap(SQLiteOutbox, "claim", lambda outbox, state, *rest: f"claim {state}")
         self.wrap(SQLiteOutbox, "settle", _name_settlement)
@@ -208,7 +208,7 @@ def _tell(site: Site, player: str, fatal: int | None = None) -> list[Point]:
     prompt, busy = f"{player}-prompt", f"{player}-busy"
     site.sign_up(prompt)
     site.qualify(prompt)
-    with mock.patch.object(SQLiteOutbox, "add", side_effect=OutboxBusy("Busy.")):
+    with mock.patch.object(SQLiteOutbox, "record", side_effect=OutboxBusy("Busy.")):
         site.sign_up(busy)
     site.drain(TURNS)
     site.qualify(busy)

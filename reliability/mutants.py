@@ -39,10 +39,9 @@ from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
-from flask_mmolove.outbox import record
 from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import sqlite
+from flask_mmolove.outbox import transaction
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.session import SessionOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
@@ -88,15 +87,16 @@ def _put(owner: t.Any, **functions: t.Any) -> None:
 
 def _answers_before_the_row() -> None:
     """Keep what is added in memory, and write it at the next claim."""
-    add, of, claim = SQLiteOutbox.add, SQLiteOutbox.of, SQLiteOutbox.claim
+    record, of = SQLiteOutbox.record, SQLiteOutbox.of
+    claim = SQLiteOutbox.claim
     kept: list[t.Callable[[], object]] = []
 
     def write(outbox: SQLiteOutbox) -> None:
         while kept:
             kept.pop(0)()
 
-    def later(outbox: SQLiteOutbox, *event: t.Any, **more: t.Any) -> list[Entry]:
-        kept.append(partial(add, outbox, *event, **more))
+    def later(outbox: SQLiteOutbox, *note: t.Any) -> list[Entry]:
+        kept.append(partial(record, outbox, *note))
         return []
 
     def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
@@ -109,7 +109,7 @@ def _answers_before_the_row() -> None:
         write(outbox)
         return of(outbox, *wanted, **more)
 
-    _put(SQLiteOutbox, add=later, claim=write_and_claim, of=write_and_read)
+    _put(SQLiteOutbox, record=later, claim=write_and_claim, of=write_and_read)
 
 
 def _settles_before_the_answer() -> None:
@@ -161,10 +161,12 @@ def _writes_down_before_it_pays() -> None:
 def _keeps_no_order() -> None:
     """A milestone is due at once, whatever became of the signup; and so is first."""
 
-    def start(*row: t.Any) -> tuple[str, int]:
-        return "pending", row[-1] - (row[2] == "qualified")
+    def start(
+        db: object, identity: str, name: str, test: bool, now: int
+    ) -> tuple[str, int]:
+        return "pending", now - (name == "qualified")
 
-    _put(sqlite, _start=start)
+    _put(transaction.Transaction, _start=start)
 
 
 def _takes_no_lease() -> None:
@@ -184,9 +186,9 @@ def _has_no_fence() -> None:
     """A failure is settled by whoever comes."""
 
     def by_anyone(settlement: Settlement, row: Entry) -> bool:
-        return rules.stands(settlement._replace(sure=True), row)
+        return rules.may_settle(settlement._replace(sure=True), row)
 
-    _put(sqlite, stands=by_anyone)
+    _put(transaction, may_settle=by_anyone)
 
 
 def _signs_once() -> None:
@@ -268,7 +270,7 @@ def _records_before_the_commit() -> None:
     """Record in a transaction of its own while the site's is open."""
 
     def write(outbox: SessionOutbox, session: object, note: Note) -> list[Entry]:
-        return record(note, outbox._server_id, outbox._outbox)
+        return outbox._outbox.record(note, outbox._server_id)
 
     _put(SessionOutbox, write=write)
 

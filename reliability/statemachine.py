@@ -282,7 +282,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.hits["steps"] += 1
         entries = {
             (entry.identity, entry.event): entry
-            for entry in self.outbox.find(t.get_args(State), -1)
+            for entry in self.outbox.journal.page(limit=1000)
         }
         assert entries.keys() == self.model.keys()
         for key, entry in entries.items():

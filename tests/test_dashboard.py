@@ -79,7 +79,7 @@ def send(client: FlaskClient, url: str, **fields: str) -> TestResponse:
 def reject(app: Flask) -> int:
     with app.app_context():
         registered("7", token="junk")
-    (entry,) = app.extensions["mmolove"].outbox.find(["rejected"], 9)
+    (entry,) = app.extensions["mmolove"].outbox.journal.page(state="rejected", limit=9)
     assert isinstance(entry.id, int)
     return entry.id
 
@@ -241,7 +241,7 @@ class TestOrders:
         with app.app_context():
             qualify("unlucky")
         outbox = app.extensions["mmolove"].outbox
-        (entry,) = outbox.find(["unknown"], 9)
+        (entry,) = outbox.journal.page(state="unknown", limit=9)
         url = f"/mmolove/events/{entry.id}/reward"
         if given == "no":
             text = send(owner, url, given="no").text

@@ -45,6 +45,7 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.outbox.tally import reached
 from flask_mmolove.wire import TOKEN_LIFETIME
 
 LEASE = 60_000
@@ -90,6 +91,10 @@ def add(
 def claim_one(outbox: Outbox, now: int = 1000) -> Entry:
     (entry,) = outbox.claim("pending", now, LEASE, 1)
     return entry
+
+
+def explain(own: SQLiteOutbox, sql: str) -> list[t.Any]:
+    return own.run(lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}", {}), writes=False)
 
 
 def test_an_event_is_kept_with_its_exact_bytes(outbox: Outbox) -> None:
@@ -343,7 +348,7 @@ class TestPerson:
     def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
         add(outbox)
         (entry,) = outbox.settle([Settlement(claim_one(outbox), state)], 1000)
-        assert outbox.find([state], 9) == [entry]
+        assert outbox.journal.page(state=state) == [entry]
         again = outbox.decide(entry.id, "accepted", 2000)
         assert again is not None
         assert (again.state, again.due, again.attempts) == ("accepted", 2000, 0)
@@ -353,9 +358,9 @@ class TestPerson:
         for identity in "ab":
             add(outbox, identity)
             outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
-        first, second = reversed(outbox.find(["rejected"], -1))
+        first, second = reversed(outbox.journal.page(state="rejected"))
         assert [entry.id for entry in outbox.retry(2000, [second.id])] == [second.id]
-        assert outbox.find(["rejected"], 9) == [first]
+        assert outbox.journal.page(state="rejected", limit=9) == [first]
 
 
 INVITATION = Invitation("tok", "3")
@@ -548,7 +553,7 @@ def invite(
 
 def pay(outbox: Outbox, state: State, now: int = 1000) -> None:
     """Settle the reward of what was taken last."""
-    (entry,) = outbox.find(["accepted"], 1)
+    (entry,) = outbox.journal.page(state="accepted", limit=1)
     outbox.settle([Settlement(entry, state, sure=True)], now)
 
 
@@ -596,7 +601,7 @@ class TestJournal:
         through(outbox, "rejected")
         pay(outbox, "unknown")
         assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 0)]
-        (doubtful,) = outbox.find(["unknown"], 1)
+        (doubtful,) = outbox.journal.page(state="unknown", limit=1)
         outbox.decide(doubtful.id, "rewarded", 2000)
         assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 1)]
 
@@ -607,7 +612,7 @@ class TestJournal:
         for entry in (second, first):
             outbox.settle([Settlement(entry, "accepted", sure=True)], 2000)
         through(outbox, "accepted", 2000)
-        (qualified,) = outbox.find(["accepted"], 1)
+        (qualified,) = outbox.journal.page(state="accepted", limit=1)
         again = Settlement(qualified, "accepted", due=3000)
         outbox.settle([again, again], 2000)
         pay(outbox, "rewarded")
@@ -764,7 +769,7 @@ class TestJournal:
         selects = [sql for sql in asked if sql.startswith("SELECT")]
         assert len(selects) >= 12
         for sql in selects:
-            for *_, plan in own._db.query(f"EXPLAIN QUERY PLAN {sql}"):
+            for *_, plan in explain(own, sql):
                 # The rows as they stand, newest first, are an index too.
                 sorts = "TEMP B-TREE" in plan and "GROUP BY" not in sql
                 scans = plan.startswith("SCAN") and plan != "SCAN best"  # ten rows
@@ -796,7 +801,7 @@ class TestQueriesOfFile:
         statements = [sql for sql in asked if sql.startswith(verbs)]
         assert len(statements) >= 16
         for sql in statements:
-            for *_, plan in own._db.query(f"EXPLAIN QUERY PLAN {sql}"):
+            for *_, plan in explain(own, sql):
                 good = (
                     "USING" in plan or plan.startswith("SCALAR") or "CONSTANT" in plan
                 )
@@ -1084,10 +1089,7 @@ class TestServers:
     ) -> None:
         for player in "ab":
             invite(sql, player, "anna")
-        first, second = (
-            Settlement(entry, "accepted", sure=True)
-            for entry in sql.claim("pending", 1000, LEASE, 2)
-        )
+        first, second = sql.claim("pending", 1000, LEASE, 2)
         begun, counted = threading.Event(), threading.Event()
 
         def count_second() -> None:
@@ -1097,14 +1099,14 @@ class TestServers:
                 transaction.of("b", False)  # from here on MariaDB reads what was then
                 begun.set()
                 assert counted.wait(20)
-                transaction.count([second], [second.entry._replace(state="accepted")])
+                transaction.count(reached(second._replace(state="accepted"), "pending"))
 
         with ThreadPoolExecutor(1) as pool:
             counting = pool.submit(count_second)
             assert begun.wait(20)
             with other_transaction(url) as connection:
-                accepted = first.entry._replace(state="accepted")
-                sql.within(connection).count([first], [accepted])
+                accepted = first._replace(state="accepted")
+                sql.within(connection).count(reached(accepted, "pending"))
                 counted.set()
                 time.sleep(0.2)
                 assert not counting.done()
@@ -1169,7 +1171,7 @@ class TestQueries:
         add(sql, "7", "registered", "qualified")
         sql.of("7", False)
         events_of.remove(engine, "before_cursor_execute", note)
-        assert len(asked) > 10
+        assert len(asked) >= 9
         with engine.connect() as connection:
             for statement, parameters in asked:
                 rows = connection.exec_driver_sql(
@@ -1188,7 +1190,9 @@ EXPLAIN = {
 
 def is_quick(plan: list[dict[str, t.Any]]) -> bool:
     text = " ".join(str(row) for row in plan)
-    if any(word in text for word in ("Seq Scan", "Sort", "SCAN", "TEMP B-TREE")):
+    if any(
+        word in text for word in ("Seq Scan", "Sort", "SCAN mmolove", "TEMP B-TREE")
+    ):
         return False
     if "Using filesort" in text:
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from .. import desk
@@ -26,7 +28,8 @@ def rewards(
     is.
     """
     if not (paid or again):
-        show_entries(state.outbox.find(["unknown", "unpaid"], -1), as_json)
+        page = partial(state.outbox.journal.page, limit=1000)
+        show_entries(page(state="unknown") + page(state="unpaid"), as_json)
     for id in paid:
         desk.settle_reward(state, id, given=True)
         click.echo(f"The reward of event {id} is noted as given.", err=as_json)

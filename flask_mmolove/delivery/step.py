@@ -18,7 +18,6 @@ from ..log import logger
 from ..outbox import Entry
 from ..outbox import Host
 from ..outbox import Outbox
-from ..outbox import record
 from ..outbox import Settlement
 from ..outbox import Spool
 from ..outbox import Worker
@@ -204,7 +203,7 @@ class Delivery:
         notes = self._spool.read()
         for file, note in notes:
             try:
-                new = record(note, self._settings.server_id, self.outbox)
+                new = self.outbox.record(note, self._settings.server_id)
             except EventError as e:
                 self._spool.set_aside(file, str(e))
                 continue

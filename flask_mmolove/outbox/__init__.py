@@ -3,7 +3,6 @@
 from .entry import Answer as Answer
 from .entry import Entry as Entry
 from .entry import Invitation as Invitation
-from .entry import Outbox as Outbox
 from .entry import Settlement as Settlement
 from .entry import State as State
 from .entry import Summary as Summary
@@ -13,5 +12,5 @@ from .journal import Journal as Journal
 from .journal import Referrer as Referrer
 from .journal import Worker as Worker
 from .note import Note as Note
-from .note import record as record
 from .spool import Spool as Spool
+from .store import Outbox as Outbox

@@ -19,6 +19,7 @@ from .damage import CHECK
 from .damage import in_words
 from .damage import is_damage
 from .damage import is_sound
+from .entry import PATIENCE
 from .group import Group
 from .group import Work
 from .schema import foreign
@@ -26,9 +27,6 @@ from .schema import lock_file
 from .schema import Schema
 
 R = t.TypeVar("R")
-
-#: Seconds a background worker may wait for the store; a request waits less.
-WORKER_PATIENCE = 30.0
 
 # SQLite before this version can corrupt a WAL database when two connections write and
 # checkpoint at once (https://sqlite.org/wal.html, "The WAL-reset bug").
@@ -64,9 +62,7 @@ class Database:
         self._groups: dict[int, Group] = {}
 
     @contextlib.contextmanager
-    def transaction(
-        self, patience: float = WORKER_PATIENCE
-    ) -> t.Iterator[sqlite3.Connection]:
+    def transaction(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
         """A write transaction: committed at the end, or rolled back if it raises.
 
         :param patience: Seconds to wait for others at the most.
@@ -75,10 +71,10 @@ class Database:
         """
         deadline = time.monotonic() + patience
         with self._connection(deadline) as connection:
-            _patiently(connection, "BEGIN IMMEDIATE", (), deadline)
+            patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
             try:
                 yield connection
-                _patiently(connection, "COMMIT", (), deadline)
+                patiently(lambda: connection.execute("COMMIT"), deadline)
             except BaseException:
                 # On a full disk SQLite has rolled back already.
                 if connection.in_transaction:
@@ -92,16 +88,13 @@ class Database:
         group = self._groups.setdefault(os.getpid(), Group())
         return group.run(self.transaction, work, patience)
 
-    def query(
-        self,
-        sql: str,
-        parameters: t.Sequence[t.Any] | t.Mapping[str, t.Any] = (),
-        patience: float = WORKER_PATIENCE,
-    ) -> list[t.Any]:
-        """The rows of a statement that only reads. Raises what a transaction does."""
-        deadline = time.monotonic() + patience
-        with self._connection(deadline) as connection:
-            return _patiently(connection, sql, parameters, deadline)
+    @contextlib.contextmanager
+    def reading(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
+        """The connection, for statements that only read. Raises what a transaction
+        does.
+        """
+        with self._connection(time.monotonic() + patience) as connection:
+            yield connection
 
     def close(self) -> None:
         """Close this process's connection, if it has one."""
@@ -269,17 +262,18 @@ class Database:
             connection.close()
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
+        def run(sql: str) -> list[t.Any]:
+            return patiently(lambda: connection.execute(sql).fetchall(), deadline)
+
         mode = "WAL" if sqlite3.sqlite_version_info >= _WAL_IS_SOUND else "TRUNCATE"
-        _patiently(connection, f"PRAGMA journal_mode={mode}", (), deadline)
-        connection.execute("PRAGMA synchronous=FULL")
+        run(f"PRAGMA journal_mode={mode}")
+        run("PRAGMA synchronous=FULL")
         # What is erased is to be gone from the file too.
-        connection.execute("PRAGMA secure_delete=ON")
-        if not self._schema.is_current(
-            lambda sql: _patiently(connection, sql, (), deadline)
-        ):
-            _patiently(connection, "BEGIN IMMEDIATE", (), deadline)
+        run("PRAGMA secure_delete=ON")
+        if not self._schema.is_current(run):
+            run("BEGIN IMMEDIATE")
             self._schema.migrate(connection, self.path)
-            _patiently(connection, "COMMIT", (), deadline)
+            run("COMMIT")
 
     def _in_words(self, error: sqlite3.Error) -> OutboxError:
         if _is_busy(error):
@@ -312,15 +306,14 @@ class _Handle:
             self.orphans.pop().close()
 
 
-def _patiently(
-    connection: sqlite3.Connection,
-    sql: str,
-    parameters: t.Sequence[t.Any] | t.Mapping[str, t.Any],
-    deadline: float,
-) -> list[t.Any]:
+def patiently(run: t.Callable[[], R], deadline: float) -> R:
+    """Run a statement, and again as long as another process is in the way.
+
+    :param deadline: By :func:`time.monotonic`.
+    """
     while True:
         try:
-            return connection.execute(sql, parameters).fetchall()
+            return run()
         except sqlite3.OperationalError as e:
             if not _is_busy(e) or time.monotonic() >= deadline:
                 raise

@@ -1,4 +1,4 @@
-"""The row of the outbox, its states, and the seam behind which a store keeps it."""
+"""The row of the outbox, and its states."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from ..wire import Event
 from ..wire import is_token
 from ..wire import shorten
 from .host import Host
-
-if t.TYPE_CHECKING:
-    from .journal import Journal
 
 #: ``pending``
 #:     To be sent; or, without ``due``, waiting for its player's ``registered``.
@@ -31,6 +28,8 @@ State = t.Literal[
     "pending", "accepted", "rewarded", "ignored", "rejected", "unknown", "unpaid"
 ]
 
+#: Seconds for which a background worker waits for the store; a request waits less.
+PATIENCE = 30.0
 
 #: Earlier answers that are kept of an event.
 ANSWERS_AT_MOST = 10
@@ -150,7 +149,7 @@ class Entry(t.NamedTuple):
         """What the entry is known by. Its ``id`` is another after its file was damaged
         and its rows were taken over into a new one.
         """
-        return self.identity, self.event, bool(self.test)
+        return self.identity, self.event, self.test
 
     def addressed_to(self, server_id: str) -> Event:
         """The event anew, for another server id."""
@@ -160,7 +159,7 @@ class Entry(t.NamedTuple):
             self.token,
             server_id,
             self.recorded,
-            bool(self.test),
+            self.test,
         )
 
     def __repr__(self) -> str:
@@ -204,128 +203,3 @@ class Summary(t.NamedTuple):
     waiting: int
     oldest: int | None
     host: Host
-
-
-class Outbox(t.Protocol):
-    """Where entries are kept.
-
-    Each method is one transaction: when it returns, it is on disk, and when it raises
-    :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
-    """
-
-    def create(self) -> bool:
-        """Make the store, and say whether something of it was not there."""
-
-    def add(
-        self,
-        identity: str,
-        events: t.Sequence[Event],
-        now: int,
-        patience: float = 30.0,
-        *,
-        referrer: str | None = None,
-    ) -> list[Entry]:
-        """Record events of one player, and give those that are new.
-
-        An event that stands already stays as it is. A ``qualified`` waits until its
-        player's ``registered`` is accepted.
-
-        :param patience: Seconds the caller may wait.
-        :param referrer: Who invited the player, where it is known.
-        """
-
-    def hold(
-        self, key: str, invitation: Invitation, now: int, patience: float = 30.0
-    ) -> None:
-        """Keep an invitation for an account that is yet to be, in place of an earlier
-        one, for as long as its token can be good.
-
-        :param key: At most 64 characters.
-        """
-
-    def held(self, key: str, now: int, patience: float = 30.0) -> Invitation | None:
-        """What is kept under a key."""
-
-    def let_go(self, key: str, patience: float = 30.0) -> None:
-        """Forget what is kept under a key."""
-
-    def of(self, identity: str, test: bool, patience: float = 30.0) -> dict[str, Entry]:
-        """A player's entries by event name."""
-
-    def claim(
-        self,
-        state: State,
-        now: int,
-        lease: int,
-        limit: int,
-        ids: t.Collection[int] | None = None,
-    ) -> list[Entry]:
-        """Take due entries of a state, until ``now + lease`` for this caller alone.
-
-        No more ``pending`` ones are given than the :class:`Host` bears. An entry whose
-        last claim was never settled comes alone, so that it is clear which one it is
-        that kills its worker.
-
-        :param ids: Take none but these, a few hundred at the most.
-        """
-
-    def settle(
-        self,
-        settlements: t.Sequence[Settlement],
-        now: int,
-        learn: t.Callable[[Host], Host] = lambda host: host,
-    ) -> list[Entry]:
-        """Write what became of claimed entries, and give those that were changed.
-
-        A ``registered`` that is accepted makes its player's ``qualified`` due; one that
-        is ignored takes it along.
-
-        :param learn: What the attempts taught about the host.
-        """
-
-    def release(self, entries: t.Sequence[Entry], patience: float = 30.0) -> None:
-        """Give claims back unused: nothing was tried."""
-
-    @property
-    def incident(self) -> bool:
-        """Whether there is, or may be, something to :meth:`rescue`."""
-
-    def rescue(self) -> int:
-        """Take over what stands in files that were damaged, deleted or replaced, and
-        give how many entries those are. Costs nothing where nothing happened.
-        """
-
-    def next_due(self, now: int, patience: float = 30.0) -> int | None:
-        """When something is next to be done, in milliseconds."""
-
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
-        """Meet settings. If they are not those of before, what waits is addressed anew,
-        what was refused under the old ones is sent again, and the host gets a fresh
-        start. Gives how many were refused.
-
-        :param fingerprint: :attr:`flask_mmolove.settings.Settings.fingerprint`.
-        """
-
-    def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
-        """Send rejected entries again: all, or those named."""
-
-    def find(self, states: t.Collection[State], limit: int) -> list[Entry]:
-        """Entries in any of the states, newest first."""
-
-    def decide(self, id: int, state: State, now: int) -> Entry | None:
-        """A person's word on a reward that is ``unknown`` or ``unpaid``: it is
-        ``rewarded``, or ``accepted`` to be given again. None if it is neither.
-        """
-
-    def host(self) -> Host:
-        """What is known of MMOLove."""
-
-    def summary(self) -> Summary:
-        """What stands in the outbox."""
-
-    @property
-    def journal(self) -> Journal:
-        """What a person asks of the outbox."""
-
-    def close(self) -> None:
-        """Let go of the store."""

@@ -1,7 +1,4 @@
-"""What a person asks of an outbox, and what only a person orders.
-
-It is written once, in the SQL that every store understands.
-"""
+"""What a person asks of an outbox, and what only a person orders."""
 
 from __future__ import annotations
 
@@ -12,22 +9,17 @@ from collections import Counter
 from .entry import Entry
 from .entry import State
 from .tally import DAY
-from .tally import Mark
 from .tally import reached
+from .transaction import Dialect
+from .transaction import Transaction
 
 R = t.TypeVar("R")
-
-Values = dict[str, t.Any]
-
-#: Runs one statement, and gives its rows; or once for each values of a list, and gives
-#: none.
-Execute = t.Callable[[str, Values | list[Values]], list[t.Any]]
 
 
 class Run(t.Protocol):
     """Runs a piece of work in a transaction; perhaps several times, until it holds."""
 
-    def __call__(self, work: t.Callable[[Execute], R], *, writes: bool) -> R: ...
+    def __call__(self, work: t.Callable[[Transaction], R], *, writes: bool) -> R: ...
 
 
 class Day(t.NamedTuple):
@@ -72,8 +64,6 @@ _END = 1 << 62
 # Rows that one transaction of a purge looks at.
 _BATCH = 500
 
-_COLUMNS = ", ".join(Entry._fields)
-
 # Nothing more can come of these. A player's accepted ``registered`` is not among them:
 # the milestone is still to come.
 _FINISHED = (
@@ -81,55 +71,6 @@ _FINISHED = (
     " AND (state IN ('ignored', 'rewarded')"
     " OR state = 'accepted' AND (event = 'qualified' OR test = :yes))"
 )
-
-
-class Dialect(t.NamedTuple):
-    """What a store has to say in its own way.
-
-    :param prefix: What the names of its tables begin with.
-    :param by_state: What tells the database to go by the index of states, if it has to
-        be told.
-    :param or_add: The end of an INSERT that adds to the count of a row that is there.
-        To look for the row first would fail where another transaction makes it
-        meanwhile.
-    """
-
-    prefix: str = ""
-    by_state: str = ""
-    or_add: str = (
-        "ON CONFLICT ({key}) DO UPDATE SET count = {table}.count + excluded.count"
-    )
-
-
-def count(execute: Execute, marks: t.Iterable[Mark], dialect: Dialect) -> None:
-    """Count steps, as the last part of a transaction in which they are taken: a count
-    is what transactions meet at, and the day's most of all.
-    """
-    days: t.Counter[tuple[int, str]] = Counter()
-    referrers: t.Counter[tuple[str, str]] = Counter()
-    for mark, more in Counter(marks).items():
-        days[mark.day, mark.step] += more
-        if mark.referrer is not None and mark.step != "ignored":
-            referrers[mark.referrer, mark.step] += more
-    _add(execute, dialect, "referrer", "player", referrers)
-    _add(execute, dialect, "tally", "day", days)
-
-
-def _add(
-    execute: Execute, dialect: Dialect, name: str, whose: str, counts: t.Counter[t.Any]
-) -> None:
-    if not counts:
-        return
-    table, key = f"{dialect.prefix}{name}", f"{whose}, step"
-    or_add = dialect.or_add.format(table=table, key=key)
-    execute(
-        f"INSERT INTO {table} ({key}, count) VALUES (:{whose}, :step, :count) {or_add}",
-        # In one order, so that two that add to the same do not deadlock.
-        [
-            {whose: each, "step": step, "count": more}
-            for (each, step), more in sorted(counts.items())
-        ],
-    )
 
 
 class Journal:
@@ -141,11 +82,7 @@ class Journal:
     def __init__(self, run: Run, dialect: Dialect) -> None:
         self._run = run
         self._dialect = dialect
-        self._event = f"{dialect.prefix}event"
-        self._held = f"{dialect.prefix}held"
-        self._tally = f"{dialect.prefix}tally"
-        self._referrer = f"{dialect.prefix}referrer"
-        self._fact = f"{dialect.prefix}fact"
+        self._event = dialect.event
 
     def page(
         self,
@@ -189,11 +126,7 @@ class Journal:
 
     def oldest_pending(self) -> int | None:
         """When the pending entry that stands first was recorded, in milliseconds."""
-        rows = self._read(
-            f"SELECT recorded FROM {self._event} WHERE state = 'pending'"
-            " ORDER BY id LIMIT 1"
-        )
-        return rows[0][0] if rows else None
+        return self._run(lambda db: db.oldest_pending(), writes=False)
 
     def last_accepted(self) -> int | None:
         """When MMOLove last took an event, in milliseconds."""
@@ -213,7 +146,7 @@ class Journal:
         first -= first % DAY
         counts: t.Counter[tuple[int, str]] = Counter()
         for day, step, count in self._read(
-            f"SELECT day, step, count FROM {self._tally} WHERE day >= :first",
+            f"SELECT day, step, count FROM {self._dialect.tally} WHERE day >= :first",
             first=first,
         ):
             counts[day, step] += count
@@ -231,7 +164,7 @@ class Journal:
 
     def best_referrers(self, limit: int = 10) -> list[Referrer]:
         """Who brought most friends, best first."""
-        table = self._referrer
+        table = self._dialect.referrer
         others = ("qualified", "rewarded")
         counts = ", ".join(f"coalesce({step}.count, 0)" for step in others)
         joins = " ".join(
@@ -253,43 +186,34 @@ class Journal:
 
     def worker(self) -> Worker | None:
         """What delivers, if anything ever did."""
-        sql = f"SELECT value FROM {self._fact} WHERE name = 'worker'"
-        rows = self._read(sql)
-        return Worker(*json.loads(rows[0][0])) if rows else None
+        known = self._run(lambda db: db.fact("worker"), writes=False)
+        return Worker(*json.loads(known)) if known else None
 
     def sign_in(self, worker: Worker) -> None:
         """Let what delivers show itself."""
-
-        def work(execute: Execute) -> None:
-            table, known = self._fact, "name = 'worker'"
-            value = {"value": json.dumps(worker)}
-            if execute(f"SELECT value FROM {table} WHERE {known}", {}):
-                execute(f"UPDATE {table} SET value = :value WHERE {known}", value)
-            else:
-                execute(f"INSERT INTO {table} VALUES ('worker', :value)", value)
-
-        self._run(work, writes=True)
+        shown = json.dumps(worker)
+        self._run(lambda db: db.set_fact("worker", shown), writes=True)
 
     def erase(self, player: str) -> list[Entry]:
         """Erase all that stands of a player but the counts, and give what it was. What
         was not sent yet never will be, and nobody was invited by that player any more.
         """
 
-        def work(execute: Execute) -> list[Entry]:
-            found = self._find(execute, "identity = :player", player=player)
+        def work(db: Transaction) -> list[Entry]:
+            found = db.entries("identity = :player", {"player": player})
             for entry in found:
                 if entry.state in ("pending", "rejected"):
                     # It would have been counted when it was finished.
                     finished = entry._replace(state="ignored")
-                    count(execute, reached(finished, entry.state), self._dialect)
-            self._delete(execute, found)
-            for table in (self._event, self._held):
-                execute(
+                    db.count(reached(finished, entry.state))
+            self._delete(db, found)
+            for table in (self._event, self._dialect.held):
+                db.execute(
                     f"UPDATE {table} SET referrer = NULL WHERE referrer = :player",
                     {"player": player},
                 )
-            execute(
-                f"DELETE FROM {self._referrer} WHERE player = :player",
+            db.execute(
+                f"DELETE FROM {self._dialect.referrer} WHERE player = :player",
                 {"player": player},
             )
             return found
@@ -315,45 +239,30 @@ class Journal:
             total += self._purge(first, after, before)
 
     def _purge(self, first: int, last: int, before: int) -> int:
-        def work(execute: Execute) -> int:
-            values: dict[str, t.Any] = {"first": first, "last": last}
-            finished = self._find(
-                execute,
+        def work(db: Transaction) -> int:
+            finished = db.entries(
                 f"id BETWEEN :first AND :last AND {_FINISHED}",
-                before=before,
-                yes=True,
-                **values,
+                {"first": first, "last": last, "before": before, "yes": True},
             )
             gone = {
                 entry.id: entry
                 for each in finished
-                for entry in self._find(
-                    execute,
-                    "identity = :player AND test = :test",
-                    player=each.identity,
-                    test=bool(each.test),
-                )
+                for entry in db.of(each.identity, each.test).values()
             }
-            self._delete(execute, list(gone.values()))
+            self._delete(db, list(gone.values()))
             return len(gone)
 
         return self._run(work, writes=True)
 
-    def _delete(self, execute: Execute, entries: list[Entry]) -> None:
+    def _delete(self, db: Transaction, entries: list[Entry]) -> None:
         for entry in sorted(entries):
-            execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})
-
-    def _find(
-        self, execute: Execute, where: str, hint: str = "", **values: t.Any
-    ) -> list[Entry]:
-        sql = f"SELECT {_COLUMNS} FROM {self._event} {hint} WHERE {where}"
-        return [Entry._make(row) for row in execute(sql, values)]
+            db.execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})
 
     def _entries(self, where: str, hint: str = "", **values: t.Any) -> list[Entry]:
-        return self._run(lambda do: self._find(do, where, hint, **values), writes=False)
+        return self._run(lambda db: db.entries(where, values, hint), writes=False)
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
-        return self._run(lambda execute: execute(sql, values), writes=False)
+        return self._run(lambda db: db.execute(sql, values), writes=False)
 
 
 def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:

@@ -9,6 +9,7 @@ from ..wire import shorten
 from .entry import Entry
 from .entry import Invitation
 from .entry import make_event
+from .transaction import Transaction
 
 
 class Note(t.NamedTuple):
@@ -39,53 +40,31 @@ class Note(t.NamedTuple):
         return f"<Note {[*self.names]} of {self.identity!r} token={token}>"
 
 
-class Recorder(t.Protocol):
-    """What :func:`record` needs of an outbox, or of one within a transaction."""
-
-    @property
-    def add(self) -> t.Callable[..., list[Entry]]: ...
-
-    @property
-    def of(self) -> t.Callable[..., dict[str, Entry]]: ...
-
-    @property
-    def held(self) -> t.Callable[..., Invitation | None]: ...
-
-    @property
-    def hold(self) -> t.Callable[..., None]: ...
-
-    @property
-    def let_go(self) -> t.Callable[..., None]: ...
-
-
-def record(
-    note: Note, server_id: str, outbox: Recorder, **patience: float
-) -> list[Entry]:
+def record(note: Note, server_id: str, outbox: Transaction) -> list[Entry]:
     """Put what a note says into an outbox, and give the entries that are new. None are
     if the player was not referred, or if it was said before.
 
     :param server_id: The server to which the events are addressed.
-    :param patience: Passed on to an outbox that takes it.
     """
-    invitation = _recall(note, outbox, **patience)
+    invitation = _recall(note, outbox)
     if invitation is None:
         return []
     if note.held is not None and not note.names:
-        outbox.hold(note.held, invitation, note.moment, **patience)
+        outbox.hold(note.held, invitation, note.moment)
         return []
     token, referrer = invitation
     events = note.events(token, server_id)
-    new = outbox.add(note.identity, events, note.moment, referrer=referrer, **patience)
+    new = outbox.add(note.identity, events, note.moment, referrer=referrer)
     if note.held is not None:
-        outbox.let_go(note.held, **patience)
+        outbox.let_go(note.held)
     return new
 
 
-def _recall(note: Note, outbox: Recorder, **patience: float) -> Invitation | None:
+def _recall(note: Note, outbox: Transaction) -> Invitation | None:
     """By what the player of a note came."""
     if note.token is not None:
         return Invitation(note.token, note.referrer)
     if note.held is not None:
-        return outbox.held(note.held, note.moment, **patience)
-    known = outbox.of(note.identity, note.test, **patience).get("registered")
+        return outbox.held(note.held, note.moment)
+    known = outbox.of(note.identity, note.test).get("registered")
     return Invitation(known.token, known.referrer) if known else None

@@ -21,7 +21,7 @@ from .host import Host
 HORIZON = 6 * 3_600_000
 
 #: Milliseconds for which an invitation is held.
-HOLD = TOKEN_LIFETIME * 1000
+HELD_FOR = TOKEN_LIFETIME * 1000
 
 #: The state that a sure settlement may find besides the claim's own: someone's later
 #: claim failed, and was wrong.
@@ -31,9 +31,9 @@ REFUTED: dict[State, State] = {
     "unknown": "unknown",
 }
 
-#: What is to be done with the ``qualified`` of a player: its state and ``due``, and
-#: whether it is a dry run's.
-Draw = tuple[State, int | None, bool]
+#: What becomes of a player's ``qualified``: its state and ``due``; and whether it is a
+#: dry run's.
+Milestone = tuple[State, int | None, bool]
 
 
 def begin(name: str, registered: State | None, now: int) -> tuple[State, int | None]:
@@ -85,14 +85,14 @@ def new_entry(
     )
 
 
-def separate(entries: list[Entry]) -> list[Entry]:
+def isolate_crashed(entries: list[Entry]) -> list[Entry]:
     """The first entry alone if it crashed before, else all up to one that did."""
     if entries and entries[0].claim is not None:
         return entries[:1]
     return list(itertools.takewhile(lambda entry: entry.claim is None, entries))
 
 
-def hold(entries: list[Entry], now: int, lease: int, uptime: int) -> list[Entry]:
+def as_claimed(entries: list[Entry], now: int, lease: int, uptime: int) -> list[Entry]:
     """Entries as one new claim leaves them.
 
     :param uptime: The host's.
@@ -110,7 +110,7 @@ def hold(entries: list[Entry], now: int, lease: int, uptime: int) -> list[Entry]
     ]
 
 
-def stands(settlement: Settlement, row: Entry) -> bool:
+def may_settle(settlement: Settlement, row: Entry) -> bool:
     """Whether a settlement may be written, as its row is now."""
     entry = settlement.entry
     if settlement.sure:
@@ -118,7 +118,7 @@ def stands(settlement: Settlement, row: Entry) -> bool:
     return (row.state, row.claim) == (entry.state, entry.claim)
 
 
-def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
+def settlement_columns(settlement: Settlement, now: int) -> dict[str, t.Any]:
     """The columns that a settlement writes; a ``referral_id`` of None changes none."""
     entry = settlement.entry
     return {
@@ -135,15 +135,15 @@ def settled(settlement: Settlement, now: int) -> dict[str, t.Any]:
     }
 
 
-def drawn(changed: t.Iterable[Entry], now: int) -> dict[Draw, list[str]]:
+def milestones(changed: t.Iterable[Entry], now: int) -> dict[Milestone, list[str]]:
     """What becomes of each ``qualified`` that waits for one of these as its
     ``registered``, with the players of whom that is so.
     """
-    players: dict[Draw, list[str]] = {}
+    players: dict[Milestone, list[str]] = {}
     for entry in changed:
         if entry.event == "registered" and entry.state in ("accepted", "ignored"):
-            draw = *begin("qualified", entry.state, now), bool(entry.test)
-            players.setdefault(draw, []).append(entry.identity)
+            milestone = *begin("qualified", entry.state, now), entry.test
+            players.setdefault(milestone, []).append(entry.identity)
     return players
 
 
@@ -156,7 +156,7 @@ def refused(rejected: t.Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def absolved(rejected: t.Iterable[Entry], host: Host) -> list[Entry]:
+def wrongly_rejected(rejected: t.Iterable[Entry], host: Host) -> list[Entry]:
     """The rejected entries for which the settings turn out to be at fault."""
     if host.refused_since is None:
         return []

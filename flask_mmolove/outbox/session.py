@@ -25,17 +25,18 @@ from ..errors import IdentityError
 from ..errors import MMOLoveError
 from ..log import complain
 from ..log import shielded
-from .database import WORKER_PATIENCE
 from .entry import Entry
+from .entry import PATIENCE
 from .entry import Settlement
 from .note import Note
 from .note import record
-from .rows import Transaction
 from .rules import begin
 from .rules import new_entry
 from .sqlalchemy import is_conflict
 from .sqlalchemy import pause
 from .sqlalchemy import SQLAlchemyOutbox
+from .tally import reached
+from .transaction import Transaction
 
 # What a session knows of us, in its ``info``.
 _ENLISTED = "mmolove.enlisted"
@@ -176,7 +177,7 @@ class SessionOutbox:
         :return: The entry as it is now, or None if it is somebody else's.
         :raises SQLAlchemyError: If it cannot be written down.
         """
-        deadline = time.monotonic() + WORKER_PATIENCE
+        deadline = time.monotonic() + PATIENCE
         for attempt in itertools.count(1):
             try:
                 return self._pay(settlement, now, give)
@@ -201,9 +202,11 @@ class SessionOutbox:
         give()
         if session.get_transaction() is not begun:
             self._check_paid(settlement.entry)
-        self._rows().count([settlement], changed)  # last: others wait for it
+        (paid,) = changed
+        # Last: others wait for it.
+        self._rows().count(reached(paid, settlement.entry.state))
         session.commit()
-        return changed[0]
+        return paid
 
     def _check_paid(self, entry: Entry) -> None:
         """The callback has ended the transaction in which it was called."""

@@ -26,19 +26,12 @@ from sqlalchemy.pool import StaticPool
 from ..errors import ConfigError
 from ..errors import OutboxBusy
 from ..errors import OutboxError
-from ..wire import Event
-from .database import WORKER_PATIENCE
-from .entry import Entry
-from .entry import Invitation
-from .entry import Settlement
-from .entry import State
-from .entry import Summary
-from .host import Host
-from .journal import Execute
-from .journal import Journal
-from .rows import dialect_of
+from .entry import PATIENCE
+from .rows import DIALECTS
+from .rows import SQLAlchemyTransaction
 from .rows import tables
-from .rows import Transaction
+from .store import Outbox
+from .transaction import Transaction
 
 R = t.TypeVar("R")
 
@@ -112,7 +105,7 @@ _PAUSE = 0.002
 _PAUSE_MOST = 0.1
 
 
-class SQLAlchemyOutbox:
+class SQLAlchemyOutbox(Outbox):
     """An :class:`~flask_mmolove.outbox.Outbox` in a SQL database.
 
     :param engine_or_url: Where it is. Connections are made as an engine's are, but they
@@ -141,7 +134,7 @@ class SQLAlchemyOutbox:
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
-        self.journal = Journal(self._ask, dialect_of(self._url.get_backend_name()))
+        super().__init__(DIALECTS[self._url.get_backend_name()])
         self._engines: dict[int, Engine] = {}
         self._engine()  # so that a missing driver is told now, not at a signup
 
@@ -158,7 +151,7 @@ class SQLAlchemyOutbox:
         if connection.dialect.name == "sqlite":
             # Without one, Python's driver would take our savepoints for the whole.
             _begin_immediate(connection)
-        return Transaction(connection, self.tables)
+        return SQLAlchemyTransaction(connection, self.tables)
 
     def ride(
         self,
@@ -200,124 +193,20 @@ class SQLAlchemyOutbox:
 
     def create(self) -> bool:
         """Make the tables and indexes that are not there. Others may do so at once."""
-        return self._run(Transaction.create)
-
-    def add(
-        self,
-        identity: str,
-        events: t.Sequence[Event],
-        now: int,
-        patience: float = WORKER_PATIENCE,
-        *,
-        referrer: str | None = None,
-    ) -> list[Entry]:
-        return self._run(
-            lambda db: db.add(identity, events, now, referrer=referrer), patience
-        )
-
-    def hold(
-        self,
-        key: str,
-        invitation: Invitation,
-        now: int,
-        patience: float = WORKER_PATIENCE,
-    ) -> None:
-        self._run(lambda db: db.hold(key, invitation, now), patience)
-
-    def held(
-        self, key: str, now: int, patience: float = WORKER_PATIENCE
-    ) -> Invitation | None:
-        return self._read(lambda db: db.held(key, now), patience)
-
-    def let_go(self, key: str, patience: float = WORKER_PATIENCE) -> None:
-        self._run(lambda db: db.let_go(key), patience)
-
-    def of(
-        self, identity: str, test: bool, patience: float = WORKER_PATIENCE
-    ) -> dict[str, Entry]:
-        return self._read(lambda db: db.of(identity, test), patience)
-
-    def claim(
-        self,
-        state: State,
-        now: int,
-        lease: int,
-        limit: int,
-        ids: t.Collection[int] | None = None,
-    ) -> list[Entry]:
-        return self._run(lambda db: db.claim(state, now, lease, limit, ids))
-
-    def settle(
-        self,
-        settlements: t.Sequence[Settlement],
-        now: int,
-        learn: t.Callable[[Host], Host] = lambda host: host,
-    ) -> list[Entry]:
-        return self._run(lambda db: db.settle(settlements, now, learn))
-
-    def release(
-        self, entries: t.Sequence[Entry], patience: float = WORKER_PATIENCE
-    ) -> None:
-        self._run(lambda db: db.release(entries), patience)
-
-    @property
-    def incident(self) -> bool:
-        return False
-
-    def rescue(self) -> int:
-        return 0  # a database looks after its own files
-
-    def next_due(self, now: int, patience: float = WORKER_PATIENCE) -> int | None:
-        return self._read(lambda db: db.next_due(now), patience)
-
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
-        if self._read(lambda db: db.fact("settings")) == fingerprint:
-            return 0
-        return self._run(lambda db: db.adopt(fingerprint, server_id, now))
-
-    def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
-        return self._run(lambda db: db.retry(now, ids))
-
-    def find(self, states: t.Collection[State], limit: int) -> list[Entry]:
-        return self._read(lambda db: db.find(states, limit))
-
-    def decide(self, id: int, state: State, now: int) -> Entry | None:
-        return self._run(lambda db: db.decide(id, state, now))
-
-    def host(self) -> Host:
-        return self._read(lambda db: db.host())
-
-    def summary(self) -> Summary:
-        return self._read(lambda db: db.summary())
+        return self.run(SQLAlchemyTransaction.create)
 
     def close(self) -> None:
         engine = self._engines.pop(os.getpid(), None)
         if engine is not None and engine is not self._given:
             engine.dispose()
 
-    def _ask(self, work: t.Callable[[Execute], R], *, writes: bool) -> R:
-        return self._run(lambda db: work(db.execute), writes=writes)
-
-    def _read(
+    def run(
         self,
-        work: t.Callable[[Transaction], R],
-        patience: float = WORKER_PATIENCE,
-    ) -> R:
-        return self._run(work, patience, writes=False)
-
-    def _run(
-        self,
-        work: t.Callable[[Transaction], R],
-        patience: float = WORKER_PATIENCE,
+        work: t.Callable[[SQLAlchemyTransaction], R],
+        patience: float = PATIENCE,
         *,
         writes: bool = True,
     ) -> R:
-        """Do a piece of work in a transaction, and all of it anew as long as another
-        one is in the way.
-
-        :param work: May be called several times; what counts is the last.
-        :param patience: Seconds that this may take.
-        """
         deadline = time.monotonic() + patience
         # A turn that is begun lasts, so the last one begins early.
         latest = deadline - (_TURN / 1000 if self._is_mysql else 0)
@@ -328,7 +217,7 @@ class SQLAlchemyOutbox:
             except SQLAlchemyError as e:
                 error = e
             if _has_no_table(error) and attempt <= _MENDS and self._creates():
-                self._run(Transaction.create, deadline - time.monotonic())
+                self.run(SQLAlchemyTransaction.create, deadline - time.monotonic())
             elif getattr(error, "connection_invalidated", False) and attempt <= _MENDS:
                 continue
             elif not _is_busy(error) or time.monotonic() >= latest:
@@ -338,12 +227,12 @@ class SQLAlchemyOutbox:
         raise AssertionError
 
     @contextlib.contextmanager
-    def _transaction(self, deadline: float | None) -> t.Iterator[Transaction]:
+    def _transaction(self, deadline: float | None) -> t.Iterator[SQLAlchemyTransaction]:
         """A transaction; one that writes has a deadline for the locks of others."""
         with self._engine().begin() as connection:
             if deadline is not None:
                 _open(connection, deadline)
-            yield Transaction(connection, self.tables)
+            yield SQLAlchemyTransaction(connection, self.tables)
 
     def _engine(self) -> Engine:
         pid = os.getpid()

@@ -66,7 +66,9 @@ class Plug:
         return [
             entry.identity
             for app in self._apps
-            for entry in app.extensions["mmolove"].outbox.find(["accepted"], 9)
+            for entry in app.extensions["mmolove"].outbox.journal.page(
+                state="accepted", limit=9
+            )
         ]
 
     def close(self) -> None:

@@ -1,0 +1,160 @@
+"""The seam: what an outbox does, whatever it keeps its rows in."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import typing as t
+
+from ..wire import Event
+from .entry import Entry
+from .entry import Invitation
+from .entry import PATIENCE
+from .entry import Settlement
+from .entry import State
+from .entry import Summary
+from .host import Host
+from .journal import Journal
+from .note import Note
+from .note import record
+from .transaction import Dialect
+from .transaction import Transaction
+
+R = t.TypeVar("R")
+
+# Rejected entries that are sent again in one transaction.
+_BATCH = 500
+
+
+class Outbox(abc.ABC):
+    """Where entries are kept.
+
+    Each method is one transaction, described where it is made, in
+    :class:`~flask_mmolove.outbox.transaction.Transaction`: when it returns, it is on
+    disk, and when it raises :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
+    ``patience`` is for how many seconds the caller may wait.
+
+    :ivar journal: What a person asks of the outbox.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.journal = Journal(self.run, dialect)
+
+    @abc.abstractmethod
+    def run(
+        self,
+        work: t.Callable[[Transaction], R],
+        patience: float = PATIENCE,
+        *,
+        writes: bool = True,
+    ) -> R:
+        """Do a piece of work in a transaction, and all of it anew as long as another
+        one is in the way.
+
+        :param work: May be called several times; what counts is the last.
+        :param writes: False for one that only reads.
+        """
+
+    @abc.abstractmethod
+    def create(self) -> bool:
+        """Make the store, and say whether something of it was not there."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what is open of it in this process."""
+
+    @property
+    def incident(self) -> bool:
+        """Whether there is, or may be, something to :meth:`rescue`."""
+        return False
+
+    def rescue(self) -> int:
+        """Take over what stands in files that were damaged, deleted or replaced, and
+        give how many entries those are. Costs nothing where nothing happened.
+        """
+        return 0
+
+    def record(
+        self, note: Note, server_id: str, patience: float = PATIENCE
+    ) -> list[Entry]:
+        """See :func:`~flask_mmolove.outbox.note.record`."""
+        return self.run(lambda db: record(note, server_id, db), patience)
+
+    def add(
+        self,
+        identity: str,
+        events: t.Sequence[Event],
+        now: int,
+        patience: float = PATIENCE,
+        *,
+        referrer: str | None = None,
+    ) -> list[Entry]:
+        return self.run(
+            lambda db: db.add(identity, events, now, referrer=referrer), patience
+        )
+
+    def hold(
+        self, key: str, invitation: Invitation, now: int, patience: float = PATIENCE
+    ) -> None:
+        self.run(lambda db: db.hold(key, invitation, now), patience)
+
+    def held(self, key: str, now: int, patience: float = PATIENCE) -> Invitation | None:
+        return self.run(lambda db: db.held(key, now), patience, writes=False)
+
+    def let_go(self, key: str, patience: float = PATIENCE) -> None:
+        self.run(lambda db: db.let_go(key), patience)
+
+    def of(
+        self, identity: str, test: bool, patience: float = PATIENCE
+    ) -> dict[str, Entry]:
+        return self.run(lambda db: db.of(identity, test), patience, writes=False)
+
+    def claim(
+        self,
+        state: State,
+        now: int,
+        lease: int,
+        limit: int,
+        ids: t.Collection[int] | None = None,
+    ) -> list[Entry]:
+        return self.run(lambda db: db.claim(state, now, lease, limit, ids))
+
+    def settle(
+        self,
+        settlements: t.Sequence[Settlement],
+        now: int,
+        learn: t.Callable[[Host], Host] = lambda host: host,
+    ) -> list[Entry]:
+        return self.run(lambda db: db.settle(settlements, now, learn))
+
+    def release(self, entries: t.Sequence[Entry], patience: float = PATIENCE) -> None:
+        self.run(lambda db: db.release(entries), patience)
+
+    def next_due(self, now: int, patience: float = PATIENCE) -> int | None:
+        return self.run(lambda db: db.next_due(now), patience, writes=False)
+
+    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
+        if self.run(lambda db: db.fact("settings"), writes=False) == fingerprint:
+            return 0
+        return self.run(lambda db: db.adopt(fingerprint, server_id, now))
+
+    def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
+        """Send rejected entries again: all, or those named."""
+        if ids is None:
+            ids = self.run(lambda db: db.rejected(), writes=False)
+        waiting, again = iter(ids), []
+        while batch := list(itertools.islice(waiting, _BATCH)):
+            again += self._retry(now, batch)
+        return again
+
+    def _retry(self, now: int, ids: list[int]) -> list[Entry]:
+        return self.run(lambda db: db.retry(now, ids))
+
+    def decide(self, id: int, state: State, now: int) -> Entry | None:
+        return self.run(lambda db: db.decide(id, state, now))
+
+    def host(self) -> Host:
+        return self.run(lambda db: db.host(), writes=False)
+
+    def summary(self) -> Summary:
+        return self.run(lambda db: db.summary(), writes=False)

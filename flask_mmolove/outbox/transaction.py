@@ -1,0 +1,599 @@
+"""What is done with the rows of an outbox within one open transaction.
+
+It is written once, in the SQL that every store understands. A store says how that is
+run, and how a row is put in.
+
+Rows are taken by compare-and-set, which every database does alike and which needs no
+lock while nobody else wants the same row. What must not change between two statements
+is locked, always the host first and then events, so that two processes seldom wait for
+one another in a circle; where they do, the database ends one of them, and it begins
+anew.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import typing as t
+from collections import Counter
+
+from ..wire import Event
+from .entry import Entry
+from .entry import Invitation
+from .entry import Settlement
+from .entry import State
+from .entry import Summary
+from .host import Host
+from .rules import as_claimed
+from .rules import begin
+from .rules import HELD_FOR
+from .rules import HORIZON
+from .rules import isolate_crashed
+from .rules import may_settle
+from .rules import milestones
+from .rules import new_entry
+from .rules import refused
+from .rules import settlement_columns
+from .rules import soonest
+from .rules import wrongly_rejected
+from .tally import Mark
+from .tally import reached
+
+Values = dict[str, t.Any]
+
+COLUMNS = ", ".join(Entry._fields)
+
+_KEY = "identity = :identity AND event = :event AND test = :test"
+
+
+class Dialect:
+    """What a store has to say in its own way.
+
+    :param prefix: What the names of its tables begin with.
+    :param lock: The end of a SELECT that keeps others from its rows until the end of
+        the transaction.
+    :param by_state: What tells the database to go by the index of states, if it has to
+        be told.
+    :param or_add: The end of an INSERT that adds to the count of a row that is there.
+        To look for the row first would fail where another transaction makes it
+        meanwhile.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        lock: str = "",
+        by_state: str = "",
+        or_add: str = (
+            "ON CONFLICT ({key}) DO UPDATE SET count = {table}.count + excluded.count"
+        ),
+    ) -> None:
+        self.event = f"{prefix}event"
+        self.held = f"{prefix}held"
+        self.fact = f"{prefix}fact"
+        self.tally = f"{prefix}tally"
+        self.referrer = f"{prefix}referrer"
+        self.lock = lock
+        self.by_state = by_state
+        self.or_add = or_add
+
+
+class Transaction(abc.ABC):
+    """The outbox within one open transaction.
+
+    What it can meet of others' doing is an error of the database, after which the
+    whole transaction is to be done anew.
+    """
+
+    #: Whether nobody else writes as long as it is open.
+    is_alone = False
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._event = dialect.event
+
+    @abc.abstractmethod
+    def execute(self, sql: str, values: Values | list[Values]) -> list[t.Any]:
+        """Run a statement and give its rows; or run it once for each values of a list,
+        and give none.
+        """
+
+    @abc.abstractmethod
+    def change(self, sql: str, values: Values) -> int:
+        """Run a statement, and give how many rows it has changed."""
+
+    @abc.abstractmethod
+    def entries(self, where: str, values: Values, hint: str = "") -> list[Entry]:
+        """Entries by a condition, and what may follow it in a SELECT.
+
+        :param hint: What may follow the table's name.
+        """
+
+    @abc.abstractmethod
+    def _insert(self, entry: Entry) -> int | None:
+        """The id of a new row; None if the event stands already."""
+
+    def add(
+        self,
+        identity: str,
+        events: t.Sequence[Event],
+        now: int,
+        *,
+        referrer: str | None = None,
+    ) -> list[Entry]:
+        """Record events of one player, and give those that are new.
+
+        An event that stands already stays as it is. A ``qualified`` waits until its
+        player's ``registered`` is accepted.
+
+        :param referrer: Who invited the player, where it is known.
+        """
+        new = []
+        for event in events:
+            start = self._start(identity, event.event, event.test, now)
+            entry = new_entry(identity, event, start, now, referrer)
+            id = self._insert(entry)
+            if id is not None:
+                new.append(entry._replace(id=id))
+        return new
+
+    def hold(self, key: str, invitation: Invitation, now: int) -> None:
+        """Keep an invitation for an account that is yet to be, in place of an earlier
+        one, for as long as its token can be good.
+
+        :param key: At most 64 characters.
+        """
+        held = self._dialect.held
+        self.execute(f"DELETE FROM {held} WHERE expires <= :now", {"now": now})
+        self.let_go(key)
+        self.execute(
+            f"INSERT INTO {held} (name, token, referrer, expires)"
+            " VALUES (:name, :token, :referrer, :expires)",
+            {"name": key, **invitation._asdict(), "expires": now + HELD_FOR},
+        )
+
+    def held(self, key: str, now: int) -> Invitation | None:
+        """What is kept under a key."""
+        rows = self.execute(
+            f"SELECT token, referrer FROM {self._dialect.held}"
+            " WHERE name = :name AND expires > :now",
+            {"name": key, "now": now},
+        )
+        return Invitation._make(rows[0]) if rows else None
+
+    def let_go(self, key: str) -> None:
+        """Forget what is kept under a key."""
+        self.execute(
+            f"DELETE FROM {self._dialect.held} WHERE name = :name", {"name": key}
+        )
+
+    def of(self, identity: str, test: bool) -> dict[str, Entry]:
+        """A player's entries by event name."""
+        found = self.entries(
+            "identity = :identity AND test = :test",
+            {"identity": identity, "test": test},
+        )
+        return {entry.event: entry for entry in found}
+
+    def claim(
+        self,
+        state: State,
+        now: int,
+        lease: int,
+        limit: int,
+        ids: t.Collection[int] | None = None,
+    ) -> list[Entry]:
+        """Take due entries of a state, until ``now + lease`` for this caller alone.
+
+        No more ``pending`` ones are given than the :class:`Host` bears. An entry whose
+        last claim was never settled comes alone, so that it is clear which one it is
+        that kills its worker.
+
+        :param ids: Take none but these, a few hundred at the most.
+        """
+        host = self.host()
+        if state == "pending":
+            if host.open_since is not None or host.width is not None:
+                # There is room for few: one process after another looks and takes.
+                host = self._lock_host()
+            limit = host.room(now, lambda: self._in_flight(now), limit)
+        taken: list[Entry] = []
+        while not taken:
+            batch = isolate_crashed(self._due(state, now, limit, ids))
+            if not batch:
+                return []
+            taken = self._take(batch, as_claimed(batch, now, lease, host.uptime(now)))
+        if state == "pending":
+            self._remember(host.probing(now, lease), host)
+        return taken
+
+    def settle(
+        self,
+        settlements: t.Sequence[Settlement],
+        now: int,
+        learn: t.Callable[[Host], Host] = lambda host: host,
+        *,
+        counts: bool = True,
+    ) -> list[Entry]:
+        """Write what became of claimed entries, and give those that were changed.
+
+        A ``registered`` that is accepted makes its player's ``qualified`` due; one that
+        is ignored takes it along.
+
+        :param learn: What the attempts taught about the host.
+        :param counts: Whether the steps are counted. All who count wait for one
+            another, to the end of their transactions.
+        """
+        before, after = self._learn(learn)
+        steps = self._settle(settlements, now)
+        changed = [entry for entry, _ in steps]
+        self._follow(changed, now)
+        if (before.open_since is None) != (after.open_since is None):
+            if after.open_since is not None:
+                # The settings turned out to be at fault, not the events.
+                for entry in wrongly_rejected(
+                    self.entries("state = 'rejected'", {}), after
+                ):
+                    self._redrive(entry, now, entry.attempts)
+            else:
+                self._hasten(now)
+            changed = list(self._anew(changed).values())
+        if counts:
+            self.count(itertools.chain(*itertools.starmap(reached, steps)))
+        return changed
+
+    def release(self, entries: t.Sequence[Entry]) -> None:
+        """Give claims back unused: nothing was tried."""
+        if entries:
+            self.execute(
+                f"UPDATE {self._event} SET due = recorded, claim = NULL,"
+                f" attempts = attempts - 1 WHERE {_KEY} AND claim = :claim",
+                [{**_key(entry.key), "claim": entry.claim} for entry in entries],
+            )
+
+    def next_due(self, now: int) -> int | None:
+        """When something is next to be done, in milliseconds."""
+        first = f"SELECT min(due) FROM {self._event} WHERE due > 0 AND state ="
+        ((pending, accepted, host),) = self.execute(
+            f"SELECT ({first} 'pending'), ({first} 'accepted'),"
+            f" (SELECT value FROM {self._dialect.fact} WHERE name = 'host')",
+            {},
+        )
+        return soonest(pending, accepted, Host.from_json(host), now)
+
+    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
+        """Meet settings. If they are not those of before, what may still be sent is
+        addressed anew, what was refused under the old ones is sent again, and the host
+        gets a fresh start. Gives how many were refused.
+
+        :param fingerprint: :attr:`flask_mmolove.settings.Settings.fingerprint`.
+        """
+        host = self._lock_host()  # one process after another
+        known = self.fact("settings")
+        self.set_fact("settings", fingerprint)
+        if known in (None, fingerprint):
+            return 0
+        again = [
+            entry for entry in refused(self._rejected()) if self._redrive(entry, now)
+        ]
+        self._hasten(now)
+        self._readdress(server_id)
+        self._remember(Host(down=now - host.uptime(now)), None)
+        return len(again)
+
+    def rejected(self) -> list[int]:
+        """The ids of the entries that are rejected, newest first."""
+        rows = self.execute(
+            f"SELECT id FROM {self._event} WHERE state = 'rejected' ORDER BY id DESC",
+            {},
+        )
+        return [id for (id,) in rows]
+
+    def retry(self, now: int, ids: t.Collection[int]) -> list[Entry]:
+        """Send those of the entries again that are rejected, and give them as they are
+        now.
+
+        :param ids: A few hundred at the most.
+        """
+        again = [
+            entry
+            for entry in self._read(ids)
+            if entry.state == "rejected" and self._redrive(entry, now)
+        ]
+        return list(self._anew(again).values())
+
+    def decide(self, id: int, state: State, now: int) -> Entry | None:
+        """A person's word on a reward that is ``unknown`` or ``unpaid``: it is
+        ``rewarded``, or ``accepted`` to be given again. None if it is neither.
+        """
+        changed = self.change(
+            f"UPDATE {self._event} SET state = :state, due = :due, settled = :now,"
+            " attempts = 0, crashes = 0"
+            " WHERE id = :id AND state IN ('unknown', 'unpaid')",
+            {
+                "id": id,
+                "state": state,
+                "due": now if state == "accepted" else None,
+                "now": now,
+            },
+        )
+        if not changed:
+            return None
+        (decided,) = self._read([id])
+        self.count(reached(decided, was="unknown"))
+        return decided
+
+    def summary(self) -> Summary:
+        """What stands in the outbox."""
+        event = self._event
+        rows = self.execute(f"SELECT state, count(*) FROM {event} GROUP BY state", {})
+        counts = {state: count for state, count in rows}
+        ((due,),) = self.execute(
+            f"SELECT count(*) FROM {event} WHERE state = 'pending' AND due IS NOT NULL",
+            {},
+        )
+        waiting = max(0, counts.get("pending", 0) - due)
+        return Summary(counts, waiting, self.oldest_pending(), self.host())
+
+    def oldest_pending(self) -> int | None:
+        """When the pending entry that stands first was recorded, in milliseconds."""
+        rows = self.execute(
+            f"SELECT recorded FROM {self._event} WHERE state = 'pending'"
+            " ORDER BY id LIMIT 1",
+            {},
+        )
+        return rows[0][0] if rows else None
+
+    def host(self) -> Host:
+        """What is known of MMOLove."""
+        return Host.from_json(self.fact("host"))
+
+    def fact(self, name: str, lock: str = "") -> str | None:
+        """What is written down under a name."""
+        rows = self.execute(
+            f"SELECT value FROM {self._dialect.fact} WHERE name = :name{lock}",
+            {"name": name},
+        )
+        return rows[0][0] if rows else None
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Write something down under a name."""
+        fact, values = self._dialect.fact, {"name": name, "value": value}
+        if not self.change(
+            f"UPDATE {fact} SET value = :value WHERE name = :name", values
+        ):
+            self.execute(f"INSERT INTO {fact} VALUES (:name, :value)", values)
+
+    def count(self, marks: t.Iterable[Mark]) -> None:
+        """Count steps, as the last part of the transaction in which they are taken: a
+        count is what transactions meet at, and the day's most of all.
+        """
+        days: t.Counter[tuple[int, str]] = Counter()
+        referrers: t.Counter[tuple[str, str]] = Counter()
+        for mark, more in Counter(marks).items():
+            days[mark.day, mark.step] += more
+            if mark.referrer is not None and mark.step != "ignored":
+                referrers[mark.referrer, mark.step] += more
+        self._add_up(self._dialect.referrer, "player", referrers)
+        self._add_up(self._dialect.tally, "day", days)
+
+    def _add_up(self, table: str, whose: str, counts: t.Counter[t.Any]) -> None:
+        if not counts:
+            return
+        key = f"{whose}, step"
+        or_add = self._dialect.or_add.format(table=table, key=key)
+        self.execute(
+            f"INSERT INTO {table} ({key}, count) VALUES (:whose, :step, :count)"
+            f" {or_add}",
+            # In one order, so that two that add to the same do not deadlock.
+            [
+                {"whose": each, "step": step, "count": more}
+                for (each, step), more in sorted(counts.items())
+            ],
+        )
+
+    def _start(
+        self, identity: str, name: str, test: bool, now: int
+    ) -> tuple[State, int | None]:
+        """What an event begins as: a ``qualified`` goes by its ``registered``, which
+        is locked, for it must not be settled before this ``qualified`` is to be seen.
+        """
+        if name == "registered":
+            return begin(name, None, now)
+        rows = self.execute(
+            f"SELECT state FROM {self._event} WHERE {_KEY}{self._dialect.lock}",
+            _key((identity, "registered", test)),
+        )
+        return begin(name, rows[0][0] if rows else None, now)
+
+    def _lock_host(self) -> Host:
+        """What is known of the host; nobody else changes it until the end of this."""
+        text = self.fact("host", self._dialect.lock)
+        if text is None:
+            # There must be a row to lock. If another process makes it at this moment,
+            # that is an error, and not to be written over.
+            text = Host().to_json()
+            self.execute(
+                f"INSERT INTO {self._dialect.fact} VALUES ('host', :value)",
+                {"value": text},
+            )
+        return Host.from_json(text)
+
+    def _learn(self, learn: t.Callable[[Host], Host]) -> tuple[Host, Host]:
+        """What was known of the host, and what is from now on. As long as all is well
+        nothing changes, and nobody waits for a lock.
+        """
+        before = self.host()
+        after = learn(before)
+        if after != before:
+            found = self._lock_host()
+            if found != before:
+                before, after = found, learn(found)
+            self._remember(after, before)
+        return before, after
+
+    def _remember(self, host: Host, before: Host | None) -> None:
+        if host != before:
+            self.set_fact("host", host.to_json())
+
+    def _in_flight(self, now: int) -> int:
+        ((count,),) = self.execute(
+            f"SELECT count(*) FROM {self._event}"
+            " WHERE state = 'pending' AND due > :now AND claim IS NOT NULL",
+            {"now": now},
+        )
+        return int(count)
+
+    def _due(
+        self, state: State, now: int, limit: int, ids: t.Collection[int] | None
+    ) -> list[Entry]:
+        places, values = _named(ids or ())
+        only = "" if ids is None else f" AND id IN ({places})"
+        found: list[Entry] = []
+        for condition, moment in (
+            ("due <= :moment", now),
+            ("due > :moment", now + HORIZON),
+        ):
+            if len(found) < limit:
+                values |= {"state": state, "moment": moment}
+                values["limit"] = limit - len(found)
+                found += self.entries(
+                    f"state = :state AND {condition}{only}"
+                    " ORDER BY due, id LIMIT :limit",
+                    values,
+                )
+        return found
+
+    def _take(self, seen: list[Entry], claimed: list[Entry]) -> list[Entry]:
+        """Claim those entries that nobody has claimed since they were seen."""
+        self.execute(
+            f"UPDATE {self._event} SET due = :due, claim = :claim,"
+            " attempts = :attempts, crashes = :crashes, begun = :begun"
+            " WHERE id = :id AND attempts = :seen_attempts AND state = :seen_state"
+            " AND due = :seen_due",
+            [
+                {
+                    "id": was.id,
+                    "seen_attempts": was.attempts,
+                    "seen_state": was.state,
+                    "seen_due": was.due,
+                    "due": now.due,
+                    "claim": now.claim,
+                    "attempts": now.attempts,
+                    "crashes": now.crashes,
+                    "begun": now.begun,
+                }
+                # In one order, so that two that want the same do not deadlock.
+                for was, now in sorted(zip(seen, claimed, strict=True))
+            ],
+        )
+        if self.is_alone:
+            return claimed
+        # As it is now: it may have been addressed anew since it was seen.
+        ours = claimed[0].claim
+        taken = self._read([entry.id for entry in claimed])
+        mine = {entry.id: entry for entry in taken if entry.claim == ours}
+        return [mine[entry.id] for entry in claimed if entry.id in mine]
+
+    def _settle(
+        self, settlements: t.Sequence[Settlement], now: int
+    ) -> list[tuple[Entry, State]]:
+        """What is changed, as it is now, with the states in which it was claimed."""
+        entries = [settlement.entry for settlement in settlements]
+        rows = self._anew(entries, self._dialect.lock)
+        steps: list[tuple[Entry, State]] = []
+        changes = []
+        for settlement in settlements:
+            row = rows.get(settlement.entry.key)
+            if row is not None and may_settle(settlement, row):
+                columns = settlement_columns(settlement, now)
+                columns["referral_id"] = columns["referral_id"] or row.referral_id
+                rows[row.key] = row._replace(**columns)
+                steps.append((rows[row.key], settlement.entry.state))
+                changes.append({**columns, "id": row.id})
+        if changes:
+            self.execute(
+                f"UPDATE {self._event} SET state = :state, due = :due, claim = :claim,"
+                " attempts = :attempts, crashes = :crashes, settled = :settled,"
+                " status = :status, answer = :answer, referral_id = :referral_id,"
+                " history = :history WHERE id = :id",
+                changes,
+            )
+        return steps
+
+    def _follow(self, changed: t.Iterable[Entry], now: int) -> None:
+        """Let each ``registered`` draw its ``qualified`` along."""
+        for (state, due, test), players in milestones(changed, now).items():
+            places, values = _named(players)
+            self.execute(
+                f"UPDATE {self._event} SET state = :state, due = :due"
+                f" WHERE identity IN ({places}) AND event = 'qualified'"
+                # So it goes by the players, and not by all that is pending.
+                " AND test = :test AND coalesce(state, '') = 'pending' AND due IS NULL",
+                {**values, "state": state, "due": due, "test": test},
+            )
+
+    def _redrive(self, entry: Entry, now: int, attempts: int = 0) -> bool:
+        """Send a rejected entry again. False if it is not rejected any more."""
+        state, due = self._start(entry.identity, entry.event, entry.test, now)
+        changed = self.change(
+            f"UPDATE {self._event} SET state = :state, due = :due,"
+            " attempts = :attempts, crashes = 0 WHERE id = :id AND state = 'rejected'",
+            {"id": entry.id, "state": state, "due": due, "attempts": attempts},
+        )
+        return changed > 0
+
+    def _hasten(self, now: int) -> None:
+        """The host is well again: what failed meanwhile need not wait any longer."""
+        self.execute(
+            f"UPDATE {self._event} SET due = :now"
+            " WHERE state = 'pending' AND due > :now AND claim IS NULL",
+            {"now": now},
+        )
+
+    def _readdress(self, server_id: str) -> None:
+        """The id of the server stands inside the bytes, so they are made anew."""
+        for state in ("pending", "rejected"):
+            for entry in self.entries(
+                "state = :state AND server_id != :server_id",
+                {"state": state, "server_id": server_id},
+            ):
+                body = entry.addressed_to(server_id).encode()
+                self.execute(
+                    f"UPDATE {self._event} SET server_id = :server_id, body = :body"
+                    " WHERE id = :id",
+                    {"id": entry.id, "server_id": server_id, "body": body},
+                )
+
+    def _rejected(self) -> list[Entry]:
+        return self.entries("state = 'rejected'", {})
+
+    def _read(self, ids: t.Collection[int], lock: str = "") -> list[Entry]:
+        """Entries by their ids, in the order of ids."""
+        if not ids:
+            return []
+        places, values = _named(ids)
+        return self.entries(f"id IN ({places}) ORDER BY id{lock}", values)
+
+    def _anew(
+        self, entries: t.Collection[Entry], lock: str = ""
+    ) -> dict[tuple[str, str, bool], Entry]:
+        """Entries as they are now, by their keys, in the order in which they come."""
+        read = self._read([entry.id for entry in entries], lock)
+        found = {entry.key: entry for entry in read}
+        for key in (entry.key for entry in entries if entry.key not in found):
+            # Its id is another after its file was damaged.
+            found |= {row.key: row for row in self.entries(f"{_KEY}{lock}", _key(key))}
+        return {entry.key: found[entry.key] for entry in entries if entry.key in found}
+
+
+def _key(key: tuple[str, str, bool]) -> Values:
+    return dict(zip(("identity", "event", "test"), key, strict=True))
+
+
+def _named(values: t.Iterable[t.Any]) -> tuple[str, Values]:
+    """Places for values in a statement, and the values by their names."""
+    named = {f"v{number}": value for number, value in enumerate(values)}
+    # Not every database takes an empty list.
+    return ", ".join(f":{name}" for name in named) or "NULL", named
