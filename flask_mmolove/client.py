@@ -371,6 +371,18 @@ def judge(status: int) -> tuple[Verdict, str]:
     return _SERVER_ERROR if status >= 500 else _NO_MMOLOVE
 
 
+def said(status: int | None, words: str | None) -> str:
+    """An answer in a line.
+
+    :param status: As :class:`Outcome` has it.
+    :param words: Its text, or what went wrong on the way.
+    """
+    line = " ".join((words or "")[:300].split())
+    if not status:
+        return line
+    return f"HTTP {status}: {line}" if line else f"HTTP {status}"
+
+
 def _read_success(body: str, clock: float | None) -> Outcome:
     answer = _read_json(body)
     if answer.get("ok") is not True:

@@ -43,14 +43,6 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def said(status: int | None, words: str | None) -> str:
-    """An answer in a line."""
-    line = " ".join((words or "")[:300].split())
-    if not status:
-        return line
-    return f"HTTP {status}: {line}" if line else f"HTTP {status}"
-
-
 def hint(entry: Entry) -> str:
     """What is to be done about an entry, if anything is."""
     if entry.state == "rejected" and entry.status:

@@ -11,6 +11,7 @@ from datetime import timezone
 
 import click
 
+from ..client import said
 from ..errors import OrderError
 from ..outbox import Entry
 from ..outbox.entry import State as EntryState
@@ -18,7 +19,6 @@ from ..state import State
 from ..words import data
 from ..words import hint
 from ..words import many
-from ..words import said
 from ..words import STATES
 from .site import json_option
 from .site import print_table

@@ -17,6 +17,7 @@ from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from .. import desk
+from ..client import said
 from ..errors import ConfigError
 from ..errors import MMOLoveError
 from ..errors import OutboxError
@@ -30,7 +31,6 @@ from ..words import ago
 from ..words import FOR_A_PERSON
 from ..words import hint
 from ..words import many
-from ..words import said
 from ..words import STATES
 from .forms import check_token
 from .forms import FIELD
