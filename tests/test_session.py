@@ -30,12 +30,14 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 from flask_mmolove import ConfigError
+from flask_mmolove import event_recorded
 from flask_mmolove import IdentityError
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
+from flask_mmolove.outbox import Entry
 from flask_mmolove.testing import SiteSandbox
 
 MakeSite = t.Callable[..., Site]
@@ -477,6 +479,60 @@ class TestMilestone:
             if not first:
                 qualify(found)
             site.db.session.rollback()
+        assert site.entries(player).keys() == {"registered"}
+
+    @pytest.mark.parametrize("how", ["raised", "refused", "outer"])
+    def test_a_savepoint_rolled_back_later_does_not_take_it_along(
+        self, site: Site, player: int, how: str
+    ) -> None:
+        told: list[Entry] = []
+
+        def listen(app: Flask, entry: Entry, **extra: t.Any) -> None:
+            told.append(entry)
+
+        session = site.db.session
+        with event_recorded.connected_to(listen), site.app.app_context():
+            found = session.get_one(Player, player)
+            assert qualify(found) is not None
+            with contextlib.suppress(IntegrityError, ZeroDivisionError):
+                with session.begin_nested():
+                    site.add("anna" if how == "refused" else "ben")
+                    if how == "outer":
+                        session.begin_nested().commit()
+                    session.flush()
+                    raise ZeroDivisionError
+            found.level = 20
+            session.commit()
+            assert session.get_one(Player, player).level == 20
+        assert site.count(Player) == 1
+        assert site.entries(player).keys() == {"registered", "qualified"}
+        assert [entry.event for entry in told] == ["qualified"]
+
+    def test_trouble_in_such_a_savepoint_is_forgotten(
+        self, site: Site, player: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = site.db.session
+        with site.app.app_context():
+            found = session.get_one(Player, player)
+            qualify(found)
+            with contextlib.suppress(ZeroDivisionError), monkeypatch.context() as patch:
+                patch.setattr("flask_mmolove.outbox.session.record", None)
+                with session.begin_nested():
+                    site.add("ben")
+                    session.flush()
+                    raise ZeroDivisionError
+            found.level = 20
+            session.commit()
+        assert site.entries(player).keys() == {"registered", "qualified"}
+        assert site.state.spool.read() == []
+
+    def test_a_flush_that_fails_takes_it_along(self, site: Site, player: int) -> None:
+        with site.app.app_context():
+            qualify(site.db.session.get_one(Player, player))
+            site.add("anna")
+            with pytest.raises(IntegrityError):
+                site.db.session.flush()
+            site.db.session.close()
         assert site.entries(player).keys() == {"registered"}
 
     def test_it_is_recorded_where_the_site_has_nothing_to_commit(

@@ -3,7 +3,8 @@ with the site's changes, or not at all.
 
 A note is enlisted in the session, and written when the session is flushed or commits,
 for a new account has its id then. A rollback drops it, of the session or of the
-savepoint in which it was enlisted.
+savepoint in which it was enlisted; that of a savepoint in which it was only written has
+it written again.
 """
 
 from __future__ import annotations
@@ -253,6 +254,7 @@ class Enlistment:
         self._outbox = outbox
         self._list = session.info.setdefault(_ENLISTED, [])
         self._savepoints = tuple(_savepoints(session))
+        self._written_in: tuple[SessionTransaction, ...] = ()
         # What it tells of may be among the changes that are not committed yet.
         self._depends = outbox.has_changes()
         self._entries: list[Entry] | None = None
@@ -283,6 +285,7 @@ class Enlistment:
         """Put it into the session's transaction, once the player has an identity."""
         if self._is_written:
             return
+        self._written_in = tuple(_savepoints(session))
         try:
             self.note = self._identified()
             self._entries = self._outbox.write(session, self.note)
@@ -307,8 +310,11 @@ class Enlistment:
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """A transaction of the session, or a savepoint, was rolled back."""
-        if not transaction.nested or transaction in self._savepoints:
+        if transaction.parent is None or transaction in self._savepoints:
             self.withdraw()
+        elif transaction in self._written_in:
+            self._entries = None
+            self._trouble = ""
 
     @property
     def _is_written(self) -> bool:
@@ -373,5 +379,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 
 
 def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+    # A flush that failed took along what it was part of, and no more.
+    while transaction.parent is not None and not transaction.nested:
+        transaction = transaction.parent
     for enlistment in _enlisted(session):
         enlistment.rolled_back(transaction)
