@@ -53,11 +53,10 @@ _POLICY = (
 Access = t.Callable[[], t.Any]
 
 
-def make_dashboard(access: Access | None, name: str = "mmolove") -> Blueprint:
+def make_dashboard(access: Access | None) -> Blueprint:
     """The operator's page as a blueprint.
 
     :param access: Asked in each request whether this visitor may see it.
-    :param name: The blueprint's name.
     :raises ConfigError: If there is nobody to ask.
     """
     if access is None or not callable(access):
@@ -67,7 +66,7 @@ def make_dashboard(access: Access | None, name: str = "mmolove") -> Blueprint:
             "Whoever is refused gets a 404."
         )
     pages = Blueprint(
-        name, __name__, template_folder="templates", static_folder="static"
+        "mmolove", __name__, template_folder="templates", static_folder="static"
     )
 
     @pages.before_request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..client import said
 from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
@@ -24,15 +25,13 @@ class Reporter:
 
     def __call__(self, entry: Entry) -> None:
         mark = {"event_id": entry.id}
+        subject = f"{entry.id} ({entry.event} of player {entry.identity})"
         if entry.state == "rejected":
             logger.warning(
-                "Event %s (%s of player %s) was rejected: HTTP %s, %s. It is kept; "
-                "after the mend, send it again with 'flask mmolove retry'.",
-                entry.id,
-                entry.event,
-                entry.identity,
-                entry.status,
-                entry.answer,
+                "Event %s is rejected: %s. It is kept; once the cause is fixed, send "
+                "it again with 'flask mmolove retry'.",
+                subject,
+                said(entry.status, entry.answer),
                 extra=mark,
             )
         elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
@@ -44,20 +43,11 @@ class Reporter:
                 )
         elif entry.state == "unpaid":
             logger.error(
-                "The reward of event %s (player %s) is set aside: %s. See 'flask "
-                "mmolove rewards'.",
-                entry.id,
-                entry.identity,
+                "The reward of event %s is set aside: %s. See 'flask mmolove rewards'.",
+                subject,
                 entry.answer,
                 extra=mark,
             )
         elif entry.state != "pending":
-            logger.info(
-                "Event %s (%s of player %s) is %s.",
-                entry.id,
-                entry.event,
-                entry.identity,
-                entry.state,
-                extra=mark,
-            )
+            logger.info("Event %s is %s.", subject, entry.state, extra=mark)
         self._report(entry)
