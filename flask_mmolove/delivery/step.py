@@ -273,7 +273,6 @@ class Delivery:
             entry,
             "accepted",
             sure=True,
-            renewed=True,
             status=outcome.status,
             answer=outcome.body[:500],
             referral_id=outcome.referral_id,
@@ -285,8 +284,8 @@ class Delivery:
                 return settled
             if self._reward() is None:
                 return settled._replace(state="unpaid", answer=NO_CALLBACK)
-            return settled._replace(due=now)
-        failed = settled._replace(sure=False, renewed=False)
+            return settled._replace(due=now, renewed=True)
+        failed = settled._replace(sure=False)
         if not self._is_worth_a_retry(host, entry, outcome, now):
             return failed._replace(state="rejected")
         pause = backoff(entry.attempts, self._uniform)
