@@ -38,12 +38,15 @@ def as_newcomer(player: Player | None) -> Newcomer:
     if player is None:
         return new_login
     if isinstance(player, type):
-        raise TypeError(f"player= is an answer, not the class {player.__name__}.")
+        name = player.__name__
+        raise TypeError(f"player= must not be a class: write player={name}(...).")
     if callable(getattr(player, "before", None)):
         return t.cast(Newcomer, player)
     if callable(player):
         return _Plain(player)
-    raise TypeError(f"player= is a function of the response, not {player!r}.")
+    raise TypeError(
+        f"player= must be a function that takes the response, not {player!r}."
+    )
 
 
 class _Plain:

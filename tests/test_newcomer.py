@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import typing as t
 
 import pytest
@@ -331,7 +332,14 @@ def test_a_function_of_the_response_may_be_async(
     assert mmolove_sandbox.reported == SEVEN
 
 
-@pytest.mark.parametrize("answer", [7, "name", Counting])
-def test_what_is_no_answer_is_an_error_at_import(answer: t.Any) -> None:
-    with pytest.raises(TypeError, match="player="):
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (7, "must be a function that takes the response, not 7"),
+        ("name", "must be a function that takes the response, not 'name'"),
+        (Counting, "write player=Counting("),
+    ],
+)
+def test_what_is_no_answer_is_an_error_at_import(answer: t.Any, words: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(words)):
         referral_register(player=answer)
