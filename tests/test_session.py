@@ -81,6 +81,12 @@ def signup(site: Site, **options: t.Any) -> t.Callable[[t.Any], t.Any]:
     return decorate
 
 
+def leave_transactions_alone(connection: t.Any, record: object) -> None:
+    connection.isolation_level = None
+    # Else who reads keeps all others from committing.
+    connection.execute("PRAGMA journal_mode = WAL").close()
+
+
 class TestSignup:
     """When the response leaves, the account and its event are there, or neither."""
 
@@ -139,7 +145,7 @@ class TestSignup:
 
     @pytest.mark.parametrize("how", ["never", "rollback", "close", "abort"])
     def test_an_account_that_is_not_committed_is_not_reported(
-        self, site: Site, mmolove_sandbox: SiteSandbox, how: str
+        self, site: Site, mmolove_sandbox: SiteSandbox, how: str, log: t.Any
     ) -> None:
         @signup(site)
         def register() -> ResponseReturnValue:
@@ -155,6 +161,8 @@ class TestSignup:
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 0
         assert site.state.outbox.summary().counts == {}
+        forgot = "Player 1 was not reported to MMOLove: db.session was not committed"
+        assert (forgot in log.getvalue()) == (how == "never")
 
     def test_a_savepoint_that_is_rolled_back_takes_its_player_along(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -262,6 +270,41 @@ class TestSignup:
         assert site.entries(7) == {}
         sign_up(site, mmolove_sandbox)
         assert site.entries(7)["registered"].state == "pending"
+
+    @pytest.mark.parametrize("how", ["orm", "core", "rollback"])
+    def test_a_transaction_that_is_begun_by_a_read(
+        self, site: Site, mmolove_sandbox: SiteSandbox, how: str
+    ) -> None:
+        """As SQLAlchemy's documentation has SQLite begin one."""
+
+        @signup(site)
+        def register() -> str:
+            session = site.db.session
+            if how == "orm":
+                site.add()
+                session.commit()
+                session.get_one(Player, 1)
+                registered(1)
+                return "welcome"
+            session.get(Player, 1)
+            new = insert(Player).values(id=1, name="anna", level=1)
+            session.connection().execute(new)
+            registered(1)
+            getattr(session, "rollback" if how == "rollback" else "commit")()
+            return "welcome"
+
+        if not str(site.state.outbox).startswith("sqlite"):
+            pytest.skip("others always do")
+        with site.app.app_context():
+            engine = site.db.engine
+            engine.dispose()
+        event.listen(engine, "connect", leave_transactions_alone)
+        event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN") and None)
+        sign_up(site, mmolove_sandbox)
+        if how == "rollback":
+            assert site.entries(1) == {}
+        else:
+            assert site.entries(1)["registered"].state == "pending"
 
     def test_a_session_that_the_view_closed(
         self, site: Site, mmolove_sandbox: SiteSandbox

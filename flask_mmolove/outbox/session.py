@@ -25,6 +25,7 @@ from sqlalchemy.orm import SessionTransaction
 from ..errors import IdentityError
 from ..errors import MMOLoveError
 from ..log import complain
+from ..log import logger
 from ..log import shielded
 from .database import WORKER_PATIENCE
 from .entry import Entry
@@ -35,6 +36,7 @@ from .rows import Transaction
 from .rules import begin
 from .rules import new_entry
 from .sqlalchemy import is_conflict
+from .sqlalchemy import note_begin
 from .sqlalchemy import pause
 from .sqlalchemy import SQLAlchemyOutbox
 
@@ -43,6 +45,10 @@ _ENLISTED = "mmolove.enlisted"
 _FLUSHED = "mmolove.flushed"
 
 _FAILED = "A player could not be reported to MMOLove."
+_FORGOTTEN = (
+    "Player %s was not reported to MMOLove: db.session was not committed before the "
+    "app context ended."
+)
 
 
 class Site(t.Protocol):
@@ -227,7 +233,8 @@ class SessionOutbox:
             return
         for enlistment in _enlisted(self._session()):
             with shielded(_FAILED):
-                enlistment.settle()
+                if not enlistment.settle():
+                    logger.warning(_FORGOTTEN, enlistment.note.identity or "?")
 
     def _connection(self, session: Session) -> Connection:
         where = {"clause": self._outbox.tables.event}
@@ -328,6 +335,7 @@ class Enlistment:
 
 def listen(session: scoped_session[t.Any]) -> None:
     """Let notes be enlisted in a site's sessions. Twice is no more than once."""
+    event.listen(session, "after_begin", _after_begin)
     event.listen(session, "after_flush_postexec", _after_flush)
     event.listen(session, "before_commit", _before_commit)
     event.listen(session, "after_commit", _after_commit)
@@ -344,6 +352,13 @@ def _savepoints(session: Session) -> t.Iterator[SessionTransaction]:
     while transaction is not None:
         yield transaction
         transaction = transaction.parent
+
+
+def _after_begin(
+    session: Session, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if not transaction.nested:
+        note_begin(connection)
 
 
 def _after_flush(session: Session, context: object) -> None:

@@ -108,6 +108,9 @@ _NO_TABLE_SQLITE = ("no such table",)
 # Times that a lost connection, or tables that are not there, are made anew.
 _MENDS = 3
 
+# What a connection to SQLite had changed when its transaction began, in its ``info``.
+_BEGUN = "mmolove.begun"
+
 _PAUSE = 0.002
 _PAUSE_MOST = 0.1
 
@@ -195,7 +198,10 @@ class SQLAlchemyOutbox:
             assigned = connection.exec_driver_sql("SELECT txid_current_if_assigned()")
             return assigned.scalar() is not None
         if connection.dialect.name == "sqlite":
-            return bool(connection.connection.in_transaction)
+            db = connection.connection
+            # A transaction may have been begun by what only reads.
+            changed = db.total_changes != connection.info.get(_BEGUN)
+            return bool(db.in_transaction) and changed
         return False
 
     def create(self) -> bool:
@@ -471,6 +477,14 @@ def _open(connection: Connection, deadline: float) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {turn}")
     elif connection.dialect.name == "sqlite":
         _begin_immediate(connection)
+
+
+def note_begin(connection: Connection) -> None:
+    """Keep what ``has_written`` compares with: SQLite counts what a connection changes,
+    and not what a transaction does.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.info[_BEGUN] = connection.connection.total_changes
 
 
 def _begin_immediate(connection: Connection) -> None:
