@@ -62,6 +62,14 @@ class _Plain:
 
 class _Login:
     def before(self) -> t.Any:
+        if _has_flask_login():
+            from flask_login import COOKIE_NAME
+            from flask_login import current_user
+
+            name = current_app.config.get("REMEMBER_COOKIE_NAME", COOKIE_NAME)
+            if name in request.cookies:
+                # Who is only remembered comes into the session when first asked for.
+                current_user._get_current_object()
         return self._id()
 
     def after(self, response: Response, before: t.Any) -> t.Any:
@@ -73,9 +81,11 @@ class _Login:
 
     def _id(self) -> t.Any:
         """The user's id in this session, without loading it from the database."""
-        if "flask_login" in sys.modules and hasattr(current_app, "login_manager"):
-            return session.get("_user_id")
-        return None
+        return session.get("_user_id") if _has_flask_login() else None
+
+
+def _has_flask_login() -> bool:
+    return "flask_login" in sys.modules and hasattr(current_app, "login_manager")
 
 
 #: The user whom the view logs in with Flask-Login, if it was not that user before.

@@ -24,6 +24,7 @@ from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask.views import MethodView
 from flask.views import View
+from flask_login import current_user
 from flask_login import login_user
 from flask_login import LoginManager
 from flask_login import logout_user
@@ -411,6 +412,37 @@ def test_a_user_who_was_logged_in_before_is_nobody_new(
     client.get(f"/?mmref={token}")
     client.post("/join")
     assert mmolove_sandbox.sandbox.arrivals == []
+
+
+@pytest.mark.parametrize("cookie", [None, "kept_login"])
+def test_a_user_who_is_only_remembered_is_nobody_new(
+    app: Flask, visitor: FlaskClient, reported: Reported, cookie: str | None
+) -> None:
+    if cookie:
+        app.config["REMEMBER_COOKIE_NAME"] = cookie
+    LoginManager(app).user_loader(User)
+
+    @app.post("/login")
+    def log_in() -> str:
+        login_user(User("7"), remember=True)
+        return ""
+
+    @app.route("/join", methods=["GET", "POST"])
+    @referral_register
+    def join() -> ResponseReturnValue:
+        if request.method == "POST":
+            login_user(User("8"))
+        elif current_user.is_authenticated:
+            return redirect("/")
+        return ""
+
+    visitor.post("/login")
+    with visitor.session_transaction() as kept:  # the browser was closed meanwhile
+        del kept["_user_id"]
+    assert visitor.get("/join").status_code == 302
+    assert reported() == []
+    visitor.post("/join")
+    assert reported() == [("registered", "8")]
 
 
 def test_logging_out_makes_nobody_new(
