@@ -12,6 +12,7 @@ from flask import current_app
 from flask import has_request_context
 from flask import request
 from flask import Response
+from werkzeug.exceptions import HTTPException
 
 from .capture import current_mmref
 from .capture import forget
@@ -105,7 +106,13 @@ def referral_register(
                 f"@referral_register(player={view.__name__})."
             )
         signup = _begin(newcomer, token)
-        response = current_app.ensure_sync(view)(*args, **kwargs)
+        try:
+            response = current_app.ensure_sync(view)(*args, **kwargs)
+        except HTTPException as e:
+            # abort(redirect(...)) is another way to return a response.
+            if signup is not None and e.response is not None:
+                after_this_request(signup.finish)
+            raise
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
             # come later still: what fails in them is not known here.

@@ -539,6 +539,35 @@ def test_an_abort_passes_untouched(
     assert reported() == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [(redirect("/hi"), SEVEN), (("that name is taken", 409), [])],
+)
+@pytest.mark.parametrize("path", ["/join", "/join-async"])
+def test_a_response_that_a_view_aborts_with_counts_like_one_it_returns(
+    app: Flask,
+    visitor: FlaskClient,
+    reported: Reported,
+    path: str,
+    answer: ResponseReturnValue,
+    expected: list[tuple[str, str]],
+) -> None:
+    @app.post("/join")
+    @referral_register
+    def join() -> str:
+        registered(7)
+        abort(make_response(answer))
+
+    @app.post("/join-async")
+    @referral_register
+    async def join_async() -> str:
+        registered(7)
+        abort(make_response(answer))
+
+    assert visitor.post(path).status_code in (302, 409)
+    assert reported() == expected
+
+
 def test_a_view_that_returns_nothing_is_the_error_it_always_was(
     app: Flask, visitor: FlaskClient, reported: Reported
 ) -> None:
