@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import typing as t
 from pathlib import Path
 
@@ -425,6 +426,27 @@ class TestTrouble:
                 registered(player)
                 player.level = 2
                 site.db.session.commit()
+        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+
+    def test_a_commit_of_nothing_else_waits_no_longer_for_sqlite_s_one_lock(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not str(site.state.outbox).startswith("sqlite"):
+            pytest.skip("others have more locks")
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE_SCRIPT", 0.1)
+        with site.app.app_context():
+            session = site.db.session
+            session.add(Player(name="anna", mmref="tok"))
+            session.commit()
+            with site.db.engine.connect() as other:
+                other.exec_driver_sql("BEGIN IMMEDIATE")
+                qualify(session.get_one(Player, 1))
+                begun = time.monotonic()
+                session.commit()
+                assert time.monotonic() - begun < 3  # the site waits for 5 seconds
+            assert session.scalar(text("PRAGMA busy_timeout")) == 5000
+            site.add("ben")
+            session.commit()
         assert [note.identity for _, note in site.state.spool.read()] == ["1"]
 
     def test_a_connection_that_is_lost_meanwhile_is_told_as_such(

@@ -71,6 +71,7 @@ class _Limit(t.NamedTuple):
 
 _MYSQL_SET = "SET SESSION innodb_lock_wait_timeout = {}"
 _MYSQL = _Limit(("SELECT @@innodb_lock_wait_timeout", _MYSQL_SET), _MYSQL_SET, 1)
+_SQLITE_SET = "PRAGMA busy_timeout = {}"
 _LIMITS = {
     "postgresql": _Limit(
         (
@@ -82,6 +83,7 @@ _LIMITS = {
     ),
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
+    "sqlite": _Limit(("PRAGMA busy_timeout", _SQLITE_SET), _SQLITE_SET, 1000),
 }
 
 # Seconds for connections whose arguments are ours to choose, by driver.
@@ -177,8 +179,11 @@ class SQLAlchemyOutbox:
         :raises SQLAlchemyError: If the whole transaction is lost, with its connection
             or as in a deadlock of MariaDB: then nothing of theirs stands either.
         """
-        transaction = self.within(connection)
         with _patient(connection, patience):
+            try:
+                transaction = self.within(connection)
+            except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
+                raise self._in_words(e) from getattr(e, "orig", None)
             savepoint = connection.begin_nested()
             try:
                 result = work(transaction)
