@@ -23,12 +23,12 @@ from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..funnel import periods
 from ..funnel import read_days
+from ..health import count_stuck
 from ..health import examine
 from ..outbox import Entry
 from ..state import current_state
 from ..state import milliseconds
 from ..words import ago
-from ..words import FOR_A_PERSON
 from ..words import hint
 from ..words import many
 from ..words import STATES
@@ -95,7 +95,6 @@ def overview() -> ResponseReturnValue:
     now = milliseconds()
     journal = current_state().outbox.journal
     days = read_days(journal, now)
-    stuck = {state: journal.count(state) for state in FOR_A_PERSON}
     return render_template(
         "mmolove/overview.html",
         periods=periods(days),
@@ -103,7 +102,7 @@ def overview() -> ResponseReturnValue:
         lines=LINES,
         width=WIDTH,
         height=HEIGHT,
-        stuck={state: count for state, count in stuck.items() if count},
+        stuck=count_stuck(journal),
         pending=journal.count("pending"),
         referrers=journal.best_referrers(),
     )
@@ -205,7 +204,6 @@ def _tools() -> dict[str, t.Any]:
         "form_token": make_token,
         "form_field": FIELD,
         "states": STATES,
-        "for_a_person": FOR_A_PERSON,
         "ago": lambda moment: ago(moment, now),
         "hint": hint,
         "said": said,

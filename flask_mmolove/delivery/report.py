@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 
 from ..client import said
 from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
+from ..outbox.entry import State
 
 #: Why a reward is set aside at once.
 NO_CALLBACK = "the site has no @mmolove.reward"
@@ -17,13 +19,18 @@ class Reporter:
     """Tells of entries that are new or whose state has changed.
 
     :param report: Who else is told.
+    :ivar counts: How many entries came to each state.
     """
 
     def __init__(self, report: t.Callable[[Entry], None]) -> None:
         self._report = report
+        self.counts: t.Counter[State] = Counter()
         self._no_callback = Brake(3600)
 
     def __call__(self, entry: Entry) -> None:
+        if entry.state == "accepted" and entry.due and entry.attempts:
+            return  # its reward failed and is tried again: told by the callback's error
+        self.counts[entry.state] += 1
         mark = {"event_id": entry.id}
         subject = f"{entry.id} ({entry.event} of player {entry.identity})"
         if entry.state == "rejected":

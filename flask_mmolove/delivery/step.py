@@ -81,6 +81,8 @@ class Delivery:
         self._client = client
         self._reward = reward
         self._tell = Reporter(report)
+        #: How many entries it brought to each state.
+        self.counts = self._tell.counts
         self._payer = Payer(outbox, reward, self._tell, self.now, uniform)
         self._watch = watch
         self._settings = settings
