@@ -385,6 +385,7 @@ class TestReward:
         bench.pass_time(DAY, steps=50)
         assert grant.given == ["7"]
         assert bench.state("7", "qualified") == "rewarded"
+        assert bench.told.count(("qualified", "accepted")) == 1
 
     def test_after_five_times_it_is_set_aside_and_a_person_decides(
         self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
