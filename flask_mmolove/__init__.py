@@ -8,6 +8,7 @@ from .errors import ConfigError as ConfigError
 from .errors import EventError as EventError
 from .errors import IdentityError as IdentityError
 from .errors import MMOLoveError as MMOLoveError
+from .errors import OrderError as OrderError
 from .errors import OutboxBusy as OutboxBusy
 from .errors import OutboxError as OutboxError
 from .errors import SignatureError as SignatureError

@@ -19,9 +19,9 @@ OVERDUE = 15 * 60_000
 
 #: What to do about it, by ``MMOLOVE_DELIVERY``.
 CURES = {
-    "thread": "If the server allows no threads (uWSGI without enable-threads), allow "
-    "them, or set MMOLOVE_DELIVERY to 'manual' and let cron call 'flask mmolove "
-    "deliver' each minute.",
+    "thread": "Restart the site. If that does not help, the server allows no threads "
+    "(uWSGI without enable-threads): allow them, or set MMOLOVE_DELIVERY to 'manual' "
+    "and let cron call 'flask mmolove deliver' each minute.",
     "celery": "See that a Celery worker of the site runs and that its broker can be "
     "reached: 'flask mmolove check' says which of them is missing.",
     "inline": "MMOLOVE_DELIVERY is 'inline', which sends nothing by itself later: let "

@@ -53,8 +53,8 @@ ANSWERS: dict[int, tuple[Verdict, str]] = {
     ),
     403: (
         Verdict.REFUSED,
-        "MMOLove, or something before it, forbids the request: look at the Referrals "
-        "tab, and at firewalls on the way.",
+        "MMOLove, or something in front of it, forbids the request: look at the "
+        "Referrals tab, and at firewalls on the way.",
     ),
     404: (
         Verdict.REFUSED,
@@ -81,7 +81,7 @@ _REDIRECT = (
 )
 _CLIENT_ERROR = (Verdict.REJECTED, "MMOLove refused the event.")
 _SERVER_ERROR = (Verdict.RETRY, "MMOLove has trouble of its own.")
-_NO_ANSWER = "No answer came from MMOLOVE_ENDPOINT: is this machine's network well?"
+_NO_ANSWER = "No answer came from MMOLOVE_ENDPOINT: is the network up?"
 _NO_MMOLOVE = (
     Verdict.RETRY,
     "The answer was not MMOLove's: a proxy or a login page may stand in between.",
@@ -330,7 +330,7 @@ class ReferralClient:
 
 def _checked(name: str, value: str, check: t.Callable[[str], str]) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{name!r} is a text, not a {type(value).__name__}.")
+        raise ConfigError(f"{name!r} must be a string, not {type(value).__name__}.")
     try:
         return check(value)
     except ValueError as e:
@@ -369,6 +369,18 @@ def judge(status: int) -> tuple[Verdict, str]:
     if 400 <= status < 500:
         return _CLIENT_ERROR
     return _SERVER_ERROR if status >= 500 else _NO_MMOLOVE
+
+
+def said(status: int | None, words: str | None) -> str:
+    """An answer in a line.
+
+    :param status: As :class:`Outcome` has it.
+    :param words: Its text, or what went wrong on the way.
+    """
+    line = " ".join((words or "")[:300].split())
+    if not status:
+        return line
+    return f"HTTP {status}: {line}" if line else f"HTTP {status}"
 
 
 def _read_success(body: str, clock: float | None) -> Outcome:

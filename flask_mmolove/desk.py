@@ -38,8 +38,8 @@ def settle_reward(state: State, id: int, *, given: bool) -> Entry:
 
 
 def forget(state: State, player: str) -> list[Entry]:
-    """Erase what stands of a player, in the outbox and in the emergency exit, and keep
-    the counts. Gives what was erased.
+    """Erase everything stored about a player, in the outbox and in the emergency exit,
+    but the counts of the days. Gives what was erased.
     """
     for file, note in state.spool.read():
         if note.identity == player:

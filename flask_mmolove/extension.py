@@ -62,7 +62,7 @@ class MMOLove:
     One object can serve several apps: each keeps its own settings and its own outbox.
 
     :param app: The app to extend now; else call :meth:`init_app` later.
-    :param db: The site's Flask-SQLAlchemy. Then the outbox stands in its database: what
+    :param db: The site's Flask-SQLAlchemy. Then the outbox is in its database: what
         is reported is committed with the site's changes in ``db.session`` or rolled
         back with them, and a reward is recorded in the transaction that gives it.
     """
@@ -112,14 +112,14 @@ class MMOLove:
     def reward(self, callback: t.Any = None, *, at_most_once: bool = False) -> t.Any:
         """Register what gives the reward, once per qualified referral.
 
-        It is called with the :class:`Referral`, in the app's context, by whatever makes
-        the delivery: mostly a thread, not a request. It is called until it returns, so
-        at least once; and the game gives the reward once if it honours
-        ``referral.reward_key``. One that raises is called again later, and set aside
-        for a person after five times.
+        It is called with the :class:`Referral`, in the app's context, by whatever runs
+        the delivery: usually a thread, not a request. It is called until it returns, so
+        at least once; a game that honours ``referral.reward_key`` gives the reward
+        once. If it raises, it is called again later, and after the fifth time the
+        reward is set aside for a person.
 
-        :param at_most_once: Write it down first and call it then. A crash in between
-            leaves the reward ``unknown``, for a person to decide with ``flask mmolove
+        :param at_most_once: Record the reward first, then call. A crash in between
+            leaves the reward ``unknown``, for a person to settle with ``flask mmolove
             rewards``.
         """
         if callback is None:
@@ -148,15 +148,17 @@ class MMOLove:
         return make_dashboard(access)
 
     def identity(self, rule: F) -> F:
-        """Register what takes a player and gives its identity: a text or number that
-        never changes, such as the account's id. Not a name, which may change.
+        """Register the function that takes a player and returns its identity: a text or
+        number that never changes, such as the account's id. Not a name, which may
+        change.
         """
         self._callbacks.identity = rule
         return rule
 
     def consent(self, rule: F) -> F:
-        """Register what says, without arguments and in a request, whether this
-        visitor's token may be kept. If not, it serves the one request it came with.
+        """Register the function that says whether this visitor's token may be kept. It
+        is called in a request, without arguments. If it says no, the token serves only
+        the request it came with.
         """
         self._callbacks.consent = rule
         return rule
@@ -169,37 +171,38 @@ class MMOLove:
         player: Player | None = None,
         token: FindToken | None = None,
     ) -> None:
-        """Report the accounts that a view makes which somebody else wrote.
+        """Report the accounts made by a view that somebody else wrote.
 
         .. code-block:: python
 
             mmolove.attach(app, "auth.register", player=new_by_field("name", find_id))
 
-        It is :func:`referral_register`, put on from outside: on any kind of view, at
-        any time after it was registered.
+        It is :func:`referral_register`, applied from outside: to any kind of view, at
+        any time after the view was registered.
 
         :param endpoint: The view's name, as :func:`flask.url_for` takes it.
         :param player: Takes the response and gives the new player, or None; or one of
             the ready-made answers. Flask-Login's new user, unless given.
         :param token: Gives the token that came with this very request, where a front
-            end hands it over in its own way.
+            end passes it in a way of its own.
         :raises ConfigError: If the app has no such endpoint.
         """
         attach(app, endpoint, player=player, token=token)
 
     def hold(self, key: str | int) -> None:
-        """Keep this visitor's token for an account that comes into being later, perhaps
-        on another device. :func:`registered` takes it with ``held=``.
+        """Keep this visitor's token for an account that will be made later, perhaps on
+        another device. :func:`registered` takes it with ``held=``.
 
         .. code-block:: python
 
             pending = save(request.form)
             mmolove.hold(pending.id)          # at the form
             ...
-            registered(player, held=pending.id)     # where the link of the mail leads
+            registered(player, held=pending.id)     # in the view of the mail's link
 
-        A visitor without a token leaves nothing. What is not taken is forgotten when
-        its token is no longer good, after 90 days. Nothing is raised: it is logged.
+        For a visitor without a token nothing is kept. A token that is not taken is
+        forgotten when it expires, after 90 days. This raises nothing: what fails is
+        logged.
 
         :param key: A text or number by which both sides know the account. It is kept as
             a hash.
@@ -208,20 +211,20 @@ class MMOLove:
 
     def seal(self) -> str | None:
         """This visitor's token as a signed text, for the ``state`` of a social login, a
-        hidden field, or the link of a mail; None if there is none. It is good for 90
+        hidden field, or a link in a mail; None if there is none. It is good for 90
         days.
         """
         return seal()
 
     def unseal(self, text: str | None) -> str | None:
-        """The token that :meth:`seal` gave away, for ``registered(player, token=...)``;
-        None if the text is not ours, or too old.
+        """The token in a text that :meth:`seal` gave, for ``registered(player,
+        token=...)``; None if the text is not ours, or too old.
         """
         return unseal(text)
 
     def invite(self, player: t.Any, *, external: bool = True) -> str:
         """The link that a player shares with friends. It leads to MMOLove by way of the
-        site's own page, which remembers who invites; so the reward finds it in
+        site's own page, which remembers who invited; the reward finds that player in
         :attr:`Referral.referrer`.
 
         The page is a blueprint, which the site registers:
@@ -232,13 +235,15 @@ class MMOLove:
 
             app.register_blueprint(invitations)      # /invite/<code>
 
-        The code holds the player's identity, signed. It is good for as long as the
-        site's ``SECRET_KEY``, or as that is among the ``SECRET_KEY_FALLBACKS``.
+        The code holds the player's identity, signed. It stays good until the site
+        changes its ``SECRET_KEY``, or as long as the old key is in
+        ``SECRET_KEY_FALLBACKS``.
 
         :param player: The site's object for the account, or its id.
         :param external: False for the path alone, without the site's address.
         :raises IdentityError: If the player has no identity.
-        :raises ConfigError: If the site has not registered the page, or has no key.
+        :raises ConfigError: If the site has not registered the page, or has no
+            ``SECRET_KEY``.
         """
         return invite(player, external=external)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import typing as t
 
+from .alarm import CURES
 from .errors import OutboxError
 from .outbox import Host
+from .outbox import Journal
 from .outbox import Worker
+from .outbox.entry import State as EntryState
 from .state import State
 from .words import ago
+from .words import FOR_A_PERSON
 
 #: Milliseconds for which something may be due before nobody seems to deliver.
 OVERDUE = 2 * 60_000
@@ -22,8 +26,8 @@ Level = t.Literal["good", "look", "bad"]
 class Health(t.NamedTuple):
     """How a site's referrals are.
 
-    :param level: ``good``; ``look`` where something is odd and goes on by itself;
-        ``bad`` where a person has to do something, or MMOLove does not answer.
+    :param level: ``good``; ``look`` where something is odd or waits for a person, and
+        the rest goes on; ``bad`` where nothing does.
     :param line: What is, in a sentence.
     :param cure: What to do, if anything.
     """
@@ -32,6 +36,9 @@ class Health(t.NamedTuple):
     line: str
     cure: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.line} {self.cure}".rstrip()
+
 
 class Signs(t.NamedTuple):
     """What health is judged by. Times are integer milliseconds.
@@ -39,6 +46,7 @@ class Signs(t.NamedTuple):
     :param due: When something is next to be done.
     :param oldest: When the oldest pending event was recorded.
     :param accepted: When MMOLove last took an event.
+    :param stuck: How many events wait for a person, by state.
     """
 
     host: Host
@@ -46,6 +54,7 @@ class Signs(t.NamedTuple):
     due: int | None
     oldest: int | None
     accepted: int | None
+    stuck: dict[EntryState, int]
 
 
 def examine(state: State, now: int) -> Health:
@@ -63,10 +72,17 @@ def examine(state: State, now: int) -> Health:
             state.outbox.next_due(now),
             journal.oldest_pending(),
             journal.last_accepted(),
+            count_stuck(journal),
         )
     except OutboxError as e:
         return Health("bad", "The outbox cannot be read.", str(e))
     return judge(signs, now, state.settings.delivery)
+
+
+def count_stuck(journal: Journal) -> dict[EntryState, int]:
+    """How many events wait for a person, by state."""
+    counts = {state: journal.count(state) for state in FOR_A_PERSON}
+    return {state: count for state, count in counts.items() if count}
 
 
 def judge(signs: Signs, now: int, delivery: str) -> Health:
@@ -78,6 +94,7 @@ def judge(signs: Signs, now: int, delivery: str) -> Health:
         _of_host(signs.host, now)
         or _of_worker(signs, now, delivery)
         or _of_clock(signs.worker)
+        or _of_stuck(signs.stuck)
         or _of_waiting(signs.oldest, now)
         or _well(signs.accepted, now)
     )
@@ -88,7 +105,7 @@ def _of_host(host: Host, now: int) -> Health | None:
         return None
     since = ago(host.open_since, now)
     next_try = max(0, host.not_before - now) // 1000
-    again = f"It is tried again by itself, next in {next_try} s; nothing is lost."
+    again = f"Nothing is lost; the next attempt is due in {next_try} s."
     if host.refusals:
         line = f"MMOLove has refused this site's events for {since}."
     else:
@@ -104,7 +121,7 @@ def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     seen = signs.worker and ago(signs.worker.seen, now)
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"
     line = f"Nothing delivers: an event is {ago(signs.due, now)} overdue, and {last}."
-    return Health("bad", line, _WORKERS.get(delivery, _WORKERS["manual"]))
+    return Health("bad", line, CURES[delivery])
 
 
 def _of_clock(worker: Worker | None) -> Health | None:
@@ -115,6 +132,14 @@ def _of_clock(worker: Worker | None) -> Health | None:
     return Health("look", line, _CLOCK)
 
 
+def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
+    if not stuck:
+        return None
+    what = ", ".join(f"{count:,} {state}" for state, count in stuck.items())
+    where = " and ".join(dict.fromkeys(FOR_A_PERSON[state] for state in stuck))
+    return Health("look", f"Waiting for you: {what}.", f"See {where}.")
+
+
 def _of_waiting(oldest: int | None, now: int) -> Health | None:
     if oldest is None or now - oldest < LONG:
         return None
@@ -123,8 +148,7 @@ def _of_waiting(oldest: int | None, now: int) -> Health | None:
 
 def _well(accepted: int | None, now: int) -> Health:
     if accepted is None:
-        line = "All is well. No event was accepted yet: nobody came by invitation."
-        return Health("good", line)
+        return Health("good", "All is well. MMOLove has not accepted an event yet.")
     return Health(
         "good", f"All is well. MMOLove took an event {ago(accepted, now)} ago."
     )
@@ -135,18 +159,6 @@ _CLOCK = (
     "Set the clock of this machine (NTP). Until then events are signed by MMOLove's."
 )
 _WAITING = (
-    "It is sent again by itself. One that waits for its player's 'registered' goes on "
-    "when that is accepted: look for a rejected one of the same player."
+    "Nothing is lost; 'flask mmolove events --state pending' shows its last answer, or "
+    "that of the signup it waits for."
 )
-_WORKERS = {
-    "thread": (
-        "Restart the site. If it comes back, the server allows no threads (uWSGI "
-        "without enable-threads): allow them, or set MMOLOVE_DELIVERY to 'manual' and "
-        "let cron call 'flask mmolove deliver' each minute."
-    ),
-    "manual": (
-        "Let cron call 'flask mmolove deliver' each minute, or run 'flask mmolove "
-        "deliver --forever' as a service; look at its log."
-    ),
-    "celery": "Start a Celery worker of this site, and look at its log.",
-}

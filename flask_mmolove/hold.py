@@ -75,7 +75,7 @@ def hashed(key: str | int) -> str:
     """
     if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
         raise IdentityError(
-            f"A token is held under a text or a number, not under {key!r}. The id of a "
-            "new row is there after db.session.flush()."
+            "The key of a held token must be a number or a non-empty string, not "
+            f"{key!r}. A new row has its id after db.session.flush()."
         )
     return hashlib.sha256(str(key).encode("utf-8", "surrogatepass")).hexdigest()

@@ -10,7 +10,8 @@ from .errors import IdentityError
 LIMIT = 255
 
 _CURE = (
-    "Give it to registered() or qualify(), or say with @mmolove.identity what it is."
+    "Pass the account's id to registered() or qualify(), or say with @mmolove.identity "
+    "what it is."
 )
 
 
@@ -28,7 +29,7 @@ def identify(player: t.Any, rule: t.Callable[[t.Any], t.Any] | None = None) -> s
         raise IdentityError(f"{player.__name__} is a class, not a player. {_CURE}")
     name = type(player).__name__
     if rule is not None:
-        return _as_text(rule(player), f"What @mmolove.identity gives for a {name}")
+        return _as_text(rule(player), f"What @mmolove.identity returns for a {name}")
     if isinstance(player, (str, int)):
         return _as_text(player, "A player")
     if hasattr(player, "id"):
@@ -46,19 +47,19 @@ def _as_text(value: t.Any, subject: str) -> str:
         )
     if isinstance(value, (bool, float, bytes)) or _is_anonymous(value):
         raise IdentityError(
-            f"{subject} is {value!r}, which is no id that lasts. " + _CURE
+            f"{subject} is {value!r}, which is not a lasting id. " + _CURE
         )
     text = str(value).strip()
     if not text:
         raise IdentityError(f"{subject} is empty. {_CURE}")
     if len(text) > LIMIT or "\0" in text:
         raise IdentityError(
-            f"{subject} has more than {LIMIT} characters, or a NUL among them. {_CURE}"
+            f"{subject} is longer than {LIMIT} characters or contains a NUL. {_CURE}"
         )
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise IdentityError(f"{subject} is no valid text. {_CURE}") from None
+        raise IdentityError(f"{subject} is not valid text. {_CURE}") from None
     return text
 
 

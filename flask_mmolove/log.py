@@ -45,9 +45,9 @@ def complain(what: str, error: Exception) -> None:
     :param what: What failed, in a sentence.
     """
     if isinstance(error, MMOLoveError):
-        logger.error("%s The visitor saw nothing of it. %s", what, error)
+        logger.error("%s Nothing else is affected. %s", what, error)
     else:
-        logger.error("%s The visitor saw nothing of it.", what, exc_info=error)
+        logger.error("%s Nothing else is affected.", what, exc_info=error)
 
 
 @contextlib.contextmanager

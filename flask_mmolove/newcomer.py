@@ -5,12 +5,20 @@ it, and gives the player only if it was not there before.
 from __future__ import annotations
 
 import sys
+import threading
 import typing as t
+from concurrent.futures import Future
 
 from flask import current_app
+from flask import Flask
 from flask import request
 from flask import Response
 from flask import session
+
+from .errors import MMOLoveError
+
+#: Seconds a signup waits for the site's ``find``.
+PATIENCE = 1.0
 
 
 class Newcomer(t.Protocol):
@@ -38,12 +46,15 @@ def as_newcomer(player: Player | None) -> Newcomer:
     if player is None:
         return new_login
     if isinstance(player, type):
-        raise TypeError(f"player= is an answer, not the class {player.__name__}.")
+        name = player.__name__
+        raise TypeError(f"player= must not be a class: write player={name}(...).")
     if callable(getattr(player, "before", None)):
         return t.cast(Newcomer, player)
     if callable(player):
         return _Plain(player)
-    raise TypeError(f"player= is a function of the response, not {player!r}.")
+    raise TypeError(
+        f"player= must be a function that takes the response, not {player!r}."
+    )
 
 
 class _Plain:
@@ -59,6 +70,14 @@ class _Plain:
 
 class _Login:
     def before(self) -> t.Any:
+        if _has_flask_login():
+            from flask_login import COOKIE_NAME
+            from flask_login import current_user
+
+            name = current_app.config.get("REMEMBER_COOKIE_NAME", COOKIE_NAME)
+            if name in request.cookies:
+                # Who is only remembered comes into the session when first asked for.
+                current_user._get_current_object()
         return self._id()
 
     def after(self, response: Response, before: t.Any) -> t.Any:
@@ -70,9 +89,11 @@ class _Login:
 
     def _id(self) -> t.Any:
         """The user's id in this session, without loading it from the database."""
-        if "flask_login" in sys.modules and hasattr(current_app, "login_manager"):
-            return session.get("_user_id")
-        return None
+        return session.get("_user_id") if _has_flask_login() else None
+
+
+def _has_flask_login() -> bool:
+    return "flask_login" in sys.modules and hasattr(current_app, "login_manager")
 
 
 #: The user whom the view logs in with Flask-Login, if it was not that user before.
@@ -144,8 +165,9 @@ class new_by_field:
 
     :param field: The form's field.
     :param find: Takes what the visitor wrote there, and gives the player, or None. It
-        is called in an app context of its own, so that it sees what was committed, and
-        leaves the view's own database session alone.
+        is called in a thread and an app context of its own, without the request: so it
+        sees what was committed, and leaves the view's own database session alone. If it
+        takes more than a second, nobody is reported.
     """
 
     def __init__(self, field: str, find: t.Callable[[str], t.Any]) -> None:
@@ -162,6 +184,23 @@ class new_by_field:
         value = request.form.get(self._field)
         if not value:
             return None
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        with app.app_context():
-            return app.ensure_sync(self._find)(value)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        found: Future[t.Any] = Future()
+
+        def look() -> None:
+            try:
+                with app.app_context():
+                    player = app.ensure_sync(self._find)(value)
+            except Exception as e:
+                found.set_exception(e)
+            else:
+                found.set_result(player)
+
+        # The teardown of a context in the view's thread would end the view's session,
+        # where that belongs to the thread.
+        thread = threading.Thread(target=look, name="flask-mmolove-find", daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        if not found.done():
+            raise MMOLoveError(f"find gave no answer within {PATIENCE:g} s.")
+        return found.result()

@@ -12,6 +12,7 @@ from flask import current_app
 from flask import has_request_context
 from flask import request
 from flask import Response
+from werkzeug.exceptions import HTTPException
 
 from .capture import current_mmref
 from .capture import forget
@@ -76,7 +77,7 @@ def referral_register(
     :func:`registered` after it. The referee is the one the view names with
     ``registered(player)``, else what ``player`` gives, else the user whom Flask-Login
     logged in. Without one, or with an error response, nothing is reported: no status
-    code proves a signup. Then the token is used up.
+    code proves a signup. Once reported, the token is used up.
 
     For a class-based view, write ``decorators = [referral_register]`` in the class.
 
@@ -84,8 +85,8 @@ def referral_register(
         ready-made answers: :data:`new_login`, :class:`new_in_session`,
         :class:`new_in_json`, :class:`new_by_field`.
     :param token: Gives the token that came with this very request, where a front end
-        hands it over in its own way. If it gives None, the visitor's own is taken.
-    :raises TypeError: At import, if it is put on something that is no function.
+        passes it in a way of its own. If it gives None, the visitor's own is taken.
+    :raises TypeError: At import, if it is put on something that is not a function.
     """
     newcomer = as_newcomer(player)
     if view is None:
@@ -105,7 +106,13 @@ def referral_register(
                 f"@referral_register(player={view.__name__})."
             )
         signup = _begin(newcomer, token)
-        response = current_app.ensure_sync(view)(*args, **kwargs)
+        try:
+            response = current_app.ensure_sync(view)(*args, **kwargs)
+        except HTTPException as e:
+            # abort(redirect(...)) is another way to return a response.
+            if signup is not None and e.response is not None:
+                after_this_request(signup.finish)
+            raise
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
             # come later still: what fails in them is not known here.
@@ -127,10 +134,10 @@ def registered(
 
     :param player: The site's object for the account, or its id.
     :param token: The player's ``mmref``, where it is not this visitor's; else
-        ``player.mmref`` is looked at, where an older integration kept it.
+        ``player.mmref`` is used, where an older integration kept it.
     :param held: The key under which :meth:`MMOLove.hold` kept the player's token. Then
-        that one is taken and no other: who confirms an account may do so in a browser
-        that came by another link.
+        that one is taken and no other: an account may be confirmed in a browser that
+        came by another link.
     :raises IdentityError: Outside a request, if the player has no identity. While a
         request is handled nothing is raised: it is logged.
     :raises OutboxError: Outside a request, if the outbox cannot take the event.

@@ -157,14 +157,14 @@ class _Reader:
         try:
             return _FLAGS[str(value).strip().lower()]
         except KeyError:
-            raise _wrong(name, f"is true or false, not {value!r}") from None
+            raise _wrong(name, f"must be true or false, not {value!r}") from None
 
     def choice(self, name: str, *choices: str) -> str:
         value = self._get(name)
         if value in choices:
             return t.cast(str, value)
         listed = ", ".join(map(repr, choices))
-        raise _wrong(name, f"is one of {listed}, not {value!r}")
+        raise _wrong(name, f"must be one of {listed}, not {value!r}")
 
     def number(self, name: str, least: float, most: float) -> float:
         value = self._get(name)
@@ -173,15 +173,15 @@ class _Reader:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
-            raise _wrong(name, f"is a number, not {value!r}") from None
+            raise _wrong(name, f"must be a number, not {value!r}") from None
         if not least <= number <= most:
-            raise _wrong(name, f"lies between {least:g} and {most:g}, not {value!r}")
+            raise _wrong(name, f"must be between {least:g} and {most:g}, not {value!r}")
         return number
 
     def count(self, name: str, least: int, most: int) -> int:
         number = self.number(name, least, most)
         if number != int(number):
-            raise _wrong(name, f"is a whole number, not {number!r}")
+            raise _wrong(name, f"must be a whole number, not {number!r}")
         return int(number)
 
     def checked(self, name: str, check: t.Callable[[str], str]) -> str:
@@ -211,11 +211,11 @@ def check_text(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty")
     if len(value) > 255 or "\0" in value:
-        raise ValueError("has more than 255 characters, or a NUL among them")
+        raise ValueError("is longer than 255 characters or contains a NUL")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds bytes that are no text") from None
+        raise ValueError("is not valid text") from None
     return value
 
 
@@ -225,7 +225,7 @@ def check_key_id(value: str) -> str:
     :raises ValueError: With what is wrong, to follow its name.
     """
     if not value.isascii() or not value.isprintable() or set(value) & set(", "):
-        raise ValueError(f"is visible ASCII without commas, not {value!r}")
+        raise ValueError(f"must be visible ASCII without commas, not {value!r}")
     return value
 
 
@@ -237,13 +237,13 @@ def check_endpoint(value: str) -> str:
     try:
         url = urlsplit(value)
         host = url.hostname or ""
-        _ = url.port  # raises where it is no number
+        _ = url.port  # raises where it is not a number
     except ValueError:
-        raise ValueError(f"is no URL: {value!r}") from None
+        raise ValueError(f"is not a valid URL: {value!r}") from None
     if not host or url.scheme not in {"http", "https"}:
-        raise ValueError(f"is an https:// URL, not {value!r}")
+        raise ValueError(f"must be an https:// URL, not {value!r}")
     if url.username is not None:
-        raise ValueError("holds a user name or password: leave them out")
+        raise ValueError("contains a user name or password: leave them out")
     if url.scheme == "http" and not is_loopback(host):
         raise ValueError(
             f"is {value!r}: over plain http anyone on the way could read the tokens. "
@@ -290,4 +290,4 @@ def _warn_of_unknown_keys(config: t.Mapping[str, t.Any]) -> None:
         if key.startswith(PREFIX) and key[len(PREFIX) :] not in names:
             near = difflib.get_close_matches(key[len(PREFIX) :], names, 1, 0.5)
             hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
-            logger.warning("%s is no setting of Flask-MMOLove.%s", key, hint)
+            logger.warning("%s is not a setting of Flask-MMOLove.%s", key, hint)

@@ -81,7 +81,7 @@ class Event:
     ) -> None:
         if event not in {"registered", "qualified"}:
             raise EventError(
-                f"There is no event {event!r}: it is 'registered' or 'qualified'.",
+                f"'event' must be 'registered' or 'qualified', not {event!r}.",
                 "event",
             )
         _check_text("token", token)
@@ -91,7 +91,8 @@ class Event:
             _check_text("referee_identity", referee_identity)
         if type(ts) is not int or not 0 < ts <= _MAX_INTEGER:
             raise EventError(
-                f"'ts' is whole Unix seconds, not {ts!r}: use int(time.time()).", "ts"
+                f"'ts' must be whole Unix seconds, not {ts!r}: use int(time.time()).",
+                "ts",
             )
         self.event = event
         self.token = token
@@ -122,11 +123,11 @@ class Event:
 
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise EventError(f"{name!r} is a text that is not empty.", name)
+        raise EventError(f"{name!r} must be a non-empty string.", name)
     try:
         value.encode()
     except UnicodeEncodeError as e:
-        raise EventError(f"{name!r} is no valid text: {e.reason}.", name) from e
+        raise EventError(f"{name!r} is not valid text: {e.reason}.", name) from e
 
 
 def sign_referral_body(

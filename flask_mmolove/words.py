@@ -12,15 +12,25 @@ from .outbox.entry import State
 STATES: dict[State, str] = {
     "pending": "to be sent",
     "accepted": "taken by MMOLove",
-    "rewarded": "and the reward was given",
+    "rewarded": "the reward was given",
     "ignored": "another referrer was first",
     "rejected": "refused by MMOLove, or given up",
     "unknown": "a reward in doubt: was it given?",
     "unpaid": "a reward that was set aside",
 }
 
-#: The states that wait for a person.
-FOR_A_PERSON: tuple[State, ...] = ("rejected", "unknown", "unpaid")
+#: The states that wait for a person, and the command that shows them.
+FOR_A_PERSON: dict[State, str] = {
+    "rejected": "'flask mmolove retry --list'",
+    "unknown": "'flask mmolove rewards'",
+    "unpaid": "'flask mmolove rewards'",
+}
+
+_UNKNOWN = (
+    "MMOLove does not know this player's token. Where other events are accepted, the "
+    "settings are right and the token was junk or too old; where none is, compare "
+    "MMOLOVE_SERVER_ID with the Referrals tab."
+)
 
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
 
@@ -43,22 +53,16 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def said(status: int | None, words: str | None) -> str:
-    """An answer in a line."""
-    line = " ".join((words or "")[:300].split())
-    if not status:
-        return line
-    return f"HTTP {status}: {line}" if line else f"HTTP {status}"
-
-
 def hint(entry: Entry) -> str:
     """What is to be done about an entry, if anything is."""
+    if entry.state == "rejected" and entry.status == 404:
+        return _UNKNOWN
     if entry.state == "rejected" and entry.status:
         return judge(entry.status)[1]
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
     if entry.state in ("unknown", "unpaid"):
-        return "Look into the game whether the reward was given, then say which it is."
+        return "Check in the game whether the reward was given, then say which it is."
     return ""
 
 

@@ -56,7 +56,7 @@ class TestCheck:
         [
             ({"REFERRAL_SECRET": "a typo"}, ["HTTP 401", "MMOLOVE_REFERRAL_SECRET"]),
             ({"SERVER_ID": "nobody"}, ["HTTP 404", "MMOLOVE_SERVER_ID"]),
-            ({"ENDPOINT": "http://127.0.0.1:1/"}, ["no answer", "refused"]),
+            ({"ENDPOINT": "http://127.0.0.1:1/"}, ["refused", "No answer came"]),
         ],
     )
     def test_what_is_wrong_is_said_in_a_line_with_the_key(
@@ -124,8 +124,11 @@ class TestStatus:
         with app.app_context():
             for player in range(6):
                 registered(player, token=mmolove_sandbox.mint())
-        assert "in trouble for" in run(app, "status").output
-        assert "HTTP 503" in run(app, "status").output
+        output = run(app, "status").output
+        assert output.count("MMOLove has been out of reach for") == 1
+        assert output.count("HTTP 503") == 1
+        health = json.loads(run(app, "status", "--json").output)["health"]
+        assert health["level"] == "bad"
 
 
 class TestInitDB:
@@ -169,8 +172,26 @@ class TestDeliver:
         app = make_app(DELIVERY="manual")
         with app.app_context():
             registered(7, token=mmolove_sandbox.mint())
-        assert run(app, "deliver").output == "1 handled, 0 pending.\n"
+            registered(8, token="junk")
+        words = "Waiting for you: 1 rejected. See 'flask mmolove retry --list'."
+        output = run(app, "deliver").output
+        assert output == f"1 accepted, 1 rejected; 0 pending.\n{words}\n"
         assert mmolove_sandbox.reported == [("registered", "7")]
+        assert "Nothing was due; 0 pending." in run(app, "deliver").output
+
+    def test_an_outage_is_no_success(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove_sandbox.sandbox.faults = Faults(fail=503)
+        app = make_app(DELIVERY="manual")
+        with app.app_context():
+            for player in range(6):
+                registered(player, token=mmolove_sandbox.mint())
+        result = run(app, "deliver")
+        assert result.exit_code == 1
+        first, second = result.output.splitlines()
+        assert first == "6 tried, none accepted; 6 pending."
+        assert second.startswith("MMOLove has been out of reach for")
 
     def test_as_a_service_it_goes_on_until_it_is_told_to_stop(
         self, tmp_path: Path, mmolove_sandbox: SiteSandbox
@@ -357,7 +378,10 @@ class TestEvents:
         for args in (["--state", "rejected"], ["--player", "9"]):
             _, line = run(site, "events", *args).output.splitlines()
             assert line.split()[:4] == ["4", "registered", "9", "rejected"]
-        assert "no such event" in run(site, "events", "--player", "x").output
+        assert "No events match." in run(site, "events", "--player", "x").output
+
+    def test_nothing_yet(self, app: Flask, run: Run) -> None:
+        assert run(app, "events").output == "No events yet.\n"
 
     def test_a_table_fits_the_terminal(
         self, site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch

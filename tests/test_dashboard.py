@@ -167,7 +167,7 @@ class TestPage:
         assert 'rel="next"' not in second
         found = owner.get("/mmolove/events?player=123").text
         assert found.count("registered</a>") == 1
-        assert "There is no such event" in owner.get("/mmolove/events?player=9").text
+        assert "No events match." in owner.get("/mmolove/events?player=9").text
         assert owner.get("/mmolove/events?state=nonsense").status_code == 404
         assert owner.get("/mmolove/events/99999").status_code == 404
 

@@ -163,6 +163,9 @@ def test_a_lost_answer_is_sent_again_and_counts_once(bench: Bench) -> None:
     assert bench.site.reported == [("registered", "7"), ("qualified", "7")]
     outcomes = [arrival.outcome for arrival in bench.site.sandbox.arrivals]
     assert outcomes == ["accepted", "duplicate", "accepted"]
+    entries = bench.outbox.of("7", False)
+    assert entries["registered"].attempts == 2
+    assert entries["qualified"].attempts == 1  # of its reward
 
 
 def test_a_duplicate_pays_when_our_ledger_shows_no_payment(bench: Bench) -> None:
@@ -382,6 +385,7 @@ class TestReward:
         bench.pass_time(DAY, steps=50)
         assert grant.given == ["7"]
         assert bench.state("7", "qualified") == "rewarded"
+        assert bench.told.count(("qualified", "accepted")) == 1
 
     def test_after_five_times_it_is_set_aside_and_a_person_decides(
         self, make_bench: Fixture, caplog: pytest.LogCaptureFixture

@@ -33,7 +33,15 @@ def headings(page: str, depth: int) -> list[str]:
 def logged() -> t.Iterator[str]:
     """Every message that is logged as a warning or worse, "…" for what differs."""
     for file in Path(flask_mmolove.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        named = {
+            target.id: each.value
+            for each in tree.body
+            if isinstance(each, ast.Assign)
+            for target in each.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(
                 node.func, ast.Attribute
             ):
@@ -43,6 +51,8 @@ def logged() -> t.Iterator[str]:
             levels = {"warning", "error", "exception", "critical"}
             if node.func.value.id == "logger" and node.func.attr in levels:
                 message = node.args[0]
+                if isinstance(message, ast.Name):
+                    message = named[message.id]
                 assert isinstance(message, ast.Constant), ast.dump(message)
                 yield re.sub(r"%(\.\d)?[a-z]", "…", str(message.value))
 

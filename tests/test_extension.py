@@ -44,6 +44,7 @@ ERRORS = {
     "ConfigError",
     "IdentityError",
     "EventError",
+    "OrderError",
     "SignatureError",
     "OutboxError",
     "OutboxBusy",

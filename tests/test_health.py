@@ -20,7 +20,7 @@ from flask_mmolove.testing import SiteSandbox
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
-WELL = Signs(Host(), Worker(NOW), None, None, NOW - 5 * MINUTE)
+WELL = Signs(Host(), Worker(NOW), None, None, NOW - 5 * MINUTE, {})
 
 
 def of(app: Flask) -> Health:
@@ -31,7 +31,7 @@ def of(app: Flask) -> Health:
     ("signs", "level", "words"),
     [
         (WELL, "good", ["MMOLove took an event 5 minutes ago"]),
-        (WELL._replace(accepted=None), "good", ["nobody came by invitation"]),
+        (WELL._replace(accepted=None), "good", ["has not accepted an event yet"]),
         (
             WELL._replace(host=Host(open_since=NOW - 3 * MINUTE, reason="no answer")),
             "bad",
@@ -57,6 +57,14 @@ def of(app: Flask) -> Health:
             WELL._replace(worker=Worker(NOW, -400.2)),
             "look",
             ["clock is 400 s ahead of MMOLove's", "NTP"],
+        ),
+        (
+            WELL._replace(stuck={"rejected": 2, "unknown": 1, "unpaid": 1}),
+            "look",
+            [
+                "Waiting for you: 2 rejected, 1 unknown, 1 unpaid.",
+                "See 'flask mmolove retry --list' and 'flask mmolove rewards'.",
+            ],
         ),
         (
             WELL._replace(oldest=NOW - 20 * MINUTE),

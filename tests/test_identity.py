@@ -73,13 +73,13 @@ def test_the_rule_is_given_the_player_itself() -> None:
         (SimpleNamespace(id=None), "The id of a SimpleNamespace is None"),
         (SimpleNamespace(id=""), "The id of a SimpleNamespace is empty"),
         (SimpleNamespace(id=" \n"), "is empty"),
-        (SimpleNamespace(id=True), "True, which is no id that lasts"),
-        (SimpleNamespace(id=7.0), "7.0, which is no id that lasts"),
-        (SimpleNamespace(id=b"7"), "which is no id that lasts"),
+        (SimpleNamespace(id=True), "True, which is not a lasting id"),
+        (SimpleNamespace(id=7.0), "7.0, which is not a lasting id"),
+        (SimpleNamespace(id=b"7"), "which is not a lasting id"),
         (SimpleNamespace(name="anna"), "has neither an id nor a get_id()"),
         (WithGetId(None), "get_id() of a WithGetId is None"),
         (WithGetId(""), "get_id() of a WithGetId is empty"),
-        (True, "A player is True, which is no id that lasts"),
+        (True, "A player is True, which is not a lasting id"),
         ("", "A player is empty"),
         (None, "A NoneType has neither"),
         (1.5, "A float has neither"),
@@ -98,7 +98,7 @@ def test_a_player_without_an_identity_is_an_error_that_says_what_to_return(
 
 @pytest.mark.parametrize("answer", [None, "", True, 1.5, b"x"])
 def test_a_rule_that_gives_no_identity_is_named_as_the_cause(answer: object) -> None:
-    with pytest.raises(IdentityError, match="@mmolove.identity gives for a Simple"):
+    with pytest.raises(IdentityError, match="@mmolove.identity returns for a Simple"):
         identify(SimpleNamespace(id=7), lambda player: answer)
 
 
@@ -114,7 +114,7 @@ class WithMethod:
 
 @pytest.mark.parametrize("player", [SimpleNamespace(id=object()), WithMethod()])
 def test_an_id_that_is_only_an_objects_address_is_no_id(player: object) -> None:
-    with pytest.raises(IdentityError, match="which is no id that lasts"):
+    with pytest.raises(IdentityError, match="which is not a lasting id"):
         identify(player)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
+import threading
 import typing as t
 
 import pytest
 from flask import Flask
+from flask import g
 from flask import redirect
 from flask import request
 from flask import Response
@@ -14,11 +17,14 @@ from flask import session
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import create_engine
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import scoped_session
+from sqlalchemy.orm import sessionmaker
 
 from flask_mmolove import new_by_field
 from flask_mmolove import new_in_json
@@ -255,6 +261,114 @@ def test_without_the_field_the_site_is_not_asked(
     assert site.asked == []
 
 
+def test_a_session_of_the_thread_stays_the_views_own(
+    app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox, tmp_path: t.Any
+) -> None:
+    # As Flask's documentation has it, "SQLAlchemy in Flask".
+    engine = create_engine(f"sqlite:///{tmp_path / 'site.db'}")
+    db_session = scoped_session(sessionmaker(engine))
+    Base.metadata.create_all(engine)
+
+    @app.teardown_appcontext
+    def shutdown_session(exception: BaseException | None) -> None:
+        db_session.remove()
+
+    def find(name: str) -> t.Any:
+        return db_session.scalar(select(User.id).filter_by(name=name))
+
+    @app.before_request
+    def load() -> None:
+        g.first = db_session.get(User, 1)
+
+    @app.post("/join")
+    @referral_register(player=new_by_field("name", find))
+    def join() -> str:
+        assert g.first in db_session
+        db_session.add(User(name=request.form["name"]))
+        db_session.flush()
+        return "welcome"
+
+    @app.after_request
+    def commit(response: Response) -> Response:
+        db_session.commit()
+        return response
+
+    with app.app_context():
+        db_session.add(User(name="anna"))
+        db_session.commit()
+    assert visitor.post("/join", data={"name": "ben"}).text == "welcome"
+    with app.app_context():
+        assert find("ben") == 2
+    engine.dispose()
+
+
+def test_a_site_may_look_asynchronously(
+    app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    names: set[str] = set()
+
+    async def find(name: str) -> int | None:
+        return 7 if name in names else None
+
+    @app.post("/join")
+    @referral_register(player=new_by_field("name", find))
+    async def join() -> str:
+        names.add(request.form["name"])
+        return "welcome"
+
+    assert visitor.post("/join", data={"name": "anna"}).text == "welcome"
+    assert mmolove_sandbox.reported == SEVEN
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_signup_does_not_wait_for_a_look_that_hangs(
+    app: Flask,
+    visitor: FlaskClient,
+    mmolove_sandbox: SiteSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    looks: int,
+) -> None:
+    monkeypatch.setattr("flask_mmolove.newcomer.PATIENCE", 0.05)
+    is_over = threading.Event()
+    asked: list[str] = []
+
+    def find(name: str) -> int | None:
+        asked.append(name)
+        if len(asked) == looks:
+            is_over.wait(20)
+        return None if len(asked) == 1 else 7
+
+    @app.post("/join")
+    @referral_register(player=new_by_field("name", find))
+    def join() -> str:
+        return "welcome"
+
+    assert visitor.post("/join", data={"name": "anna"}).text == "welcome"
+    assert not is_over.is_set()
+    is_over.set()
+    assert len(asked) == looks
+    assert mmolove_sandbox.reported == []
+    assert "find gave no answer" in caplog.text
+
+
+def test_where_no_thread_can_be_started_nobody_is_taken_for_new(
+    site: Site,
+    visitor: FlaskClient,
+    mmolove_sandbox: SiteSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(thread: threading.Thread) -> t.NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert visitor.post("/join/commit", data={"name": "anna"}).status_code == 302
+    assert mmolove_sandbox.reported == []
+    assert "can't start new thread" in caplog.text
+
+
 def test_without_a_token_the_site_is_not_asked(site: Site, client: FlaskClient) -> None:
     client.post("/join/commit", data={"name": "anna"})
     assert site.asked == []
@@ -331,7 +445,14 @@ def test_a_function_of_the_response_may_be_async(
     assert mmolove_sandbox.reported == SEVEN
 
 
-@pytest.mark.parametrize("answer", [7, "name", Counting])
-def test_what_is_no_answer_is_an_error_at_import(answer: t.Any) -> None:
-    with pytest.raises(TypeError, match="player="):
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (7, "must be a function that takes the response, not 7"),
+        ("name", "must be a function that takes the response, not 'name'"),
+        (Counting, "write player=Counting("),
+    ],
+)
+def test_what_is_no_answer_is_an_error_at_import(answer: t.Any, words: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(words)):
         referral_register(player=answer)

@@ -618,6 +618,22 @@ class TestJournal:
         pay(outbox, "rewarded")
         assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 1)]
 
+    def test_without_a_callback_a_player_qualifies_all_the_same(
+        self, outbox: Outbox
+    ) -> None:
+        invite(outbox, "7", "anna")
+        invite(outbox, "7", "anna", "qualified")
+        through(outbox, "accepted")
+        through(outbox, "unpaid")
+        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 0)]
+        (unpaid,) = outbox.find(["unpaid"], 1)
+        outbox.decide(unpaid.id, "accepted", 2000)
+        pay(outbox, "unpaid")
+        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 0)]
+        outbox.decide(unpaid.id, "rewarded", 2000)
+        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 1)]
+        assert outbox.journal.best_referrers() == [("anna", 1, 1, 1)]
+
     def test_a_dry_run_is_not_counted(self, outbox: Outbox) -> None:
         event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, True)
         outbox.add("7", [event], 1000)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import typing as t
 from pathlib import Path
 from types import SimpleNamespace
 
 import flask
+import pytest
 from conftest import MakeApp
 
 from flask_mmolove import MMOLove
@@ -15,15 +17,17 @@ from flask_mmolove.settings import DEFAULTS
 from flask_mmolove.settings import REQUIRED
 from flask_mmolove.testing import SiteSandbox
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_the_first_block_integrates_a_site(
-    mmolove_sandbox: SiteSandbox, tmp_path: Path
+    mmolove_sandbox: SiteSandbox, tmp_path: Path, page: str
 ) -> None:
-    block = re.search(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+    text = (ROOT / page).read_text()
+    block = re.search(r"^ *```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     assert block is not None
-    assert block[1] == "python"
     app = flask.Flask("site", instance_path=str(tmp_path))
     app.config.update(mmolove_sandbox.config, SECRET_KEY="not a secret")
     given: list[dict[str, t.Any]] = []
@@ -36,7 +40,7 @@ def test_the_first_block_integrates_a_site(
         "login_user": registered,
         "give_item": lambda *args, key: given.append({"args": args, "key": key}),
     }
-    exec(block[2], names)
+    exec(textwrap.dedent(block[1]), names)
     client = app.test_client()
     client.get(f"/?mmref={mmolove_sandbox.mint()}")
     assert client.post("/register").status_code in (302, 303)

@@ -24,6 +24,7 @@ from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask.views import MethodView
 from flask.views import View
+from flask_login import current_user
 from flask_login import login_user
 from flask_login import LoginManager
 from flask_login import logout_user
@@ -413,6 +414,37 @@ def test_a_user_who_was_logged_in_before_is_nobody_new(
     assert mmolove_sandbox.sandbox.arrivals == []
 
 
+@pytest.mark.parametrize("cookie", [None, "kept_login"])
+def test_a_user_who_is_only_remembered_is_nobody_new(
+    app: Flask, visitor: FlaskClient, reported: Reported, cookie: str | None
+) -> None:
+    if cookie:
+        app.config["REMEMBER_COOKIE_NAME"] = cookie
+    LoginManager(app).user_loader(User)
+
+    @app.post("/login")
+    def log_in() -> str:
+        login_user(User("7"), remember=True)
+        return ""
+
+    @app.route("/join", methods=["GET", "POST"])
+    @referral_register
+    def join() -> ResponseReturnValue:
+        if request.method == "POST":
+            login_user(User("8"))
+        elif current_user.is_authenticated:
+            return redirect("/")
+        return ""
+
+    visitor.post("/login")
+    with visitor.session_transaction() as kept:  # the browser was closed meanwhile
+        del kept["_user_id"]
+    assert visitor.get("/join").status_code == 302
+    assert reported() == []
+    visitor.post("/join")
+    assert reported() == [("registered", "8")]
+
+
 def test_logging_out_makes_nobody_new(
     app: Flask, client: FlaskClient, token: str, mmolove_sandbox: SiteSandbox
 ) -> None:
@@ -505,6 +537,35 @@ def test_an_abort_passes_untouched(
 
     assert visitor.post("/join").status_code == 418
     assert reported() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [(redirect("/hi"), SEVEN), (("that name is taken", 409), [])],
+)
+@pytest.mark.parametrize("path", ["/join", "/join-async"])
+def test_a_response_that_a_view_aborts_with_counts_like_one_it_returns(
+    app: Flask,
+    visitor: FlaskClient,
+    reported: Reported,
+    path: str,
+    answer: ResponseReturnValue,
+    expected: list[tuple[str, str]],
+) -> None:
+    @app.post("/join")
+    @referral_register
+    def join() -> str:
+        registered(7)
+        abort(make_response(answer))
+
+    @app.post("/join-async")
+    @referral_register
+    async def join_async() -> str:
+        registered(7)
+        abort(make_response(answer))
+
+    assert visitor.post(path).status_code in (302, 409)
+    assert reported() == expected
 
 
 def test_a_view_that_returns_nothing_is_the_error_it_always_was(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import typing as t
 from pathlib import Path
 
@@ -30,12 +31,14 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 from flask_mmolove import ConfigError
+from flask_mmolove import event_recorded
 from flask_mmolove import IdentityError
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
+from flask_mmolove.outbox import Entry
 from flask_mmolove.testing import SiteSandbox
 
 MakeSite = t.Callable[..., Site]
@@ -77,6 +80,12 @@ def signup(site: Site, **options: t.Any) -> t.Callable[[t.Any], t.Any]:
         return site.app.post("/register")(referral_register(**options)(view))
 
     return decorate
+
+
+def leave_transactions_alone(connection: t.Any, record: object) -> None:
+    connection.isolation_level = None
+    # Else who reads keeps all others from committing.
+    connection.execute("PRAGMA journal_mode = WAL").close()
 
 
 class TestSignup:
@@ -137,7 +146,7 @@ class TestSignup:
 
     @pytest.mark.parametrize("how", ["never", "rollback", "close", "abort"])
     def test_an_account_that_is_not_committed_is_not_reported(
-        self, site: Site, mmolove_sandbox: SiteSandbox, how: str
+        self, site: Site, mmolove_sandbox: SiteSandbox, how: str, log: t.Any
     ) -> None:
         @signup(site)
         def register() -> ResponseReturnValue:
@@ -153,6 +162,8 @@ class TestSignup:
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 0
         assert site.state.outbox.summary().counts == {}
+        forgot = "Player 1 was not reported to MMOLove: db.session was not committed"
+        assert (forgot in log.getvalue()) == (how == "never")
 
     def test_a_savepoint_that_is_rolled_back_takes_its_player_along(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -260,6 +271,41 @@ class TestSignup:
         assert site.entries(7) == {}
         sign_up(site, mmolove_sandbox)
         assert site.entries(7)["registered"].state == "pending"
+
+    @pytest.mark.parametrize("how", ["orm", "core", "rollback"])
+    def test_a_transaction_that_is_begun_by_a_read(
+        self, site: Site, mmolove_sandbox: SiteSandbox, how: str
+    ) -> None:
+        """As SQLAlchemy's documentation has SQLite begin one."""
+
+        @signup(site)
+        def register() -> str:
+            session = site.db.session
+            if how == "orm":
+                site.add()
+                session.commit()
+                session.get_one(Player, 1)
+                registered(1)
+                return "welcome"
+            session.get(Player, 1)
+            new = insert(Player).values(id=1, name="anna", level=1)
+            session.connection().execute(new)
+            registered(1)
+            getattr(session, "rollback" if how == "rollback" else "commit")()
+            return "welcome"
+
+        if not str(site.state.outbox).startswith("sqlite"):
+            pytest.skip("others always do")
+        with site.app.app_context():
+            engine = site.db.engine
+            engine.dispose()
+        event.listen(engine, "connect", leave_transactions_alone)
+        event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN") and None)
+        sign_up(site, mmolove_sandbox)
+        if how == "rollback":
+            assert site.entries(1) == {}
+        else:
+            assert site.entries(1)["registered"].state == "pending"
 
     def test_a_session_that_the_view_closed(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -382,6 +428,27 @@ class TestTrouble:
                 site.db.session.commit()
         assert [note.identity for _, note in site.state.spool.read()] == ["1"]
 
+    def test_a_commit_of_nothing_else_waits_no_longer_for_sqlite_s_one_lock(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not str(site.state.outbox).startswith("sqlite"):
+            pytest.skip("others have more locks")
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE_SCRIPT", 0.1)
+        with site.app.app_context():
+            session = site.db.session
+            session.add(Player(name="anna", mmref="tok"))
+            session.commit()
+            with site.db.engine.connect() as other:
+                other.exec_driver_sql("BEGIN IMMEDIATE")
+                qualify(session.get_one(Player, 1))
+                begun = time.monotonic()
+                session.commit()
+                assert time.monotonic() - begun < 3  # the site waits for 5 seconds
+            assert session.scalar(text("PRAGMA busy_timeout")) == 5000
+            site.add("ben")
+            session.commit()
+        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+
     def test_a_connection_that_is_lost_meanwhile_is_told_as_such(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -477,6 +544,60 @@ class TestMilestone:
             if not first:
                 qualify(found)
             site.db.session.rollback()
+        assert site.entries(player).keys() == {"registered"}
+
+    @pytest.mark.parametrize("how", ["raised", "refused", "outer"])
+    def test_a_savepoint_rolled_back_later_does_not_take_it_along(
+        self, site: Site, player: int, how: str
+    ) -> None:
+        told: list[Entry] = []
+
+        def listen(app: Flask, entry: Entry, **extra: t.Any) -> None:
+            told.append(entry)
+
+        session = site.db.session
+        with event_recorded.connected_to(listen), site.app.app_context():
+            found = session.get_one(Player, player)
+            assert qualify(found) is not None
+            with contextlib.suppress(IntegrityError, ZeroDivisionError):
+                with session.begin_nested():
+                    site.add("anna" if how == "refused" else "ben")
+                    if how == "outer":
+                        session.begin_nested().commit()
+                    session.flush()
+                    raise ZeroDivisionError
+            found.level = 20
+            session.commit()
+            assert session.get_one(Player, player).level == 20
+        assert site.count(Player) == 1
+        assert site.entries(player).keys() == {"registered", "qualified"}
+        assert [entry.event for entry in told] == ["qualified"]
+
+    def test_trouble_in_such_a_savepoint_is_forgotten(
+        self, site: Site, player: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = site.db.session
+        with site.app.app_context():
+            found = session.get_one(Player, player)
+            qualify(found)
+            with contextlib.suppress(ZeroDivisionError), monkeypatch.context() as patch:
+                patch.setattr("flask_mmolove.outbox.session.record", None)
+                with session.begin_nested():
+                    site.add("ben")
+                    session.flush()
+                    raise ZeroDivisionError
+            found.level = 20
+            session.commit()
+        assert site.entries(player).keys() == {"registered", "qualified"}
+        assert site.state.spool.read() == []
+
+    def test_a_flush_that_fails_takes_it_along(self, site: Site, player: int) -> None:
+        with site.app.app_context():
+            qualify(site.db.session.get_one(Player, player))
+            site.add("anna")
+            with pytest.raises(IntegrityError):
+                site.db.session.flush()
+            site.db.session.close()
         assert site.entries(player).keys() == {"registered"}
 
     def test_it_is_recorded_where_the_site_has_nothing_to_commit(

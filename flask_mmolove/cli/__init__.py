@@ -17,13 +17,22 @@ from .sandbox import sandbox
 from .status import status
 
 
-@click.group()
+@click.group(
+    commands=[
+        check,
+        deliver,
+        events,
+        export,
+        forget,
+        init_db,
+        purge,
+        referrers,
+        retry,
+        rewards,
+        sandbox,
+        show,
+        status,
+    ]
+)
 def mmolove() -> None:
     """Referrals with MMOLove: is it well, what waits, what went wrong."""
-
-
-for command in (
-    *(check, status, init_db, events, show, retry, rewards, deliver),
-    *(referrers, export, forget, purge, sandbox),
-):
-    mmolove.add_command(command)

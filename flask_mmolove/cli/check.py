@@ -11,6 +11,7 @@ import click
 
 from ..client import Outcome
 from ..client import ReferralClient
+from ..client import said
 from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..state import State
@@ -116,6 +117,6 @@ def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:
 def _in_words(outcome: Outcome) -> str:
     if outcome.ok:
         return "verified by MMOLove (a dry run)"
-    said = " ".join(outcome.body[:200].split())
-    where = f"HTTP {outcome.status}" if outcome.status else "no answer"
-    return f"{where}: {said}. {outcome.hint}"
+    is_page = outcome.body.lstrip().startswith("<")  # of a proxy, and long
+    words = said(outcome.status, "" if is_page else outcome.body)
+    return f"{words}. {outcome.hint}"

@@ -9,10 +9,10 @@ import sys
 import click
 
 from ..delivery import ThreadEngine
+from ..health import examine
 from ..state import State
 from .site import wait_for_a_signal
 from .site import with_site
-from .status import host_in_words
 
 #: Pending events from which on ``deliver`` shows its progress.
 _MUCH = 50
@@ -36,11 +36,16 @@ def deliver(state: State, forever: bool) -> None:
             handled += count
             if not quiet:
                 bar.update(count)
-    left = state.outbox.summary()
-    waiting = left.counts.get("pending", 0)
-    click.echo(f"{handled} handled, {waiting} pending.")
-    if left.host.open_since is not None:
-        click.echo(f"MMOLove is {host_in_words(left, delivery.now())}")
+    counts = delivery.counts.items()
+    became = ", ".join(f"{n:,} {name}" for name, n in counts if name != "pending")
+    if not became:
+        became = f"{handled:,} tried, none accepted" if handled else "Nothing was due"
+    waiting = state.outbox.summary().counts.get("pending", 0)
+    click.echo(f"{became}; {waiting:,} pending.")
+    health = examine(state, delivery.now())
+    if health.level != "good":
+        click.echo(str(health))
+    if health.level == "bad":
         sys.exit(1)
 
 

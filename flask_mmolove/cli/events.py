@@ -11,6 +11,7 @@ from datetime import timezone
 
 import click
 
+from ..client import said
 from ..errors import OrderError
 from ..outbox import Entry
 from ..outbox.entry import State as EntryState
@@ -18,7 +19,6 @@ from ..state import State
 from ..words import data
 from ..words import hint
 from ..words import many
-from ..words import said
 from ..words import STATES
 from .site import json_option
 from .site import print_table
@@ -64,9 +64,12 @@ def events(
         state=name, player=player, before=before, limit=limit
     )
     if not entries and not (follow or as_json):
-        click.echo("There is no such event.")
+        is_filtered = name or player or before
+        click.echo("No events match." if is_filtered else "No events yet.")
     if not as_json and (entries or follow):
-        print_table([("id", "event", "player", "state", "recorded", "answer")], _WIDTHS)
+        print_table(
+            [("id", "event", "player", "state", "recorded, UTC", "answer")], _WIDTHS
+        )
     _print(entries[::-1], as_json)
     if follow:
         for changed in _changes(state, name, player):
@@ -125,7 +128,7 @@ def _when(milliseconds: int) -> str:
 @json_option
 @with_site
 def show(state: State, id: int, as_json: bool) -> None:
-    """Show one event: its attempts, answers and reward. Times are UTC."""
+    """Show one event: its attempts, answers and reward."""
     entry = state.outbox.journal.get(id)
     if entry is None:
         raise OrderError(f"There is no event {id}.")
@@ -135,15 +138,15 @@ def show(state: State, id: int, as_json: bool) -> None:
         return
     click.echo(f"Event {entry.id}: {entry.event} of player {entry.identity}")
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
-    click.echo(f"recorded  {_when(entry.recorded)}")
+    click.echo(f"recorded  {_when(entry.recorded)} UTC")
     if entry.due:
-        click.echo(f"due       {_when(entry.due)}")
+        click.echo(f"due       {_when(entry.due)} UTC")
     click.echo(f"attempts  {entry.attempts}")
     if entry.referral_id:
         click.echo(f"referral  {entry.referral_id}")
     for answer in entry.answers:
         words = said(answer.status, answer.words)
-        click.echo(f"answer    {_when(answer.settled)}  {words}")
+        click.echo(f"answer    {_when(answer.settled)} UTC  {words}")
     if hint(entry):
         click.echo(hint(entry))
 

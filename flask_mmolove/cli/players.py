@@ -18,10 +18,11 @@ from .site import yes_option
 @yes_option
 @with_site
 def forget(state: State, player: str, yes: bool) -> None:
-    """Erase what stands of PLAYER, named by id, and keep the counts.
+    """Erase everything stored about PLAYER, named by id.
 
     What was not sent yet never will be, and no reward is given any more. Friends whom
-    PLAYER invited stay, and nobody is known to have invited them.
+    PLAYER invited stay, and nobody is known to have invited them. The counts of
+    the days stay.
     """
     found = state.outbox.journal.page(player=player)
     if not yes:
@@ -43,12 +44,12 @@ def forget(state: State, player: str, yes: bool) -> None:
     type=click.IntRange(1),
     required=True,
     metavar="DAYS",
-    help="Finished for so many days.",
+    help="Only what finished at least this many days ago.",
 )
 @yes_option
 @with_site
 def purge(state: State, days: int, yes: bool) -> None:
-    """Remove the events of players of whom all is finished.
+    """Remove the events of players with nothing left to do.
 
     Finished is a milestone that was rewarded or needs no reward, and a player whom
     another referrer brought first. A signup whose milestone is still to come stays, and

@@ -26,7 +26,7 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([each._asdict() for each in best]))
     elif not best:
-        click.echo("Nobody yet whose invite link brought a friend.")
+        click.echo("No invite link has brought a friend yet.")
     else:
         # An identity can be long, and the last column is what may be cut.
         rows = [(*map(str, counts), player) for player, *counts in best]

@@ -21,7 +21,7 @@ from .site import with_site
 @json_option
 @with_site
 def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> None:
-    """Send rejected events again, after the mend.
+    """Send rejected events again, once the cause is fixed.
 
     All of them, or those named by their ids.
     """

@@ -24,8 +24,8 @@ def rewards(
     """Show and decide rewards that are in doubt.
 
     An "unknown" one may have been given when its process died; an "unpaid" one failed
-    too often, or the site had no @mmolove.reward. Look into the game, then say which it
-    is.
+    too often, or the site had no @mmolove.reward. Check in the game whether it was
+    given, then say --paid or --again.
     """
     if not (paid or again):
         page = partial(state.outbox.journal.page, limit=1000)

@@ -33,7 +33,10 @@ if t.TYPE_CHECKING:
     help="From FLASK_MMOLOVE_REFERRAL_SECRET where it is set, else demo-secret.",
 )
 @click.option(
-    "--state", "path", type=click.Path(dir_okay=False), help="A file to keep."
+    "--state",
+    "path",
+    type=click.Path(dir_okay=False),
+    help="Keep what arrived in this file.",
 )
 @click.option("--fail", type=click.IntRange(300, 599), help="Answer with this status.")
 @click.option(
@@ -45,7 +48,10 @@ if t.TYPE_CHECKING:
 )
 @click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")
 @click.option(
-    "--rate", type=click.FloatRange(0, 1), default=1.0, help="How often they strike."
+    "--rate",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    help="Share of the requests that meet the fault, 0 to 1.",
 )
 def sandbox(
     port: int,

@@ -12,12 +12,12 @@ from functools import update_wrapper
 import click
 from flask.cli import ScriptInfo
 
+from ..client import said
 from ..errors import MMOLoveError
 from ..outbox import Entry
 from ..state import current_state
 from ..words import data
 from ..words import hint
-from ..words import said
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 

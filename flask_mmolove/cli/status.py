@@ -14,11 +14,11 @@ from ..outbox import Summary
 from ..state import milliseconds
 from ..state import State
 from ..words import ago
+from ..words import FOR_A_PERSON
+from ..words import many
 from ..words import STATES
 from .site import json_option
 from .site import with_site
-
-_SEE = {"rejected": "retry --list", "unknown": "rewards", "unpaid": "rewards"}
 
 
 @click.command()
@@ -29,23 +29,23 @@ def status(state: State, as_json: bool) -> None:
     summary = state.outbox.summary()
     spooled = len(state.spool.read())
     now = milliseconds()
+    health = examine(state, now)
     if as_json:
-        data = _status_data(summary, now) | {"in_emergency_exit": spooled}
+        data = {"health": health._asdict()} | _status_data(summary, now)
+        data["in_emergency_exit"] = spooled
         click.echo(json.dumps(data))
         return
     click.echo(f"server    {state.settings.server_id} at {state.settings.endpoint}")
     click.echo(f"outbox    {state.outbox}")
     click.echo(f"delivery  {state.settings.delivery}{_dry(state)}")
-    health = examine(state, now)
-    click.echo(f"health    {health.line} {health.cure}".rstrip())
-    click.echo(f"MMOLove   {host_in_words(summary, now)}\n")
+    click.echo(f"health    {health}\n")
     _print_funnel(state, now)
     if not summary.counts:
         click.echo("No events yet: nobody has signed up with an invitation.")
     for name, note in STATES.items():
         count = summary.counts.get(name, 0)
         if count:
-            where = f"; see 'flask mmolove {_SEE[name]}'" if name in _SEE else ""
+            where = f"; see {FOR_A_PERSON[name]}" if name in FOR_A_PERSON else ""
             click.echo(f"{name:<9} {count:>8}  {note}{where}")
     if summary.waiting:
         click.echo(
@@ -53,7 +53,8 @@ def status(state: State, as_json: bool) -> None:
             "'registered' is accepted; a rejected one blocks them until it is retried."
         )
     if spooled:
-        click.echo(f"\n{spooled} more are in the emergency exit, to be taken in.")
+        more = f"{many(spooled, 'event')} more in files beside the outbox"
+        click.echo(f"\n{more}; the next delivery reads them in.")
     if summary.oldest is not None:
         click.echo(f"\nThe oldest pending event has waited {ago(summary.oldest, now)}.")
 
@@ -82,14 +83,3 @@ def _status_data(summary: Summary, now: int) -> dict[str, t.Any]:
 
 def _dry(state: State) -> str:
     return ", every event a dry run (MMOLOVE_TEST)" if state.settings.test else ""
-
-
-def host_in_words(summary: Summary, now: int) -> str:
-    host = summary.host
-    if host.open_since is None:
-        return "no trouble known"
-    next_try = max(0, host.not_before - now) // 1000
-    return (
-        f"in trouble for {ago(host.open_since, now)}, tried again in {next_try} s: "
-        f"{host.reason}"
-    )

@@ -17,20 +17,20 @@ from flask import url_for
 from flask.typing import ResponseReturnValue
 
 from .. import desk
+from ..client import said
 from ..errors import ConfigError
 from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..funnel import periods
 from ..funnel import read_days
+from ..health import count_stuck
 from ..health import examine
 from ..outbox import Entry
 from ..state import current_state
 from ..state import milliseconds
 from ..words import ago
-from ..words import FOR_A_PERSON
 from ..words import hint
 from ..words import many
-from ..words import said
 from ..words import STATES
 from .forms import check_token
 from .forms import FIELD
@@ -53,11 +53,10 @@ _POLICY = (
 Access = t.Callable[[], t.Any]
 
 
-def make_dashboard(access: Access | None, name: str = "mmolove") -> Blueprint:
+def make_dashboard(access: Access | None) -> Blueprint:
     """The operator's page as a blueprint.
 
     :param access: Asked in each request whether this visitor may see it.
-    :param name: The blueprint's name.
     :raises ConfigError: If there is nobody to ask.
     """
     if access is None or not callable(access):
@@ -67,7 +66,7 @@ def make_dashboard(access: Access | None, name: str = "mmolove") -> Blueprint:
             "Whoever is refused gets a 404."
         )
     pages = Blueprint(
-        name, __name__, template_folder="templates", static_folder="static"
+        "mmolove", __name__, template_folder="templates", static_folder="static"
     )
 
     @pages.before_request
@@ -96,7 +95,6 @@ def overview() -> ResponseReturnValue:
     now = milliseconds()
     journal = current_state().outbox.journal
     days = read_days(journal, now)
-    stuck = {state: journal.count(state) for state in FOR_A_PERSON}
     return render_template(
         "mmolove/overview.html",
         periods=periods(days),
@@ -104,7 +102,7 @@ def overview() -> ResponseReturnValue:
         lines=LINES,
         width=WIDTH,
         height=HEIGHT,
-        stuck={state: count for state, count in stuck.items() if count},
+        stuck=count_stuck(journal),
         pending=journal.count("pending"),
         referrers=journal.best_referrers(),
     )
@@ -206,7 +204,6 @@ def _tools() -> dict[str, t.Any]:
         "form_token": make_token,
         "form_field": FIELD,
         "states": STATES,
-        "for_a_person": FOR_A_PERSON,
         "ago": lambda moment: ago(moment, now),
         "hint": hint,
         "said": said,

@@ -257,7 +257,7 @@ def deliver(task: t.Any, ids: list[int] | None = None) -> None:
         raise ConfigError(
             "This Celery worker knows no Flask app to deliver for. In the module that "
             "'celery -A' names, make the Flask app too, with MMOLOVE_DELIVERY='celery',"
-            "\nand let app.extensions['celery'] be the Celery app of the worker.",
+            " and let app.extensions['celery'] be the Celery app of the worker.",
             "MMOLOVE_DELIVERY",
         )
     for engine in engines:

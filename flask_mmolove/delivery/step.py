@@ -80,6 +80,8 @@ class Delivery:
         self._client = client
         self._reward = reward
         self._tell = Reporter(report)
+        #: How many entries it brought to each state.
+        self.counts = self._tell.counts
         self._payer = Payer(outbox, reward, self._tell, self.now, uniform)
         self._watch = watch
         self._settings = settings
@@ -272,7 +274,6 @@ class Delivery:
             entry,
             "accepted",
             sure=True,
-            renewed=True,
             status=outcome.status,
             answer=outcome.body[:500],
             referral_id=outcome.referral_id,
@@ -284,8 +285,8 @@ class Delivery:
                 return settled
             if self._reward() is None:
                 return settled._replace(state="unpaid", answer=NO_CALLBACK)
-            return settled._replace(due=now)
-        failed = settled._replace(sure=False, renewed=False)
+            return settled._replace(due=now, renewed=True)
+        failed = settled._replace(sure=False)
         if not self._is_worth_a_retry(host, entry, outcome, now):
             return failed._replace(state="rejected")
         pause = backoff(entry.attempts, self._uniform)

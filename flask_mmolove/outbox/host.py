@@ -11,6 +11,7 @@ import random
 import typing as t
 
 from ..client import Outcome
+from ..client import said
 from ..client import Verdict
 
 #: Failures in a row after which nothing more is sent but a probe now and then.
@@ -175,5 +176,4 @@ class Host(t.NamedTuple):
 
 
 def _words(outcome: Outcome) -> str:
-    said = " ".join(outcome.body[:200].split())
-    return f"(HTTP {outcome.status}: {said})" if outcome.status else f"({said})"
+    return f"({said(outcome.status, outcome.body)})"

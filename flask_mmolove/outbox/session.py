@@ -3,7 +3,8 @@ with the site's changes, or not at all.
 
 A note is enlisted in the session, and written when the session is flushed or commits,
 for a new account has its id then. A rollback drops it, of the session or of the
-savepoint in which it was enlisted.
+savepoint in which it was enlisted; that of a savepoint in which it was only written has
+it written again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sqlalchemy.orm import SessionTransaction
 from ..errors import IdentityError
 from ..errors import MMOLoveError
 from ..log import complain
+from ..log import logger
 from ..log import shielded
 from .entry import Entry
 from .entry import PATIENCE
@@ -33,6 +35,7 @@ from .note import record
 from .rules import begin
 from .rules import new_entry
 from .sqlalchemy import is_conflict
+from .sqlalchemy import note_begin
 from .sqlalchemy import pause
 from .sqlalchemy import SQLAlchemyOutbox
 from .tally import reached
@@ -43,6 +46,10 @@ _ENLISTED = "mmolove.enlisted"
 _FLUSHED = "mmolove.flushed"
 
 _FAILED = "A player could not be reported to MMOLove."
+_FORGOTTEN = (
+    "Player %s was not reported to MMOLove: db.session was not committed before the "
+    "app context ended."
+)
 
 
 class Site(t.Protocol):
@@ -229,7 +236,8 @@ class SessionOutbox:
             return
         for enlistment in _enlisted(self._session()):
             with shielded(_FAILED):
-                enlistment.settle()
+                if not enlistment.settle():
+                    logger.warning(_FORGOTTEN, enlistment.note.identity or "?")
 
     def _connection(self, session: Session) -> Connection:
         where = {"clause": self._outbox.tables.event}
@@ -256,6 +264,7 @@ class Enlistment:
         self._outbox = outbox
         self._list = session.info.setdefault(_ENLISTED, [])
         self._savepoints = tuple(_savepoints(session))
+        self._written_in: tuple[SessionTransaction, ...] = ()
         # What it tells of may be among the changes that are not committed yet.
         self._depends = outbox.has_changes()
         self._entries: list[Entry] | None = None
@@ -286,6 +295,7 @@ class Enlistment:
         """Put it into the session's transaction, once the player has an identity."""
         if self._is_written:
             return
+        self._written_in = tuple(_savepoints(session))
         try:
             self.note = self._identified()
             self._entries = self._outbox.write(session, self.note)
@@ -310,8 +320,11 @@ class Enlistment:
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """A transaction of the session, or a savepoint, was rolled back."""
-        if not transaction.nested or transaction in self._savepoints:
+        if transaction.parent is None or transaction in self._savepoints:
             self.withdraw()
+        elif transaction in self._written_in:
+            self._entries = None
+            self._trouble = ""
 
     @property
     def _is_written(self) -> bool:
@@ -325,6 +338,7 @@ class Enlistment:
 
 def listen(session: scoped_session[t.Any]) -> None:
     """Let notes be enlisted in a site's sessions. Twice is no more than once."""
+    event.listen(session, "after_begin", _after_begin)
     event.listen(session, "after_flush_postexec", _after_flush)
     event.listen(session, "before_commit", _before_commit)
     event.listen(session, "after_commit", _after_commit)
@@ -341,6 +355,13 @@ def _savepoints(session: Session) -> t.Iterator[SessionTransaction]:
     while transaction is not None:
         yield transaction
         transaction = transaction.parent
+
+
+def _after_begin(
+    session: Session, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if not transaction.nested:
+        note_begin(connection)
 
 
 def _after_flush(session: Session, context: object) -> None:
@@ -376,5 +397,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 
 
 def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+    # A flush that failed took along what it was part of, and no more.
+    while transaction.parent is not None and not transaction.nested:
+        transaction = transaction.parent
     for enlistment in _enlisted(session):
         enlistment.rolled_back(transaction)

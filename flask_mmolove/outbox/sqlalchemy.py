@@ -64,6 +64,7 @@ class _Limit(t.NamedTuple):
 
 _MYSQL_SET = "SET SESSION innodb_lock_wait_timeout = {}"
 _MYSQL = _Limit(("SELECT @@innodb_lock_wait_timeout", _MYSQL_SET), _MYSQL_SET, 1)
+_SQLITE_SET = "PRAGMA busy_timeout = {}"
 _LIMITS = {
     "postgresql": _Limit(
         (
@@ -75,6 +76,7 @@ _LIMITS = {
     ),
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
+    "sqlite": _Limit(("PRAGMA busy_timeout", _SQLITE_SET), _SQLITE_SET, 1000),
 }
 
 # Seconds for connections whose arguments are ours to choose, by driver.
@@ -100,6 +102,9 @@ _NO_TABLE_SQLITE = ("no such table",)
 
 # Times that a lost connection, or tables that are not there, are made anew.
 _MENDS = 3
+
+# What a connection to SQLite had changed when its transaction began, in its ``info``.
+_BEGUN = "mmolove.begun"
 
 _PAUSE = 0.002
 _PAUSE_MOST = 0.1
@@ -167,8 +172,11 @@ class SQLAlchemyOutbox(Outbox):
         :raises SQLAlchemyError: If the whole transaction is lost, with its connection
             or as in a deadlock of MariaDB: then nothing of theirs stands either.
         """
-        transaction = self.within(connection)
         with _patient(connection, patience):
+            try:
+                transaction = self.within(connection)
+            except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
+                raise self._in_words(e) from getattr(e, "orig", None)
             savepoint = connection.begin_nested()
             try:
                 result = work(transaction)
@@ -188,7 +196,10 @@ class SQLAlchemyOutbox(Outbox):
             assigned = connection.exec_driver_sql("SELECT txid_current_if_assigned()")
             return assigned.scalar() is not None
         if connection.dialect.name == "sqlite":
-            return bool(connection.connection.in_transaction)
+            db = connection.connection
+            # A transaction may have been begun by what only reads.
+            changed = db.total_changes != connection.info.get(_BEGUN)
+            return bool(db.in_transaction) and changed
         return False
 
     def create(self) -> bool:
@@ -360,6 +371,14 @@ def _open(connection: Connection, deadline: float) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {turn}")
     elif connection.dialect.name == "sqlite":
         _begin_immediate(connection)
+
+
+def note_begin(connection: Connection) -> None:
+    """Keep what ``has_written`` compares with: SQLite counts what a connection changes,
+    and not what a transaction does.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.info[_BEGUN] = connection.connection.total_changes
 
 
 def _begin_immediate(connection: Connection) -> None:

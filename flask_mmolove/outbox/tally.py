@@ -49,7 +49,7 @@ def reached(entry: Entry, was: State) -> list[Mark]:
     """
     if entry.state == "rewarded":
         return _marks(entry, "rewarded")
-    if entry.state == "accepted" and was == "pending":
+    if was == "pending" and entry.state in ("accepted", "unpaid"):
         is_first = entry.event == "registered"
         return _marks(entry, "accepted" if is_first else "qualified")
     if entry.state == "ignored" and entry.event == "registered":

@@ -39,13 +39,19 @@ class Faults:
 
     def __post_init__(self) -> None:
         if self.fail is not None and not 300 <= self.fail <= 599:
-            raise ValueError(f"'fail' is a status from 300 to 599, not {self.fail!r}.")
+            raise ValueError(
+                f"'fail' must be a status from 300 to 599, not {self.fail!r}."
+            )
         if self.drop not in {None, "request", "answer"}:
-            raise ValueError(f"'drop' is 'request' or 'answer', not {self.drop!r}.")
+            raise ValueError(
+                f"'drop' must be 'request' or 'answer', not {self.drop!r}."
+            )
         if self.fail is not None and self.drop is not None:
             raise ValueError("One answer can have 'fail' or 'drop', not both.")
         if self.latency < 0 or not 0 <= self.rate <= 1:
-            raise ValueError("'latency' is not negative; 'rate' is from 0 to 1.")
+            raise ValueError(
+                "'latency' must not be negative, and 'rate' must be from 0 to 1."
+            )
 
     def strike(self) -> Faults:
         """The faults that the next request meets: these, or none."""
