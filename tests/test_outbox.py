@@ -626,7 +626,7 @@ class TestJournal:
         through(outbox, "accepted")
         through(outbox, "unpaid")
         assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 0)]
-        (unpaid,) = outbox.find(["unpaid"], 1)
+        (unpaid,) = outbox.journal.page(state="unpaid")
         outbox.decide(unpaid.id, "accepted", 2000)
         pay(outbox, "unpaid")
         assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 0)]
