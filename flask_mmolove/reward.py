@@ -100,7 +100,7 @@ def qualify(player: t.Any) -> Referral | None:
     kept = getattr(player, "mmref", None)
     invitation = Invitation(kept) if is_token(kept) else None
     # Looked at first: what is taken in meanwhile stands in the outbox then.
-    is_spooled = any(note.identity == identity for _, note in state.spool.read())
+    is_spooled = _is_spooled(state, identity)
     note = state.note(identity, invitation, *EVENTS)
     try:
         entries = state.entries(identity)
@@ -117,6 +117,15 @@ def qualify(player: t.Any) -> Referral | None:
     except Exception as e:  # whatever it is, the milestone must not vanish
         _put_by(state, note, player, str(e))
         return None
+
+
+def _is_spooled(state: State, identity: str) -> bool:
+    """Whether a player stands in the emergency exit, or may."""
+    try:
+        waiting = state.spool.read(strict=True)
+    except OutboxError:
+        return True
+    return any(note.identity == identity for _, note in waiting)
 
 
 def _record(state: State, note: Note, player: t.Any) -> bool:

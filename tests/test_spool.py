@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -68,6 +70,10 @@ class Hold:
         self._connection.close()
 
 
+def run_out_of_files(*args: object) -> t.NoReturn:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def test_a_note_is_kept_and_read_again(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "outbox.db")
     file = spool.write(NOTE)
@@ -112,6 +118,37 @@ def test_junk_in_the_folder_is_passed_over(tmp_path: Path) -> None:
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"x": 1}')):
         file.with_name(f"{name}.event").write_text(text)
     assert spool.read() == [(file, NOTE)]
+
+
+@pytest.mark.parametrize("call", [(Path, "read_bytes"), (os, "listdir")])
+def test_what_cannot_be_read_for_now_is_left_for_the_next_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: tuple[t.Any, str],
+) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    file = spool.write(NOTE)
+    with monkeypatch.context() as patch:
+        patch.setattr(*call, run_out_of_files)
+        assert spool.read() == spool.read() == []
+        with pytest.raises(OutboxError, match="Too many open files"):
+            spool.read(strict=True)
+    assert spool.read() == [(file, NOTE)]
+    assert caplog.text.count("cannot be read for now: Too many open files.") == 1
+
+
+def test_a_milestone_is_kept_while_its_signup_cannot_be_read(
+    site: Flask, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Hold(site):
+        sign_up(site, mmolove_sandbox.mint())
+    with site.app_context():
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", run_out_of_files)
+            assert qualify(7) is None
+        site.extensions["mmolove"].engine.wake()
+    assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
 
 
 def test_a_signup_takes_it_when_the_outbox_is_busy_and_nothing_is_lost(

@@ -18,6 +18,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import OutboxError
+from ..log import Brake
 from ..log import logger
 from .note import Note
 
@@ -35,6 +36,7 @@ class Spool:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
         self._beside = outbox.with_name(f"{outbox.name}.spool")
         self._elsewhere = Path(tempfile.gettempdir()) / f"flask-mmolove-{name}"
+        self._complaint = Brake(600)
 
     def write(self, note: Note) -> Path:
         """Put a note on disk, and give its file.
@@ -54,16 +56,22 @@ class Spool:
             f"({'; '.join(failures)}). Make room on the disks."
         )
 
-    def read(self) -> list[tuple[Path, Note]]:
-        """The notes that wait, oldest first."""
-        found = [file for place in self._usable() for file in place.glob(f"*{_SUFFIX}")]
+    def read(self, *, strict: bool = False) -> list[tuple[Path, Note]]:
+        """The notes that wait, oldest first. What cannot be read for now, with too many
+        files open or a network disk away, is logged and left for the next time.
+
+        :param strict: Raise instead.
+        :raises OutboxError: If so, and something cannot be read for now.
+        """
         notes = []
-        for file in sorted(found, key=lambda file: file.name):
+        for file in self._files(strict):
             try:
                 notes.append((file, Note(**json.loads(file.read_bytes()))))
             except FileNotFoundError:
                 pass  # another process took it in
-            except (OSError, ValueError, TypeError) as e:
+            except OSError as e:
+                self._pass_over(file, e, strict)
+            except (ValueError, TypeError) as e:
                 self.set_aside(file, str(e))
         return notes
 
@@ -82,6 +90,25 @@ class Spool:
         logger.error("The event kept in %s cannot be taken in: %s", file, reason)
         with contextlib.suppress(OSError):
             file.rename(file.with_suffix(".unreadable"))
+
+    def _files(self, strict: bool) -> list[Path]:
+        found: list[Path] = []
+        for place in self._usable():
+            try:
+                found += (place / name for name in os.listdir(place))
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                pass  # it was never used, or not by this user
+            except OSError as e:
+                self._pass_over(place, e, strict)
+        events = (file for file in found if file.suffix == _SUFFIX)
+        return sorted(events, key=lambda file: file.name)
+
+    def _pass_over(self, path: Path, error: OSError, strict: bool) -> None:
+        words = f"{path} cannot be read for now: {error.strerror}."
+        if strict:
+            raise OutboxError(words) from error
+        if self._complaint.passes():
+            logger.error(words)
 
     def _usable(self) -> t.Iterator[Path]:
         yield self._beside
