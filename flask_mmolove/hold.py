@@ -17,9 +17,6 @@ from .state import current_state
 from .state import milliseconds
 from .state import State
 
-# Whose token is held, as a note in the emergency exit has it.
-_NOBODY_YET = "(to be)"
-
 
 def hold(key: str | int) -> None:
     """Keep this visitor's token under a key of the site's. If they carry none, nothing
@@ -40,10 +37,7 @@ def _keep(state: State, name: str, invitation: Invitation, moment: int) -> None:
     try:
         state.outbox.hold(name, invitation, moment, state.patience)
     except Exception as e:  # whatever it is, the token must not vanish
-        token, referrer = invitation
-        test = state.settings.test
-        note = Note(_NOBODY_YET, token, [], test, moment, referrer, name)
-        state.put_by(note, str(e))
+        state.put_by(state.note("", invitation)._replace(held=name), str(e))
 
 
 def recall(state: State, key: str | int) -> Note | None:

@@ -38,10 +38,6 @@ _WARNED = "nameless view "
 
 FindToken = t.Callable[[], "str | None"]
 
-# Sees to it at the end that a player is recorded, and gives the token by which they
-# are; None if they are not.
-Settle = t.Callable[[], "str | None"]
-
 if t.TYPE_CHECKING:
     from .outbox.session import Enlistment
 
@@ -143,20 +139,20 @@ def registered(
     :raises OutboxError: Outside a request, if the outbox cannot take the event.
     """
     if not has_request_context():
-        _record(current_state(), player, token, held)
+        _report(player, token, held)
         return
     with shielded(_FAILED):
         signup = request.environ.get(_ENVIRON)
         if signup is not None:
             signup.hand_over(player, token, held)
-        elif settle := _record(current_state(), player, token, held):
-            after_this_request(partial(_conclude, settle))
+        elif signup := _report(player, token, held):
+            after_this_request(signup.conclude)
 
 
 class Signup:
-    """A signup view at work.
+    """A signup in the making: a view at work, or a player who was named elsewhere.
 
-    :param visitor: The token that its visitor carried before it ran.
+    :param visitor: The token that its visitor carried before.
     :param newcomer: Tells who is new; None if it could not look before the view.
     :param before: What it saw then.
     """
@@ -172,7 +168,7 @@ class Signup:
         self.visitor = visitor
         self.newcomer = newcomer
         self.before = before
-        #: Whom the view handed over.
+        #: Who was handed over.
         self.referee: t.Any = None
         #: What is to be recorded of the referee, if they were referred.
         self.note: Note | None = None
@@ -182,7 +178,7 @@ class Signup:
     def hand_over(
         self, player: t.Any, token: str | None, held: str | int | None = None
     ) -> None:
-        """Keep the player until the response leaves."""
+        """Keep the player until the signup is recorded."""
         self.withdraw()
         self.referee = player
         token = token or self.visitor or getattr(player, "mmref", None)
@@ -192,40 +188,56 @@ class Signup:
             self.enlistment = session.enlist(self.note, player)
 
     def withdraw(self) -> None:
-        """Forget the player whom the view handed over, unless it is committed."""
+        """Forget the player who was handed over, unless they are committed."""
         if self.enlistment is not None:
             self.enlistment.withdraw()
         self.note = self.enlistment = None
 
-    def finish(self, response: Response) -> Response:
-        """Report the referee, if there is one."""
-        with shielded(_FAILED):
-            request.environ.pop(_ENVIRON, None)
-            if response.status_code < 400:
-                self._report(response)
-            else:
-                self.withdraw()
-        return response
-
-    def _report(self, response: Response) -> None:
-        if self.referee is None and self.visitor is not None:
-            if self.newcomer is None:
-                return
-            player = self.newcomer.after(response, self.before)
-            if player is None:
-                self._warn(response)
-                return
-            self.hand_over(player, self.visitor)
+    def record(self) -> None:
+        """Record the referee, or leave that to the site's session."""
         if self.note is None:
             return
-        self.state.once.spend(_WARNED + str(request.endpoint))
-        if self.enlistment is None:
-            settle = _submit(self.state, self.note, self.referee)
+        if self.state.session is not None:
+            if self.enlistment is None:
+                self.enlistment = self.state.session.enlist(self.note, self.referee)
+            return
+        if not self.note.identity:
+            identity = self.state.identify(self.referee)
+            self.note = self.note._replace(identity=identity)
+        self.state.record(self.note)
+
+    def conclude(self, response: Response) -> Response:
+        """The token of a player who is recorded is used up."""
+        with shielded(_FAILED):
+            recorded = self.enlistment is None or self.enlistment.settle()
+            token = self.note and self.note.token
+            if recorded and token is not None and token == self.visitor:
+                forget(response)
+        return response
+
+    def finish(self, response: Response) -> Response:
+        """The view is done: report the referee, if there is one."""
+        with shielded(_FAILED):
+            request.environ.pop(_ENVIRON, None)
+            if response.status_code >= 400:
+                self.withdraw()
+                return response
+            if self.referee is None and self.visitor is not None:
+                self._look_for_referee(response)
+            if self.note is not None:
+                self.state.once.spend(_WARNED + str(request.endpoint))
+                self.record()
+                self.conclude(response)
+        return response
+
+    def _look_for_referee(self, response: Response) -> None:
+        if self.newcomer is None:
+            return
+        player = self.newcomer.after(response, self.before)
+        if player is None:
+            self._warn(response)
         else:
-            settle = _settle(self.enlistment, self.note.token)
-        token = settle()
-        if token is not None and token == self.visitor:
-            forget(response)
+            self.hand_over(player, self.visitor)
 
     def _warn(self, response: Response) -> None:
         if self.newcomer is not new_login or request.method != "POST":
@@ -258,15 +270,15 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
     return signup
 
 
-def _record(
-    state: State, player: t.Any, token: str | None, held: str | int | None
-) -> Settle | None:
-    """Record a player's ``registered``, if they were referred."""
+def _report(player: t.Any, token: str | None, held: str | int | None) -> Signup | None:
+    """Report a player who was named outside of a signup view."""
+    state = current_state()
     if not state.settings.enabled:
         return None
-    token = token or current_mmref() or getattr(player, "mmref", None)
-    note = _make_note(state, player, token, held)
-    return note and _submit(state, note, player)
+    signup = Signup(state, current_mmref())
+    signup.hand_over(player, token, held)
+    signup.record()
+    return signup
 
 
 def _make_note(
@@ -283,25 +295,3 @@ def _make_note(
     with contextlib.suppress(IdentityError):
         return note and note._replace(identity=state.identify(player))
     return note
-
-
-def _submit(state: State, note: Note, player: t.Any) -> Settle:
-    """Record a note, or leave it to the site's session."""
-    if state.session is not None:
-        return _settle(state.session.enlist(note, player), note.token)
-    if not note.identity:
-        note = note._replace(identity=state.identify(player))
-    state.record(note)
-    return lambda: note.token
-
-
-def _settle(enlistment: Enlistment, token: str | None) -> Settle:
-    return lambda: token if enlistment.settle() else None
-
-
-def _conclude(settle: Settle, response: Response) -> Response:
-    with shielded(_FAILED):
-        token = settle()
-        if token is not None and token == current_mmref():
-            forget(response)
-    return response

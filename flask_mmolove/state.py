@@ -147,9 +147,9 @@ class State(t.NamedTuple):
         """
         file = self.spool.write(note)
         logger.error(
-            "%s The event of player %s is kept in %s and taken in by itself.",
+            "%s %s is kept in %s and taken in by itself.",
             reason,
-            note.identity,
+            note.subject,
             file,
         )
         if self.settings.delivery != "inline":  # that would wait for the store again

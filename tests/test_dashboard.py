@@ -228,6 +228,21 @@ class TestOrders:
             assert "Nothing was changed" in response.text
         assert len(mmolove_sandbox.sandbox.arrivals) == 1
 
+    def test_an_open_form_outlives_a_change_of_the_site_s_key(
+        self, app: Flask, owner: FlaskClient
+    ) -> None:
+        reject(app)
+        text = owner.get("/mmolove/retry").text
+        token = re.findall(r'name="token" value="([^"]+)"', text)[0]
+        with owner.session_transaction() as session:
+            kept = dict(session)
+        app.config["SECRET_KEY_FALLBACKS"] = [app.config["SECRET_KEY"]]
+        app.config["SECRET_KEY"] = "the next one"
+        with owner.session_transaction() as session:
+            session.update(kept)  # Flask reads old ones by itself since 3.1
+        response = owner.post("/mmolove/retry", data={"token": token})
+        assert response.status_code == 303
+
     @pytest.mark.parametrize("given", ["yes", "no"])
     def test_a_reward_in_doubt_is_settled(
         self,

@@ -10,8 +10,10 @@ from flask import abort
 from flask import current_app
 from flask import request
 from flask import session
-from itsdangerous import BadData
-from itsdangerous import URLSafeTimedSerializer
+
+from ..signed import read
+from ..signed import sign
+from ..state import current_state
 
 # In the site's session, under names of our own. Flask's own flashed messages are the
 # site's to show.
@@ -23,21 +25,21 @@ LASTS = 12 * 3600
 
 FIELD = "token"
 
+_PURPOSE = "desk"
+
 
 def make_token() -> str:
     """A token for a form of this visitor."""
+    if not current_app.secret_key:
+        abort(500, "The page needs the site's SECRET_KEY.")
     nonce = session.setdefault(_NONCE, secrets.token_urlsafe(16))
-    return _serializer().dumps(nonce)
+    return sign(current_state().app, _PURPOSE, nonce)
 
 
 def check_token() -> None:
     """Refuse a form that was not made for this visitor."""
-    try:
-        nonce = _serializer().loads(request.form.get(FIELD, ""), max_age=LASTS)
-    except BadData:
-        nonce = None
-    known = session.get(_NONCE)
-    if not isinstance(nonce, str) or not isinstance(known, str) or nonce != known:
+    nonce = read(current_state().app, _PURPOSE, request.form.get(FIELD), LASTS)
+    if nonce is None or nonce != session.get(_NONCE):
         abort(400, "The form has expired, or was not this page's. Nothing was changed.")
 
 
@@ -50,13 +52,3 @@ def take_word() -> str | None:
     """The word that was kept, once."""
     word: str | None = session.pop(_WORD, None) if _WORD in session else None
     return word
-
-
-def _serializer() -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(str(_secret()), salt="flask-mmolove-desk")
-
-
-def _secret() -> str | bytes:
-    if not current_app.secret_key:
-        abort(500, "The page needs the site's SECRET_KEY.")
-    return current_app.secret_key

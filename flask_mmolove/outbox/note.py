@@ -15,6 +15,7 @@ from .transaction import Transaction
 class Note(t.NamedTuple):
     """Events of one player that happened at one moment.
 
+    :param identity: The player's; empty as long as it is not known.
     :param token: The player's token; None where only the outbox knows it.
     :param names: The events' names, in order; none if a token is to be held.
     :param moment: When it happened, in integer milliseconds.
@@ -29,6 +30,11 @@ class Note(t.NamedTuple):
     moment: int
     referrer: str | None = None
     held: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is about, for the person who reads of it."""
+        return f"The event of player {self.identity}" if self.names else "A held token"
 
     def events(self, token: str, server_id: str) -> list[Event]:
         """The events themselves."""
