@@ -104,11 +104,11 @@ class Spool:
         return sorted(events, key=lambda file: file.name)
 
     def _pass_over(self, path: Path, error: OSError, strict: bool) -> None:
-        words = f"{path} cannot be read for now: {error.strerror}."
         if strict:
+            words = f"{path} cannot be read for now: {error.strerror}."
             raise OutboxError(words) from error
         if self._complaint.passes():
-            logger.error(words)
+            logger.error("%s cannot be read for now: %s.", path, error.strerror)
 
     def _usable(self) -> t.Iterator[Path]:
         yield self._beside
