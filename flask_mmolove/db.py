@@ -57,7 +57,8 @@ class SiteDatabase:
             creates=lambda: "migrate" not in app.extensions,
             key=_KEY,
         )
-        if outbox.is_in_memory and settings.delivery not in ("inline", "manual"):
+        has_threads = settings.enabled and settings.delivery in ("thread", "celery")
+        if outbox.is_in_memory and has_threads:
             raise ConfigError(
                 f"{_KEY} is a database in memory, which one thread can use. For tests, "
                 "set MMOLOVE_DELIVERY to 'inline'.",

@@ -821,6 +821,17 @@ class TestSettings:
         with pytest.raises(ConfigError, match="MMOLOVE_DELIVERY"):
             MMOLove(app, db=SQLAlchemy(app))
 
+    def test_a_database_in_memory_where_it_is_switched_off(self, app: Flask) -> None:
+        app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://", MMOLOVE_ENABLED=False)
+        app.config["MMOLOVE_DELIVERY"] = "thread"
+        db = SQLAlchemy(app)
+        MMOLove(app, db=db)
+        with app.app_context():
+            registered(7, token="tok")
+            assert qualify(7) is None
+            db.create_all()
+            db.session.commit()
+
     def test_several_apps_on_one_db(
         self, app: Flask, mmolove_sandbox: SiteSandbox, tmp_path: Path
     ) -> None:

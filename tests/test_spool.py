@@ -112,6 +112,18 @@ def test_where_it_cannot_be_kept_at_all_it_is_said(
         Spool(tmp_path / "outbox.db").write(NOTE)
 
 
+def test_a_folder_for_temporary_files_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> t.NoReturn:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", fail)
+    spool = Spool(tmp_path / "outbox.db")
+    file = spool.write(NOTE)
+    assert spool.read() == [(file, NOTE)]
+
+
 def test_junk_in_the_folder_is_passed_over(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "outbox.db")
     file = spool.write(NOTE)

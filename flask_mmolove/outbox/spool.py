@@ -14,7 +14,6 @@ import os
 import secrets
 import tempfile
 import time
-import typing as t
 from pathlib import Path
 
 from ..errors import OutboxError
@@ -35,7 +34,7 @@ class Spool:
     def __init__(self, outbox: Path) -> None:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
         self._beside = outbox.with_name(f"{outbox.name}.spool")
-        self._elsewhere = Path(tempfile.gettempdir()) / f"flask-mmolove-{name}"
+        self._name_elsewhere = f"flask-mmolove-{name}"
         self._complaint = Brake(600)
 
     def write(self, note: Note) -> Path:
@@ -104,17 +103,20 @@ class Spool:
         return sorted(events, key=lambda file: file.name)
 
     def _pass_over(self, path: Path, error: OSError, strict: bool) -> None:
-        words = f"{path} cannot be read for now: {error.strerror}."
         if strict:
+            words = f"{path} cannot be read for now: {error.strerror}."
             raise OutboxError(words) from error
         if self._complaint.passes():
-            logger.error(words)
+            logger.error("%s cannot be read for now: %s.", path, error.strerror)
 
-    def _usable(self) -> t.Iterator[Path]:
-        yield self._beside
-        # In a folder that all may write to, somebody else could be there first.
-        if not self._elsewhere.exists() or _is_ours(self._elsewhere):
-            yield self._elsewhere
+    def _usable(self) -> list[Path]:
+        try:
+            elsewhere = Path(tempfile.gettempdir(), self._name_elsewhere)
+            # In a folder that all may write to, somebody else could be there first.
+            is_free = not elsewhere.exists() or _is_ours(elsewhere)
+        except OSError:  # no folder for temporary files can be written
+            is_free = False
+        return [self._beside, elsewhere] if is_free else [self._beside]
 
     def remove(self, file: Path) -> None:
         """Forget a note that was taken in."""
