@@ -6,7 +6,7 @@ import typing as t
 
 from .alarm import CURES
 from .errors import OutboxError
-from .outbox import Host
+from .outbox import Breaker
 from .outbox import Journal
 from .outbox import Worker
 from .outbox.entry import State as EntryState
@@ -49,7 +49,7 @@ class Signs(t.NamedTuple):
     :param stuck: How many events wait for a person, by state.
     """
 
-    host: Host
+    breaker: Breaker
     worker: Worker | None
     due: int | None
     oldest: int | None
@@ -67,7 +67,7 @@ def examine(state: State, now: int) -> Health:
     journal = state.outbox.journal
     try:
         signs = Signs(
-            state.outbox.host(),
+            state.outbox.breaker(),
             journal.worker(),
             state.outbox.next_due(now),
             journal.oldest_pending(),
@@ -91,7 +91,7 @@ def judge(signs: Signs, now: int, delivery: str) -> Health:
     :param delivery: The setting ``MMOLOVE_DELIVERY``.
     """
     return (
-        _of_host(signs.host, now)
+        _of_breaker(signs.breaker, now)
         or _of_worker(signs, now, delivery)
         or _of_clock(signs.worker)
         or _of_stuck(signs.stuck)
@@ -100,17 +100,17 @@ def judge(signs: Signs, now: int, delivery: str) -> Health:
     )
 
 
-def _of_host(host: Host, now: int) -> Health | None:
-    if host.open_since is None:
+def _of_breaker(breaker: Breaker, now: int) -> Health | None:
+    if breaker.open_since is None:
         return None
-    since = ago(host.open_since, now)
-    next_try = max(0, host.not_before - now) // 1000
+    since = ago(breaker.open_since, now)
+    next_try = max(0, breaker.not_before - now) // 1000
     again = f"Nothing is lost; the next attempt is due in {next_try} s."
-    if host.refusals:
+    if breaker.refusals:
         line = f"MMOLove has refused this site's events for {since}."
     else:
         line = f"MMOLove has been out of reach for {since}."
-    return Health("bad", line, f"{host.reason} {again}")
+    return Health("bad", line, f"{breaker.reason} {again}")
 
 
 def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:

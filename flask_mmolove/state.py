@@ -17,7 +17,7 @@ from .identity import identify
 from .log import Brake
 from .log import logger
 from .outbox import Entry
-from .outbox import Host
+from .outbox import Breaker
 from .outbox import Invitation
 from .outbox import Note
 from .outbox import Outbox
@@ -159,7 +159,7 @@ class State(t.NamedTuple):
         """Send a signal in the app's name."""
         signals.notify(signal, self.app, **arguments)
 
-    def watch(self, before: Host, after: Host) -> None:
+    def watch(self, before: Breaker, after: Breaker) -> None:
         """Tell that MMOLove fell out of reach, or is back."""
         if before.open_since is None:
             self.notify(signals.delivery_paused, reason=after.reason)

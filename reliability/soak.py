@@ -156,7 +156,7 @@ def _work(site: Site, name: str, harness: int, pace: float) -> None:
 def _outage(site: Site) -> float:
     """Seconds for which the breaker was open in all."""
     now = int(time.time() * 1000)
-    return round((now - site.state.outbox.host().uptime(now)) / 1000, 1)
+    return round((now - site.state.outbox.breaker().uptime(now)) / 1000, 1)
 
 
 command = harness(

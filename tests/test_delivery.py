@@ -284,7 +284,7 @@ def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
     bench.delivery.drain()
     assert bench.outbox.summary().counts == {"pending": 100}
     assert len(bench.site.sandbox.arrivals) <= 32
-    assert bench.outbox.host().open_since is not None
+    assert bench.outbox.breaker().open_since is not None
     bench.settings = good
     bench.delivery = bench.new_process()
     bench.pass_time(3600, steps=60)

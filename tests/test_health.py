@@ -11,7 +11,7 @@ from flask_mmolove.health import Health
 from flask_mmolove.health import judge
 from flask_mmolove.health import Signs
 from flask_mmolove.outbox import Day
-from flask_mmolove.outbox import Host
+from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.tally import DAY
 from flask_mmolove.sandbox import Faults
@@ -20,7 +20,7 @@ from flask_mmolove.testing import SiteSandbox
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
-WELL = Signs(Host(), Worker(NOW), None, None, NOW - 5 * MINUTE, {})
+WELL = Signs(Breaker(), Worker(NOW), None, None, NOW - 5 * MINUTE, {})
 
 
 def of(app: Flask) -> Health:
@@ -33,12 +33,12 @@ def of(app: Flask) -> Health:
         (WELL, "good", ["MMOLove took an event 5 minutes ago"]),
         (WELL._replace(accepted=None), "good", ["has not accepted an event yet"]),
         (
-            WELL._replace(host=Host(open_since=NOW - 3 * MINUTE, reason="no answer")),
+            WELL._replace(breaker=Breaker(open_since=NOW - 3 * MINUTE, reason="no answer")),
             "bad",
             ["out of reach for 3 minutes", "no answer"],
         ),
         (
-            WELL._replace(host=Host(open_since=NOW, refusals=3, reason="REFUSED")),
+            WELL._replace(breaker=Breaker(open_since=NOW, refusals=3, reason="REFUSED")),
             "bad",
             ["has refused this site's events", "REFUSED"],
         ),

@@ -35,7 +35,7 @@ from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Host
+from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
@@ -281,14 +281,14 @@ class TestHost:
     def test_what_is_learned_is_kept(self, outbox: Outbox) -> None:
         add(outbox)
         failed = Settlement(claim_one(outbox), "pending", 5000)
-        outbox.settle([failed], 2000, lambda host: Host(failures=host.failures + 1))
-        outbox.settle([], 2000, lambda host: Host(failures=host.failures + 1))
-        assert outbox.host() == Host(failures=2)
+        outbox.settle([failed], 2000, lambda breaker: Breaker(failures=breaker.failures + 1))
+        outbox.settle([], 2000, lambda breaker: Breaker(failures=breaker.failures + 1))
+        assert outbox.breaker() == Breaker(failures=2)
 
     def test_a_host_in_trouble_is_asked_by_one(self, outbox: Outbox) -> None:
         add(outbox, "a")
         add(outbox, "b")
-        outbox.settle([], 1000, lambda host: Host(open_since=1000, not_before=2000))
+        outbox.settle([], 1000, lambda breaker: Breaker(open_since=1000, not_before=2000))
         assert outbox.claim("pending", 1999, LEASE, 9) == []
         assert outbox.next_due(1999) == 2000
         assert len(outbox.claim("pending", 2000, LEASE, 9)) == 1
@@ -297,7 +297,7 @@ class TestHost:
     def test_on_the_way_back_few_are_let_through(self, outbox: Outbox) -> None:
         for identity in "abcd":
             add(outbox, identity)
-        outbox.settle([], 1000, lambda host: Host(width=3))
+        outbox.settle([], 1000, lambda breaker: Breaker(width=3))
         assert len(outbox.claim("pending", 2000, LEASE, 2)) == 2
         assert len(outbox.claim("pending", 2000, LEASE, 2)) == 1
         assert outbox.claim("pending", 2000, LEASE, 2) == []
@@ -307,8 +307,8 @@ class TestHost:
             add(outbox, identity)
             rejected = Settlement(claim_one(outbox), "rejected", status=status)
             outbox.settle([rejected], 1000)
-        wrong = Host(open_since=2000, refused_since=1000)
-        outbox.settle([], 2000, lambda host: wrong)
+        wrong = Breaker(open_since=2000, refused_since=1000)
+        outbox.settle([], 2000, lambda breaker: wrong)
         assert outbox.summary().counts == {"pending": 1, "rejected": 1}
 
     def test_when_it_is_well_again_nothing_waits_any_longer(
@@ -316,8 +316,8 @@ class TestHost:
     ) -> None:
         add(outbox)
         failed = Settlement(claim_one(outbox), "pending", 3_000_000)
-        outbox.settle([failed], 1000, lambda host: Host(open_since=1000))
-        outbox.settle([], 2000, lambda host: Host())
+        outbox.settle([failed], 1000, lambda breaker: Breaker(open_since=1000))
+        outbox.settle([], 2000, lambda breaker: Breaker())
         assert outbox.next_due(2000) == 2000
 
     def test_what_is_settled_is_given_as_the_turn_of_the_host_leaves_it(
@@ -325,11 +325,11 @@ class TestHost:
     ) -> None:
         add(outbox)
         refused = Settlement(claim_one(outbox), "rejected", status=401)
-        wrong = Host(open_since=2000, refused_since=1000)
-        (entry,) = outbox.settle([refused], 2000, lambda host: wrong)
+        wrong = Breaker(open_since=2000, refused_since=1000)
+        (entry,) = outbox.settle([refused], 2000, lambda breaker: wrong)
         assert entry.state == "pending"
         failed = Settlement(claim_one(outbox, 2000), "pending", 3_000_000)
-        (entry,) = outbox.settle([failed], 2000, lambda host: Host())
+        (entry,) = outbox.settle([failed], 2000, lambda breaker: Breaker())
         assert entry.due == 2000
 
     def test_an_event_ages_by_its_uptime_from_the_first_claim_on(
@@ -337,7 +337,7 @@ class TestHost:
     ) -> None:
         (entry,) = add(outbox)
         assert entry.begun == 0
-        outbox.settle([], 1000, lambda host: Host(down=400))
+        outbox.settle([], 1000, lambda breaker: Breaker(down=400))
         first = claim_one(outbox, 5000)
         outbox.release([first])
         assert first.begun == claim_one(outbox, 9000).begun == 4600
@@ -951,7 +951,7 @@ class TestSQL:
         accepted = Settlement(claim_one(sql), "accepted", sure=True)
         with ThreadPoolExecutor(1) as pool:
             with other_transaction(url) as connection:
-                sql.within(connection).settle([accepted], 2000, lambda host: host)
+                sql.within(connection).settle([accepted], 2000, lambda breaker: breaker)
                 adding = pool.submit(add, sql, "7", "qualified", now=2000)
                 time.sleep(0.2)
                 assert not adding.done()
@@ -976,11 +976,11 @@ class TestSQL:
         sql.create()
 
         def fail(_: int) -> None:
-            sql.settle([], 1000, lambda host: Host(failures=host.failures + 1))
+            sql.settle([], 1000, lambda breaker: Breaker(failures=breaker.failures + 1))
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(fail, range(40)))
-        assert sql.host().failures == 40
+        assert sql.breaker().failures == 40
 
 
 def test_a_commit_that_fails_leaves_sqlite_to_others(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_mmolove.outbox import Host
+from flask_mmolove.outbox import Breaker
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.state import milliseconds
 from reliability.accounts import Rows
@@ -90,7 +90,7 @@ def drain_on_the_way_back(folder: Path) -> dict[str, int]:
             site.sign_up(player)
         outbox, now = site.state.outbox, milliseconds()
         outbox.claim("pending", now, 3600, 2)  # by those who are killed now
-        outbox.settle([], now, lambda host: Host(width=1))
+        outbox.settle([], now, lambda breaker: Breaker(width=1))
         site.drain(100)
         counts = {str(state): n for state, n in outbox.summary().counts.items()}
         site.close()

@@ -76,8 +76,8 @@ def _status_data(summary: Summary, now: int) -> dict[str, t.Any]:
         "counts": {name: summary.counts.get(name, 0) for name in STATES},
         "waiting_for_registered": summary.waiting,
         "oldest_pending_seconds": None if oldest is None else (now - oldest) // 1000,
-        "breaker_open_since": summary.host.open_since,
-        "breaker_reason": summary.host.reason,
+        "breaker_open_since": summary.breaker.open_since,
+        "breaker_reason": summary.breaker.reason,
     }
 
 

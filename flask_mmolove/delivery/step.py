@@ -16,7 +16,7 @@ from ..client import Verdict
 from ..errors import EventError
 from ..log import logger
 from ..outbox import Entry
-from ..outbox import Host
+from ..outbox import Breaker
 from ..outbox import Outbox
 from ..outbox import Settlement
 from ..outbox import Spool
@@ -72,7 +72,7 @@ class Delivery:
         *,
         reward: t.Callable[[], Rewarder | None],
         report: t.Callable[[Entry], None],
-        watch: t.Callable[[Host, Host], None] = lambda before, after: None,
+        watch: t.Callable[[Breaker, Breaker], None] = lambda before, after: None,
         clock: t.Callable[[], float] = time.time,
         uniform: t.Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -245,18 +245,18 @@ class Delivery:
         now = self.now()
         self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
         if answered:
-            host = self.outbox.host()
-            learned = [host, host]
+            breaker = self.outbox.breaker()
+            learned = [breaker, breaker]
 
-            def learn(host: Host) -> Host:
+            def learn(breaker: Breaker) -> Breaker:
                 outcomes = (outcome for _, outcome in answered)
-                learned[:] = host, self._learn(host, outcomes, now)
+                learned[:] = breaker, self._learn(breaker, outcomes, now)
                 return learned[1]
 
             changed = self.outbox.settle(
-                [self._judge(host, entry, o, now) for entry, o in answered], now, learn
+                [self._judge(breaker, entry, o, now) for entry, o in answered], now, learn
             )
-            self._tell_of_host(learned[0], learned[1], now)
+            self._tell_of_breaker(learned[0], learned[1], now)
             for entry, _ in answered:
                 self._unsettled.pop(entry.key, None)
                 self._held.pop(entry.key, None)
@@ -268,7 +268,7 @@ class Delivery:
                 self._held.pop(entry.key, None)
 
     def _judge(
-        self, host: Host, entry: Entry, outcome: Outcome, now: int
+        self, breaker: Breaker, entry: Entry, outcome: Outcome, now: int
     ) -> Settlement:
         settled = Settlement(
             entry,
@@ -287,39 +287,39 @@ class Delivery:
                 return settled._replace(state="unpaid", answer=NO_CALLBACK)
             return settled._replace(due=now, renewed=True)
         failed = settled._replace(sure=False)
-        if not self._is_worth_a_retry(host, entry, outcome, now):
+        if not self._is_worth_a_retry(breaker, entry, outcome, now):
             return failed._replace(state="rejected")
         pause = backoff(entry.attempts, self._uniform)
         due = now + max(pause, outcome.retry_after * 1000)
         return failed._replace(state="pending", due=due)
 
     def _is_worth_a_retry(
-        self, host: Host, entry: Entry, outcome: Outcome, now: int
+        self, breaker: Breaker, entry: Entry, outcome: Outcome, now: int
     ) -> bool:
         if outcome.verdict is Verdict.REJECTED:
             return False
         if outcome.verdict is Verdict.REFUSED:
             # A probe with settings known to be wrong says nothing of its event.
-            return host.open_since is not None and host.blames_settings(outcome, now)
+            return breaker.is_open and breaker.blames_settings(outcome, now)
         if entry.attempts < ATTEMPTS_AT_LEAST:
             return True
-        return host.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
+        return breaker.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
 
-    def _learn(self, host: Host, outcomes: t.Iterable[Outcome], now: int) -> Host:
+    def _learn(self, breaker: Breaker, outcomes: t.Iterable[Outcome], now: int) -> Breaker:
         for outcome in outcomes:
-            host = host.learn(outcome, now, self._uniform)
-        return host
+            breaker = breaker.learn(outcome, now, self._uniform)
+        return breaker
 
-    def _tell_of_host(self, host: Host, after: Host, now: int) -> None:
-        if (host.open_since is None) == (after.open_since is None):
+    def _tell_of_breaker(self, before: Breaker, after: Breaker, now: int) -> None:
+        if before.is_open == after.is_open:
             return
-        if host.open_since is None and after.open_since is not None:
+        if before.open_since is None:
             logger.error(
                 "MMOLove cannot be reached as it should; events wait and are not lost. "
-                "%s It is tried again by itself.",
+                "%s",
                 after.reason,
             )
-        elif host.open_since is not None:
-            seconds = (now - host.open_since) // 1000
+        else:
+            seconds = (now - before.open_since) // 1000
             logger.warning("MMOLove answers again, after %d s.", seconds)
-        self._watch(host, after)
+        self._watch(before, after)

@@ -6,7 +6,7 @@ from .entry import Invitation as Invitation
 from .entry import Settlement as Settlement
 from .entry import State as State
 from .entry import Summary as Summary
-from .host import Host as Host
+from .breaker import Breaker as Breaker
 from .journal import Day as Day
 from .journal import Journal as Journal
 from .journal import Referrer as Referrer

@@ -8,7 +8,7 @@ import typing as t
 from ..wire import Event
 from ..wire import is_token
 from ..wire import shorten
-from .host import Host
+from .breaker import Breaker
 
 #: ``pending``
 #:     To be sent; or, without ``due``, waiting for its player's ``registered``.
@@ -105,8 +105,8 @@ class Entry(t.NamedTuple):
     :param claim: Names the claim under which it is being handled.
     :param attempts: Counted when it is claimed, so that a crash counts.
     :param crashes: Those of the attempts that nobody settled.
-    :param begun: The host's uptime at its first claim, by which its age is measured; 0
-        before. See :class:`Host`.
+    :param begun: The breaker's uptime at its first claim, by which its age is measured; 0
+        before. See :class:`Breaker`.
     :param status: The last answer's HTTP status; 0 where none came.
     :param answer: The last answer's words, or what went wrong.
     :param referrer: The identity of who invited the player, where it is known.
@@ -196,10 +196,10 @@ class Summary(t.NamedTuple):
     :param counts: How many entries are in each state.
     :param waiting: Those of the pending that wait for their ``registered``.
     :param oldest: When the oldest pending entry was recorded, in milliseconds.
-    :param host: What is known of MMOLove.
+    :param breaker: What is known of MMOLove.
     """
 
     counts: dict[State, int]
     waiting: int
     oldest: int | None
-    host: Host
+    breaker: Breaker

@@ -15,7 +15,7 @@ from .entry import ANSWERS_AT_MOST
 from .entry import Entry
 from .entry import Settlement
 from .entry import State
-from .host import Host
+from .breaker import Breaker
 
 #: No ``due`` lies further ahead: one that does was set by a clock since put right.
 HORIZON = 6 * 3_600_000
@@ -95,7 +95,7 @@ def isolate_crashed(entries: list[Entry]) -> list[Entry]:
 def as_claimed(entries: list[Entry], now: int, lease: int, uptime: int) -> list[Entry]:
     """Entries as one new claim leaves them.
 
-    :param uptime: The host's.
+    :param uptime: The breaker's.
     """
     claim = secrets.token_hex(8)
     return [
@@ -156,25 +156,25 @@ def refused(rejected: t.Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def wrongly_rejected(rejected: t.Iterable[Entry], host: Host) -> list[Entry]:
+def wrongly_rejected(rejected: t.Iterable[Entry], breaker: Breaker) -> list[Entry]:
     """The rejected entries for which the settings turn out to be at fault."""
-    if host.refused_since is None:
+    if breaker.refused_since is None:
         return []
-    since = host.refused_since
+    since = breaker.refused_since
     return [entry for entry in refused(rejected) if since <= (entry.settled or 0)]
 
 
 def soonest(
-    pending: int | None, accepted: int | None, host: Host, now: int
+    pending: int | None, accepted: int | None, breaker: Breaker, now: int
 ) -> int | None:
     """When something is next to be done.
 
     :param pending: The first ``due`` of what is to be sent.
     :param accepted: The first ``due`` of what is to be rewarded.
     """
-    if pending is not None and not host.room(now, lambda: 0, 1):
-        # A host without room says when there will be some.
-        pending = max(pending, host.not_before)
+    if pending is not None and not breaker.room(now, lambda: 0, 1):
+        # A breaker without room says when there will be some.
+        pending = max(pending, breaker.not_before)
     first = min((due for due in (pending, accepted) if due is not None), default=None)
     return now if first and first > now + HORIZON else first
 

@@ -13,7 +13,7 @@ from .entry import PATIENCE
 from .entry import Settlement
 from .entry import State
 from .entry import Summary
-from .host import Host
+from .breaker import Breaker
 from .journal import Journal
 from .note import Note
 from .note import record
@@ -123,7 +123,7 @@ class Outbox(abc.ABC):
         self,
         settlements: t.Sequence[Settlement],
         now: int,
-        learn: t.Callable[[Host], Host] = lambda host: host,
+        learn: t.Callable[[Breaker], Breaker] = lambda breaker: breaker,
     ) -> list[Entry]:
         return self.run(lambda db: db.settle(settlements, now, learn))
 
@@ -153,8 +153,8 @@ class Outbox(abc.ABC):
     def decide(self, id: int, state: State, now: int) -> Entry | None:
         return self.run(lambda db: db.decide(id, state, now))
 
-    def host(self) -> Host:
-        return self.run(lambda db: db.host(), writes=False)
+    def breaker(self) -> Breaker:
+        return self.run(lambda db: db.breaker(), writes=False)
 
     def summary(self) -> Summary:
         return self.run(lambda db: db.summary(), writes=False)

@@ -5,7 +5,7 @@ run, and how a row is put in.
 
 Rows are taken by compare-and-set, which every database does alike and which needs no
 lock while nobody else wants the same row. What must not change between two statements
-is locked, always the host first and then events, so that two processes seldom wait for
+is locked, always the breaker first and then events, so that two processes seldom wait for
 one another in a circle; where they do, the database ends one of them, and it begins
 anew.
 """
@@ -23,7 +23,7 @@ from .entry import Invitation
 from .entry import Settlement
 from .entry import State
 from .entry import Summary
-from .host import Host
+from .breaker import Breaker
 from .rules import as_claimed
 from .rules import begin
 from .rules import HELD_FOR
@@ -186,33 +186,33 @@ class Transaction(abc.ABC):
     ) -> list[Entry]:
         """Take due entries of a state, until ``now + lease`` for this caller alone.
 
-        No more ``pending`` ones are given than the :class:`Host` bears. An entry whose
+        No more ``pending`` ones are given than the :class:`Breaker` bears. An entry whose
         last claim was never settled comes alone, so that it is clear which one it is
         that kills its worker.
 
         :param ids: Take none but these, a few hundred at the most.
         """
-        host = self.host()
+        breaker = self.breaker()
         if state == "pending":
-            if host.open_since is not None or host.width is not None:
+            if breaker.is_open or breaker.width is not None:
                 # There is room for few: one process after another looks and takes.
-                host = self._lock_host()
-            limit = host.room(now, lambda: self._in_flight(now), limit)
+                breaker = self._lock_breaker()
+            limit = breaker.room(now, lambda: self._in_flight(now), limit)
         taken: list[Entry] = []
         while not taken:
             batch = isolate_crashed(self._due(state, now, limit, ids))
             if not batch:
                 return []
-            taken = self._take(batch, as_claimed(batch, now, lease, host.uptime(now)))
+            taken = self._take(batch, as_claimed(batch, now, lease, breaker.uptime(now)))
         if state == "pending":
-            self._remember(host.probing(now, lease), host)
+            self._remember(breaker.probing(now, lease), breaker)
         return taken
 
     def settle(
         self,
         settlements: t.Sequence[Settlement],
         now: int,
-        learn: t.Callable[[Host], Host] = lambda host: host,
+        learn: t.Callable[[Breaker], Breaker] = lambda breaker: breaker,
         *,
         counts: bool = True,
     ) -> list[Entry]:
@@ -221,7 +221,7 @@ class Transaction(abc.ABC):
         A ``registered`` that is accepted makes its player's ``qualified`` due; one that
         is ignored takes it along.
 
-        :param learn: What the attempts taught about the host.
+        :param learn: What the attempts taught about MMOLove.
         :param counts: Whether the steps are counted. All who count wait for one
             another, to the end of their transactions.
         """
@@ -229,8 +229,8 @@ class Transaction(abc.ABC):
         steps = self._settle(settlements, now)
         changed = [entry for entry, _ in steps]
         self._follow(changed, now)
-        if (before.open_since is None) != (after.open_since is None):
-            if after.open_since is not None:
+        if before.is_open != after.is_open:
+            if after.is_open:
                 # The settings turned out to be at fault, not the events.
                 for entry in wrongly_rejected(
                     self.entries("state = 'rejected'", {}), after
@@ -255,21 +255,21 @@ class Transaction(abc.ABC):
     def next_due(self, now: int) -> int | None:
         """When something is next to be done, in milliseconds."""
         first = f"SELECT min(due) FROM {self._event} WHERE due > 0 AND state ="
-        ((pending, accepted, host),) = self.execute(
+        ((pending, accepted, breaker),) = self.execute(
             f"SELECT ({first} 'pending'), ({first} 'accepted'),"
-            f" (SELECT value FROM {self._dialect.fact} WHERE name = 'host')",
+            f" (SELECT value FROM {self._dialect.fact} WHERE name = 'breaker')",
             {},
         )
-        return soonest(pending, accepted, Host.from_json(host), now)
+        return soonest(pending, accepted, Breaker.from_json(breaker), now)
 
     def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
         """Meet settings. If they are not those of before, what may still be sent is
-        addressed anew, what was refused under the old ones is sent again, and the host
+        addressed anew, what was refused under the old ones is sent again, and the breaker
         gets a fresh start. Gives how many were refused.
 
         :param fingerprint: :attr:`flask_mmolove.settings.Settings.fingerprint`.
         """
-        host = self._lock_host()  # one process after another
+        breaker = self._lock_breaker()  # one process after another
         known = self.fact("settings")
         self.set_fact("settings", fingerprint)
         if known in (None, fingerprint):
@@ -279,7 +279,7 @@ class Transaction(abc.ABC):
         ]
         self._hasten(now)
         self._readdress(server_id)
-        self._remember(Host(down=now - host.uptime(now)), None)
+        self._remember(Breaker(down=now - breaker.uptime(now)), None)
         return len(again)
 
     def rejected(self) -> list[int]:
@@ -334,7 +334,7 @@ class Transaction(abc.ABC):
             {},
         )
         waiting = max(0, counts.get("pending", 0) - due)
-        return Summary(counts, waiting, self.oldest_pending(), self.host())
+        return Summary(counts, waiting, self.oldest_pending(), self.breaker())
 
     def oldest_pending(self) -> int | None:
         """When the pending entry that stands first was recorded, in milliseconds."""
@@ -345,9 +345,9 @@ class Transaction(abc.ABC):
         )
         return rows[0][0] if rows else None
 
-    def host(self) -> Host:
+    def breaker(self) -> Breaker:
         """What is known of MMOLove."""
-        return Host.from_json(self.fact("host"))
+        return Breaker.from_json(self.fact("breaker"))
 
     def fact(self, name: str, lock: str = "") -> str | None:
         """What is written down under a name."""
@@ -407,35 +407,35 @@ class Transaction(abc.ABC):
         )
         return begin(name, rows[0][0] if rows else None, now)
 
-    def _lock_host(self) -> Host:
-        """What is known of the host; nobody else changes it until the end of this."""
-        text = self.fact("host", self._dialect.lock)
+    def _lock_breaker(self) -> Breaker:
+        """What is known of MMOLove; nobody else changes it until the end of this."""
+        text = self.fact("breaker", self._dialect.lock)
         if text is None:
             # There must be a row to lock. If another process makes it at this moment,
             # that is an error, and not to be written over.
-            text = Host().to_json()
+            text = Breaker().to_json()
             self.execute(
-                f"INSERT INTO {self._dialect.fact} VALUES ('host', :value)",
+                f"INSERT INTO {self._dialect.fact} VALUES ('breaker', :value)",
                 {"value": text},
             )
-        return Host.from_json(text)
+        return Breaker.from_json(text)
 
-    def _learn(self, learn: t.Callable[[Host], Host]) -> tuple[Host, Host]:
-        """What was known of the host, and what is from now on. As long as all is well
+    def _learn(self, learn: t.Callable[[Breaker], Breaker]) -> tuple[Breaker, Breaker]:
+        """What was known of MMOLove, and what is from now on. As long as all is well
         nothing changes, and nobody waits for a lock.
         """
-        before = self.host()
+        before = self.breaker()
         after = learn(before)
         if after != before:
-            found = self._lock_host()
+            found = self._lock_breaker()
             if found != before:
                 before, after = found, learn(found)
             self._remember(after, before)
         return before, after
 
-    def _remember(self, host: Host, before: Host | None) -> None:
-        if host != before:
-            self.set_fact("host", host.to_json())
+    def _remember(self, breaker: Breaker, before: Breaker | None) -> None:
+        if breaker != before:
+            self.set_fact("breaker", breaker.to_json())
 
     def _in_flight(self, now: int) -> int:
         ((count,),) = self.execute(
@@ -545,7 +545,7 @@ class Transaction(abc.ABC):
         return changed > 0
 
     def _hasten(self, now: int) -> None:
-        """The host is well again: what failed meanwhile need not wait any longer."""
+        """MMOLove is well again: what failed meanwhile need not wait any longer."""
         self.execute(
             f"UPDATE {self._event} SET due = :now"
             " WHERE state = 'pending' AND due > :now AND claim IS NULL",

@@ -39,7 +39,7 @@ _PROVEN_NOTED = 600_000
 _ASKS_FOR_PATIENCE = {408, 425, 429}
 
 
-class Host(t.NamedTuple):
+class Breaker(t.NamedTuple):
     """MMOLove's health as seen from here. Times are integer milliseconds.
 
     :param failures: Attempts in a row without an answer of MMOLove's own.
@@ -65,8 +65,13 @@ class Host(t.NamedTuple):
     proven: int = 0
     down: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is sent but a probe now and then."""
+        return self.open_since is not None
+
     @classmethod
-    def from_json(cls, text: str | None) -> Host:
+    def from_json(cls, text: str | None) -> Breaker:
         """Read what :meth:`to_json` wrote."""
         return cls(**json.loads(text)) if text else cls()
 
@@ -89,15 +94,15 @@ class Host(t.NamedTuple):
         """
         if now < self.not_before <= now + _LONGEST_PAUSE:
             return 0
-        if self.open_since is not None:
+        if self.is_open:
             return 1
         if self.width is not None:
             return max(0, min(limit, self.width - in_flight()))
         return limit
 
-    def probing(self, now: int, lease: int) -> Host:
+    def probing(self, now: int, lease: int) -> Breaker:
         """A probe is under way: nobody else sends until it is back or lost."""
-        if self.open_since is None:
+        if not self.is_open:
             return self
         return self._replace(not_before=now + lease)
 
@@ -106,18 +111,18 @@ class Host(t.NamedTuple):
         outcome: Outcome,
         now: int,
         uniform: t.Callable[[float, float], float] = random.uniform,
-    ) -> Host:
+    ) -> Breaker:
         """What is known after one more attempt."""
         if outcome.verdict is Verdict.REJECTED and not outcome.status:
             return self  # it was given up without asking
         if outcome.verdict is Verdict.RETRY:
-            host = self._failed(outcome, now, uniform)
+            breaker = self._failed(outcome, now, uniform)
         elif self.blames_settings(outcome, now):
-            host = self._refused(outcome, now, uniform)
+            breaker = self._refused(outcome, now, uniform)
         else:
             return self._answered(now, outcome.ok)
         wait = now + outcome.retry_after * 1000
-        return host._replace(not_before=max(host.not_before, wait))
+        return breaker._replace(not_before=max(breaker.not_before, wait))
 
     def blames_settings(self, outcome: Outcome, now: int) -> bool:
         """Whether a refusal means the settings, and so every event."""
@@ -125,45 +130,45 @@ class Host(t.NamedTuple):
             return False
         return outcome.status != 404 or now - self.proven > _PROVEN_FOR
 
-    def _answered(self, now: int, accepted: bool) -> Host:
-        host = self
+    def _answered(self, now: int, accepted: bool) -> Breaker:
+        breaker = self
         if self.open_since is not None:
             down = self.down + max(0, now - self.open_since)
-            host = Host(width=1, down=down, proven=self.proven)
-        if host.width is not None:
-            width = host.width * 2
-            host = host._replace(width=width if width < FULL_WIDTH else None)
-        if host.failures or host.refusals:
-            host = host._replace(failures=0, refusals=0, refused_since=None)
-        if accepted and not now - _PROVEN_NOTED < host.proven <= now:
-            host = host._replace(proven=now)
-        return host
+            breaker = Breaker(width=1, down=down, proven=self.proven)
+        if breaker.width is not None:
+            width = breaker.width * 2
+            breaker = breaker._replace(width=width if width < FULL_WIDTH else None)
+        if breaker.failures or breaker.refusals:
+            breaker = breaker._replace(failures=0, refusals=0, refused_since=None)
+        if accepted and not now - _PROVEN_NOTED < breaker.proven <= now:
+            breaker = breaker._replace(proven=now)
+        return breaker
 
     def _failed(
         self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
-    ) -> Host:
-        if outcome.status in _ASKS_FOR_PATIENCE and self.open_since is None:
+    ) -> Breaker:
+        if outcome.status in _ASKS_FOR_PATIENCE and not self.is_open:
             return self
-        host = self._replace(failures=self.failures + 1)
-        if host.failures < FAILURES and self.open_since is None and self.width is None:
-            return host
-        return host._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
+        breaker = self._replace(failures=self.failures + 1)
+        if breaker.failures < FAILURES and not self.is_open and self.width is None:
+            return breaker
+        return breaker._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
 
     def _refused(
         self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
-    ) -> Host:
-        host = self._replace(
+    ) -> Breaker:
+        breaker = self._replace(
             failures=0,
             refusals=self.refusals + 1,
             refused_since=self.refused_since or now,
         )
-        if host.refusals < REFUSALS and self.open_since is None:
-            return host
-        return host._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
+        if breaker.refusals < REFUSALS and not self.is_open:
+            return breaker
+        return breaker._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
 
     def _opened(
         self, reason: str, now: int, uniform: t.Callable[[float, float], float]
-    ) -> Host:
+    ) -> Breaker:
         first = PROBE_REFUSED if self.refusals else PROBE_FIRST
         most = min(PROBE_MOST, first * 2 ** min(self.probes, 20))
         return self._replace(
