@@ -61,7 +61,7 @@ class Settings(t.NamedTuple):
     :param give_up_after: Seconds; the setting itself is in days.
     :param timeout: Seconds for one whole attempt.
     :param outbox: The file of the outbox, or the URL of a database.
-    :param spool: The file beside which the emergency exit lies.
+    :param spool: The name beside which the emergency exit lies; see :func:`_spool`.
     """
 
     server_id: str
@@ -93,18 +93,17 @@ class Settings(t.NamedTuple):
         _warn_of_unknown_keys(config)
         read = _Reader(config)
         enabled = read.flag("ENABLED")
+        server_id = read.required("SERVER_ID") if enabled else ""
         outbox = read.outbox("OUTBOX", Path(instance_path))
         return cls(
             enabled=enabled,
-            server_id=read.required("SERVER_ID") if enabled else "",
+            server_id=server_id,
             secret=read.required("REFERRAL_SECRET") if enabled else "",
             endpoint=read.checked("ENDPOINT", check_endpoint),
             test=read.flag("TEST"),
             key_id=read.checked("KEY_ID", check_key_id) or None,
             outbox=outbox,
-            spool=outbox
-            if isinstance(outbox, Path)
-            else Path(instance_path, "mmolove.db"),
+            spool=_spool(outbox, Path(instance_path), server_id),
             delivery=read.choice("DELIVERY", "thread", "celery", "inline", "manual"),
             attribution=read.choice("ATTRIBUTION", "last-touch", "first-touch"),
             cookie_days=math.ceil(read.number("COOKIE_DAYS", 0, 400)),
@@ -260,6 +259,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _spool(outbox: Path | str, instance_path: Path, server_id: str) -> Path:
+    """A name for what one site puts beside its outbox, or, if that is in a database,
+    into its instance folder, which another site may share. A database's URL tells no
+    site apart: it is what changes when a database that failed is mended.
+    """
+    file = outbox if isinstance(outbox, Path) else instance_path / "mmolove.db"
+    digest = hashlib.sha256(server_id.encode()).hexdigest()[:8]
+    return file.with_name(f"{file.name}.{digest}")
 
 
 def _missing(name: str, how: str) -> ConfigError:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from flask_mmolove.outbox import State
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
+from flask_mmolove.outbox.sqlalchemy import _CONNECT
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.tally import reached
@@ -1049,6 +1051,84 @@ class TestTrouble:
         assert "tok-7" not in "".join(traceback.format_exception(caught.value))
         outbox.close()
         engine.dispose()
+
+
+class Relay:
+    """Stands before a server, and can fall silent with its connections open.
+
+    :ivar url: The server's, by way of this.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.silent = False
+        self._to = (url.host or "", url.port or 0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.url = url.set(port=self._listener.getsockname()[1])
+
+    def __enter__(self) -> Relay:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._to)
+                self._sockets += [client, server]
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(
+                        target=self._pass_on, args=ends, daemon=True
+                    ).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not self.silent:
+                    target.sendall(data)
+
+
+class TestSilence:
+    """A machine that is gone, while connections to it are open."""
+
+    @pytest.mark.parametrize("libpq", [None, 110022])
+    def test_postgresql_s_driver_leaves_that_to_the_system(
+        self, postgresql: URL, monkeypatch: pytest.MonkeyPatch, libpq: int | None
+    ) -> None:
+        # It would take a network that loses everything to see it at work.
+        most = {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 1}
+        if libpq is None:
+            most[socket.TCP_USER_TIMEOUT] = 1500
+        else:
+            monkeypatch.setattr("psycopg.pq.version", lambda: libpq)
+        outbox = SQLAlchemyOutbox(postgresql)
+        with outbox._engine().connect() as connection:
+            fd = t.cast(t.Any, connection.connection).fileno()
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                assert copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                for option in (*most, socket.TCP_USER_TIMEOUT):
+                    found = copy.getsockopt(socket.IPPROTO_TCP, option)
+                    assert found == most.get(option, 0)
+        outbox.close()
+
+    def test_mariadb_s_waits_no_longer_for_an_answer(
+        self, mariadb: URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        short = dict.fromkeys(_CONNECT["pymysql"], 0.2)
+        monkeypatch.setitem(_CONNECT, "pymysql", short)
+        with ThreadPoolExecutor(1) as pool, Relay(mariadb) as relay:
+            outbox = SQLAlchemyOutbox(relay.url)
+            outbox.of("7", False)
+            relay.silent = True
+            with pytest.raises(OutboxError, match="Lost connection"):
+                pool.submit(outbox.of, "7", False).result(10)
+            outbox.close()
 
 
 class TestServers:

@@ -284,6 +284,32 @@ def test_the_end_of_a_process_with_events_pending_is_quiet(
     assert [entry.claim for entry in entries] == [None] * count
 
 
+FORK = """
+from flask_mmolove.client import ReferralClient
+
+sending = threading.Event()
+
+def send(client, body):
+    sending.set()
+    threading.Event().wait(20)
+
+ReferralClient.send = send
+sign_up(1)
+assert sending.wait(20)
+if not os.fork():
+    sys.exit()
+os.wait()
+assert app.extensions["mmolove"].outbox.of("0", False)["registered"].claim
+"""
+
+
+@forks
+def test_the_end_of_a_fork_gives_back_nothing_of_its_parent(
+    script: t.Callable[[str], str],
+) -> None:
+    script(FORK)
+
+
 @pytest.mark.parametrize("before", [0, 1])
 def test_no_thread_is_started_at_exit(
     before: int, script: t.Callable[[str], str], outbox: SQLiteOutbox

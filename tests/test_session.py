@@ -769,9 +769,14 @@ class TestReward:
         @site.mmolove.reward(at_most_once=True)
         def grant(referral: Referral) -> None:
             assert self.state_of(site) == "unknown"
+            # Nor is SQLite's one lock held meanwhile.
+            with site.db.engine.begin() as other:
+                other.execute(insert(Gift).values(key="another player's"))
+            site.db.session.add(Gift(key=referral.reward_key))
+            site.db.session.commit()
 
         site.state.deliveries().drain()
-        assert self.state_of(site) == "rewarded"
+        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 2)
 
 
 def test_a_database_in_memory_does_for_tests(

@@ -51,7 +51,7 @@ def test_two_keys_are_enough() -> None:
         test=False,
         key_id=None,
         outbox=INSTANCE / "mmolove.db",
-        spool=INSTANCE / "mmolove.db",
+        spool=INSTANCE / "mmolove.db.ce956e9f",
         delivery="thread",
         attribution="last-touch",
         cookie_days=90,

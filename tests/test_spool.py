@@ -163,6 +163,24 @@ def test_a_milestone_is_kept_while_its_signup_cannot_be_read(
     assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
 
 
+# Without a URL it may still be in a database, by MMOLove(db=db).
+@pytest.mark.parametrize("outbox", [None, "sqlite+pysqlite:///{}.db"])
+def test_sites_with_one_instance_folder_each_have_their_own(
+    make_app: MakeApp, tmp_path: Path, outbox: str | None
+) -> None:
+    one, two = (
+        make_app(
+            SERVER_ID=name,
+            OUTBOX=outbox and outbox.format(tmp_path / name),
+            DELIVERY="manual",
+        ).extensions["mmolove"]
+        for name in ("one", "two")
+    )
+    one.spool.write(NOTE)
+    assert [note for _, note in one.spool.read()] == [NOTE]
+    assert two.spool.read() == []
+
+
 def test_a_signup_takes_it_when_the_outbox_is_busy_and_nothing_is_lost(
     site: Flask, mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:

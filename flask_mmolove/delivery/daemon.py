@@ -77,6 +77,7 @@ class _Daemon(t.Generic[J]):
     def __init__(self, job: J) -> None:
         self.job = job
         self.wake = threading.Event()
+        self._pid = os.getpid()
         self._stopping = False
         self._complaint = Brake(600)
         self._thread = threading.Thread(
@@ -94,6 +95,10 @@ class _Daemon(t.Generic[J]):
             atexit.register(self.stop)
 
     def stop(self) -> None:
+        # A child that was forked ends with the atexit calls of its parent, whose thread
+        # is still at work on what this would give back.
+        if self._pid != os.getpid():
+            return
         self._stopping = True
         self.wake.set()
         atexit.unregister(self.stop)

@@ -27,8 +27,9 @@ _SUFFIX = ".event"
 class Spool:
     """Keeps notes in the first of its places that takes them.
 
-    :param outbox: The file of the outbox. The places are a folder beside it, for when
-        it is busy or damaged, and one for temporary files, for when its disk is full.
+    :param outbox: The file of the outbox, or a name beside it. The places are a folder
+        beside it, for when it is busy or damaged, and one for temporary files, for when
+        its disk is full.
     """
 
     def __init__(self, outbox: Path) -> None:

@@ -79,12 +79,26 @@ _LIMITS = {
     "sqlite": _Limit(("PRAGMA busy_timeout", _SQLITE_SET), _SQLITE_SET, 1000),
 }
 
+# A machine that acknowledges nothing, not even a probe, is gone. How long a statement
+# may last is another matter, and not limited.
+_LIBPQ = {
+    "connect_timeout": 2,
+    "tcp_user_timeout": 1500,  # milliseconds
+    "keepalives_idle": 1,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+}
+
+# These drivers can limit no more than the wait for an answer. No statement of ours
+# takes nearly that long, for locks are waited for in turns.
+_MYSQL_CONNECT = {"connect_timeout": 1, "read_timeout": 5, "write_timeout": 5}
+
 # Seconds for connections whose arguments are ours to choose, by driver.
 _CONNECT: dict[str, dict[str, t.Any]] = {
-    "psycopg": {"connect_timeout": 2},
-    "psycopg2": {"connect_timeout": 2},
-    "pymysql": {"connect_timeout": 1},
-    "mysqldb": {"connect_timeout": 1},
+    "psycopg": _LIBPQ,
+    "psycopg2": _LIBPQ,
+    "pymysql": _MYSQL_CONNECT,
+    "mysqldb": _MYSQL_CONNECT,
     "pysqlite": {"timeout": 0.1},
 }
 
@@ -317,11 +331,10 @@ def _wrong(key: str, what: str) -> ConfigError:
 
 
 def _create_engine(url: URL, options: dict[str, t.Any]) -> Engine:
-    connect = _CONNECT.get(url.get_driver_name(), {})
     try:
         return create_engine(
             url,
-            connect_args={k: v for k, v in connect.items() if k not in url.query},
+            connect_args=_connect_args(url),
             hide_parameters=True,
             # Firewalls forget connections that are idle for long.
             pool_recycle=300,
@@ -334,6 +347,19 @@ def _create_engine(url: URL, options: dict[str, t.Any]) -> Engine:
             "name another one in the URL.",
             "MMOLOVE_OUTBOX",
         ) from e
+
+
+def _connect_args(url: URL) -> dict[str, t.Any]:
+    driver = url.get_driver_name()
+    args = {k: v for k, v in _CONNECT.get(driver, {}).items() if k not in url.query}
+    if "tcp_user_timeout" in args:
+        dbapi: t.Any = url.get_dialect().import_dbapi()
+        libpq = (
+            dbapi.pq.version if driver == "psycopg" else dbapi.extensions.libpq_version
+        )
+        if libpq() < 120000:  # refuses what it does not know
+            del args["tcp_user_timeout"]
+    return args
 
 
 def _wait_in_turns(connection: t.Any, record: object) -> None:
