@@ -25,8 +25,8 @@ from sqlalchemy import MetaData
 from flask_mmolove import MMOLove
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.entry import State
 from flask_mmolove.outbox.rows import tables
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.tally import DAY
@@ -52,8 +52,8 @@ def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
         # One in three came by an invite link, of the first hundred thousand players.
         by = str(int(player) ** 2 % 100_003) if int(player) % 3 == 0 else None
         entry = new_entry(player, event, ("pending", moment), moment, by)
-        state: State = "rewarded" if name == "qualified" else "accepted"
-        odd: dict[int, State] = {1: "unknown", 500: "rejected", 999: "pending"}
+        state: EntryState = "rewarded" if name == "qualified" else "accepted"
+        odd: dict[int, EntryState] = {1: "unknown", 500: "rejected", 999: "pending"}
         state = "pending" if waiting else odd.get(number % 1000, state)
         if state != "pending":
             entry = entry._replace(due=None, settled=moment + 900, status=200)

@@ -163,7 +163,7 @@ def make_delivery(
         for number in range(count):
             note = state.note(str(number), Invitation(TOKEN), "registered")
             state.record(note)
-        yield state.deliveries()
+        yield state.make_delivery()
 
 
 @probe

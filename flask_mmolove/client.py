@@ -351,7 +351,7 @@ def read_answer(
     body = content.decode("utf-8", "replace")
     if status == 200:
         return _read_success(body, clock)
-    verdict, hint = judge(status)
+    verdict, hint = meaning_of(status)
     retry_after = 0
     if verdict is Verdict.RETRY:
         retry_after = _read_retry_after(headers.get("Retry-After", ""), now)
@@ -360,7 +360,7 @@ def read_answer(
     )
 
 
-def judge(status: int) -> tuple[Verdict, str]:
+def meaning_of(status: int) -> tuple[Verdict, str]:
     """What a status other than 200 means, and a hint."""
     if status in ANSWERS:
         return ANSWERS[status]

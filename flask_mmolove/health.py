@@ -9,7 +9,7 @@ from .errors import OutboxError
 from .outbox import Breaker
 from .outbox import Journal
 from .outbox import Worker
-from .outbox.entry import State as EntryState
+from .outbox.entry import EntryState
 from .state import State
 from .words import ago
 from .words import FOR_A_PERSON
@@ -76,7 +76,7 @@ def examine(state: State, now: int) -> Health:
         )
     except OutboxError as e:
         return Health("bad", "The outbox cannot be read.", str(e))
-    return judge(signs, now, state.settings.delivery)
+    return of_signs(signs, now, state.settings.delivery)
 
 
 def count_stuck(journal: Journal) -> dict[EntryState, int]:
@@ -85,7 +85,7 @@ def count_stuck(journal: Journal) -> dict[EntryState, int]:
     return {state: count for state, count in counts.items() if count}
 
 
-def judge(signs: Signs, now: int, delivery: str) -> Health:
+def of_signs(signs: Signs, now: int, delivery: str) -> Health:
     """What the signs mean.
 
     :param delivery: The setting ``MMOLOVE_DELIVERY``.

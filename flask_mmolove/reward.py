@@ -14,10 +14,10 @@ from . import signals
 from .delivery import Promise
 from .errors import OutboxError
 from .outbox import Entry
+from .outbox import EntryState
 from .outbox import Invitation
 from .outbox import Note
 from .outbox import Settlement
-from .outbox import State as EntryState
 from .state import current_state
 from .state import milliseconds
 from .state import State
@@ -156,7 +156,7 @@ class CallbackRewarder:
         return "at-least-once" if self._state.session is None else "exactly-once"
 
     def prepare(self, entry: Entry) -> t.Callable[[], Entry | None]:
-        entries = self._state.outbox.of(entry.identity, bool(entry.test))
+        entries = self._state.outbox.of(entry.identity, entry.test)
         referral = Referral.from_entries({**entries, "qualified": entry})
         return partial(self._give, entry, referral)
 
@@ -177,7 +177,7 @@ class CallbackRewarder:
 
 def tell_rewarded(state: State, entry: Entry) -> None:
     """Send ``player_rewarded`` for an entry whose reward is written down."""
-    entries = state.outbox.of(entry.identity, bool(entry.test))
+    entries = state.outbox.of(entry.identity, entry.test)
     state.notify(signals.player_rewarded, referral=Referral.from_entries(entries))
 
 

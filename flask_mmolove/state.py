@@ -16,8 +16,8 @@ from .errors import MMOLoveError
 from .identity import identify
 from .log import Brake
 from .log import logger
-from .outbox import Entry
 from .outbox import Breaker
+from .outbox import Entry
 from .outbox import Invitation
 from .outbox import Note
 from .outbox import Outbox
@@ -51,7 +51,7 @@ class Callbacks:
 class State(t.NamedTuple):
     """One app's part: its settings, its outbox and what turns its delivery.
 
-    :param deliveries: Makes a delivery for the calling process.
+    :param make_delivery: Makes a delivery for the calling process.
     :param session: The outbox in the site's own session, where it has one.
     :param once: For warnings that are given once.
     """
@@ -61,7 +61,7 @@ class State(t.NamedTuple):
     callbacks: Callbacks
     outbox: Outbox
     spool: Spool
-    deliveries: t.Callable[[], Delivery]
+    make_delivery: t.Callable[[], Delivery]
     engine: Engine
     session: SessionOutbox | None
     once: Brake

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typing as t
 
-from .client import judge
+from .client import meaning_of
 from .outbox import Entry
-from .outbox.entry import State
+from .outbox.entry import EntryState
 
 #: What each state means to the owner of a site.
-STATES: dict[State, str] = {
+STATES: dict[EntryState, str] = {
     "pending": "to be sent",
     "accepted": "taken by MMOLove",
     "rewarded": "the reward was given",
@@ -20,7 +20,7 @@ STATES: dict[State, str] = {
 }
 
 #: The states that wait for a person, and the command that shows them.
-FOR_A_PERSON: dict[State, str] = {
+FOR_A_PERSON: dict[EntryState, str] = {
     "rejected": "'flask mmolove retry --list'",
     "unknown": "'flask mmolove rewards'",
     "unpaid": "'flask mmolove rewards'",
@@ -58,7 +58,7 @@ def hint(entry: Entry) -> str:
     if entry.state == "rejected" and entry.status == 404:
         return _UNKNOWN
     if entry.state == "rejected" and entry.status:
-        return judge(entry.status)[1]
+        return meaning_of(entry.status)[1]
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
     if entry.state in ("unknown", "unpaid"):
@@ -70,5 +70,4 @@ def data(entry: Entry) -> dict[str, t.Any]:
     """An entry for programs: without its token, times in milliseconds."""
     names = ("id", "event", "identity", "test", "state", "attempts", "due")
     more = ("recorded", "settled", "status", "answer", "referral_id")
-    values = {name: getattr(entry, name) for name in (*names, *more)}
-    return values | {"test": bool(entry.test)}
+    return {name: getattr(entry, name) for name in (*names, *more)}

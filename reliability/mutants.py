@@ -291,7 +291,7 @@ def _records_after_the_commit() -> None:
 def _try_two_at_work() -> Report:
     def scene(site: Site, server: StandIn) -> None:
         site.sign_up("scene")
-        first, second = site.state.deliveries(), site.state.deliveries()
+        first, second = site.state.make_delivery(), site.state.make_delivery()
         send = ReferralClient.send
 
         def meet(client: ReferralClient, body: bytes) -> Outcome:
@@ -313,7 +313,7 @@ def _try_an_hour_later() -> Report:
 
     def scene(site: Site, server: StandIn) -> None:
         site.sign_up("scene")
-        site.state.deliveries().step()
+        site.state.make_delivery().step()
         server.behave(Mood(first=first, ahead=3600))
         site.qualify("scene")
 

@@ -28,6 +28,7 @@ from flask_mmolove.sandbox.rules import Message
 from flask_mmolove.sandbox.rules import Server
 from flask_mmolove.sandbox.rules import Verdict
 from flask_mmolove.wire import SIGNATURE_HEADER
+from flask_mmolove.wire import TOKEN_LIFETIME
 
 from . import processes
 
@@ -189,7 +190,7 @@ class _Server(ThreadingHTTPServer):
     def _take_away(self, identity: str) -> None:
         if identity.startswith(TAKEN) and not self.ledger.anchored(SERVER_ID, identity):
             token = tokens.mint(SERVER_ID, "rival", time.time())
-            far = int(time.time()) + tokens.LIFETIME
+            far = int(time.time()) + TOKEN_LIFETIME
             rival = Referral(token, SERVER_ID, "rival", far, "registered", identity)
             self.ledger.add(rival)
 

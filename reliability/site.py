@@ -137,7 +137,7 @@ class Site:
 
         :param turns: After so many it is given up.
         """
-        delivery = self.state.deliveries()
+        delivery = self.state.make_delivery()
         clock = _Clock()
         delivery._clock = clock.time
         delivery._uniform = max

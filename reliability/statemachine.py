@@ -43,9 +43,9 @@ from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
 
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import State
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
@@ -77,7 +77,7 @@ class Model:
     """What the dictionary knows of an entry."""
 
     id: int
-    state: State
+    state: EntryState
     due: int | None
     recorded: int
     server_id: str = "srv-a"
@@ -91,14 +91,14 @@ class Model:
 
 
 #: For a claim in a state, the state that also gives way to what really happened.
-REFUTED: dict[str, State] = {
+REFUTED: dict[str, EntryState] = {
     "pending": "rejected",
     "accepted": "unpaid",
     "unknown": "unknown",
 }
 
 #: The states that a settlement may bring an entry to.
-LATER: dict[State, set[State]] = {
+LATER: dict[EntryState, set[EntryState]] = {
     "pending": {"pending", "accepted", "ignored", "rejected"},
     "rejected": {"accepted", "ignored"},
     "accepted": {"accepted", "rewarded", "unknown", "unpaid"},
@@ -158,7 +158,7 @@ class OutboxMachine(RuleBasedStateMachine):
             )
 
     @rule(id=st.integers(1, 6), state=st.sampled_from(["rewarded", "accepted"]))
-    def decide(self, id: int, state: State) -> None:
+    def decide(self, id: int, state: EntryState) -> None:
         found = [m for m in self.model.values() if m.id == id]
         open_ = [m for m in found if m.state in ("unknown", "unpaid")]
         assert bool(self.outbox.decide(id, state, self.now)) == bool(open_)
@@ -238,7 +238,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def give_up(self, entry: Entry, status: int) -> None:
         if entry.state == "unknown":
             return
-        state: State = "rejected" if entry.state == "pending" else "unpaid"
+        state: EntryState = "rejected" if entry.state == "pending" else "unpaid"
         self._settle(Settlement(entry, state, status=status))
 
     @rule(target=claims, entry=claims)
@@ -312,7 +312,7 @@ class OutboxMachine(RuleBasedStateMachine):
         for file in self.folder.glob(f"{self.path.name}*"):
             file.unlink()
 
-    def _start(self, identity: str, name: str) -> tuple[State, int | None]:
+    def _start(self, identity: str, name: str) -> tuple[EntryState, int | None]:
         if name == "registered":
             return "pending", self.now
         registered = self.model.get((identity, "registered"))
@@ -329,7 +329,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def _of(self, entry: Entry) -> Model:
         return self.model[entry.identity, entry.event]
 
-    def _claim(self, state: State, limit: int) -> list[Entry]:
+    def _claim(self, state: EntryState, limit: int) -> list[Entry]:
         due = [
             model
             for model in self.model.values()
@@ -373,7 +373,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self._follow(entry, settled.state)
         return changed
 
-    def _follow(self, entry: Entry, state: State) -> None:
+    def _follow(self, entry: Entry, state: EntryState) -> None:
         qualified = self.model.get((entry.identity, "qualified"))
         if entry.event == "qualified" or qualified is None:
             return

@@ -7,8 +7,8 @@ import time
 import typing as t
 from collections import Counter
 
+from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import State
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 
@@ -36,7 +36,7 @@ class Result(t.NamedTuple):
     settled: Counter[tuple[str, str]]
     too_early: list[str]
     seconds: float
-    counts: dict[State, int]
+    counts: dict[EntryState, int]
 
 
 def processes_context() -> t.Any:
@@ -108,7 +108,7 @@ def _work(
     results.put((claimed, settled, begun, time.monotonic()))
 
 
-def _judge(done: list[t.Any], counts: dict[State, int]) -> Result:
+def _judge(done: list[t.Any], counts: dict[EntryState, int]) -> Result:
     claimed = [row for each in done for row in each[0]]
     settled = [row for each in done for row in each[1]]
     # None can have been settled before this moment.

@@ -20,7 +20,9 @@ def most(low: float, high: float) -> float:
     return high
 
 
-def after(*outcomes: Outcome, breaker: Breaker | None = None, now: int = 1000) -> Breaker:
+def after(
+    *outcomes: Outcome, breaker: Breaker | None = None, now: int = 1000
+) -> Breaker:
     breaker = breaker or Breaker()
     for outcome in outcomes:
         breaker = breaker.learn(outcome, now, most)

@@ -190,7 +190,7 @@ def test_who_joined_first_has_the_operator_s_page(
     app.config["WTF_CSRF_ENABLED"] = True
     with app.app_context():
         registered(2, token="junk")
-        app.extensions["mmolove"].deliveries().drain()
+        app.extensions["mmolove"].make_delivery().drain()
     page = client.get("/mmolove/retry").text
     fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
     assert fields.keys() == {"token", "csrf_token"}

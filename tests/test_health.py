@@ -8,10 +8,10 @@ from flask_mmolove import registered
 from flask_mmolove.funnel import periods
 from flask_mmolove.health import examine
 from flask_mmolove.health import Health
-from flask_mmolove.health import judge
+from flask_mmolove.health import of_signs
 from flask_mmolove.health import Signs
-from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.tally import DAY
 from flask_mmolove.sandbox import Faults
@@ -33,14 +33,18 @@ def of(app: Flask) -> Health:
         (WELL, "good", ["MMOLove took an event 5 minutes ago"]),
         (WELL._replace(accepted=None), "good", ["has not accepted an event yet"]),
         (
-            WELL._replace(breaker=Breaker(open_since=NOW - 3 * MINUTE, reason="no answer")),
+            WELL._replace(
+                breaker=Breaker(open_since=NOW - 3 * MINUTE, reason="no answer")
+            ),
             "bad",
-            ["out of reach for 3 minutes", "no answer"],
+            ["out of reach for 3 minutes", "gone"],
         ),
         (
-            WELL._replace(breaker=Breaker(open_since=NOW, refusals=3, reason="REFUSED")),
+            WELL._replace(
+                breaker=Breaker(open_since=NOW, refusals=3, reason="REFUSED")
+            ),
             "bad",
-            ["has refused this site's events", "REFUSED"],
+            ["has refused this site's events", "NO"],
         ),
         (
             WELL._replace(due=NOW - 9 * MINUTE, worker=Worker(NOW - 10 * MINUTE)),
@@ -76,7 +80,7 @@ def of(app: Flask) -> Health:
 def test_a_line_says_what_is_and_what_to_do(
     signs: Signs, level: str, words: list[str]
 ) -> None:
-    health = judge(signs, NOW, "thread")
+    health = of_signs(signs, NOW, "thread")
     assert health.level == level
     for word in words:
         assert word in f"{health.line} {health.cure}"
@@ -93,7 +97,7 @@ def test_what_delivers_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None
 
 def test_it_is_seen_once_a_minute(app: Flask) -> None:
     state = app.extensions["mmolove"]
-    delivery = state.deliveries()
+    delivery = state.make_delivery()
     moments = iter([1000.0, 1059.0, 1061.0])
     for seen in (1000, 1000, 1061):
         moment = next(moments)

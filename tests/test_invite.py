@@ -151,7 +151,7 @@ def test_who_invited_survives_the_emergency_exit(site: Site) -> None:
         assert friend.post("/join/7").text == "welcome"
     finally:
         busy.close()
-    state.deliveries().drain()
+    state.make_delivery().drain()
     assert site.qualify("7").referrer == "3"
 
 

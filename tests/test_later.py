@@ -158,7 +158,7 @@ def test_a_held_token_survives_that_its_file_is_deleted(
     site.visit(mmolove_sandbox.mint())
     site.app.extensions["mmolove"].outbox._db.path.unlink()
     site.visit(mmolove_sandbox.mint()).post("/form/ben")
-    site.app.extensions["mmolove"].deliveries().drain()
+    site.app.extensions["mmolove"].make_delivery().drain()
     site.app.test_client().get("/activate/anna/7")
     assert mmolove_sandbox.reported == SEVEN
 
@@ -175,7 +175,7 @@ def test_an_activation_while_the_outbox_is_busy_is_reported_later(
     finally:
         busy.close()
     assert mmolove_sandbox.reported == []
-    state.deliveries().drain()
+    state.make_delivery().drain()
     assert mmolove_sandbox.reported == SEVEN
     site.app.test_client().get("/activate/anna/8")
     assert mmolove_sandbox.reported == SEVEN
@@ -194,9 +194,9 @@ def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
     finally:
         busy.close()
     if taken_in:
-        state.deliveries().drain()
+        state.make_delivery().drain()
     assert site.app.test_client().get("/activate/anna/7").text == "welcome"
-    state.deliveries().drain()
+    state.make_delivery().drain()
     assert mmolove_sandbox.reported == SEVEN
 
 

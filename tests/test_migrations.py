@@ -118,7 +118,7 @@ def test_a_migration_makes_the_tables_and_nothing_else_does(
     with pytest.raises(
         OutboxError, match=r"not exist\. Make its tables with a migration"
     ):
-        state.deliveries().drain()
+        state.make_delivery().drain()
     assert len(state.spool.read()) == 1
     refused = site.flask("mmolove", "init-db", ends=1)
     assert "'flask db migrate' and 'flask db upgrade'" in refused
@@ -137,7 +137,7 @@ def test_a_migration_makes_the_tables_and_nothing_else_does(
         db.session.add(player)
         registered(player, token=mmolove_sandbox.mint())
         db.session.commit()
-    state.deliveries().drain()
+    state.make_delivery().drain()
     assert state.spool.read() == []
     assert {*mmolove_sandbox.reported} == {("registered", "7"), ("registered", "8")}
     state.outbox.close()

@@ -35,12 +35,12 @@ from flask_mmolove import ConfigError
 from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import State
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
@@ -283,14 +283,18 @@ class TestHost:
     def test_what_is_learned_is_kept(self, outbox: Outbox) -> None:
         add(outbox)
         failed = Settlement(claim_one(outbox), "pending", 5000)
-        outbox.settle([failed], 2000, lambda breaker: Breaker(failures=breaker.failures + 1))
+        outbox.settle(
+            [failed], 2000, lambda breaker: Breaker(failures=breaker.failures + 1)
+        )
         outbox.settle([], 2000, lambda breaker: Breaker(failures=breaker.failures + 1))
         assert outbox.breaker() == Breaker(failures=2)
 
     def test_a_host_in_trouble_is_asked_by_one(self, outbox: Outbox) -> None:
         add(outbox, "a")
         add(outbox, "b")
-        outbox.settle([], 1000, lambda breaker: Breaker(open_since=1000, not_before=2000))
+        outbox.settle(
+            [], 1000, lambda breaker: Breaker(open_since=1000, not_before=2000)
+        )
         assert outbox.claim("pending", 1999, LEASE, 9) == []
         assert outbox.next_due(1999) == 2000
         assert len(outbox.claim("pending", 2000, LEASE, 9)) == 1
@@ -534,7 +538,7 @@ def _add_in_process(folder: Path, barrier: t.Any, number: int) -> None:
     outbox.close()
 
 
-def through(outbox: Outbox, state: State, now: int = 1000) -> Entry:
+def through(outbox: Outbox, state: EntryState, now: int = 1000) -> Entry:
     """Settle what is to be sent next."""
     return outbox.settle([Settlement(claim_one(outbox, now), state, sure=True)], now)[0]
 
@@ -553,7 +557,7 @@ def invite(
     outbox.add(identity, [event], 1000, referrer=referrer)
 
 
-def pay(outbox: Outbox, state: State, now: int = 1000) -> None:
+def pay(outbox: Outbox, state: EntryState, now: int = 1000) -> None:
     """Settle the reward of what was taken last."""
     (entry,) = outbox.journal.page(state="accepted", limit=1)
     outbox.settle([Settlement(entry, state, sure=True)], now)
@@ -706,7 +710,9 @@ class TestJournal:
         add(outbox, "second", "registered", "qualified")
         for entry in outbox.claim("pending", 1000, LEASE, 9):
             state = "ignored" if entry.identity == "second" else "accepted"
-            outbox.settle([Settlement(entry, t.cast(State, state), sure=True)], 1000)
+            outbox.settle(
+                [Settlement(entry, t.cast(EntryState, state), sure=True)], 1000
+            )
         for entry in outbox.claim("pending", 1000, LEASE, 3):
             due = 5000 if entry.identity == "due" else None
             now = 5000 if entry.identity == "late" else 1000
@@ -1301,7 +1307,7 @@ def fill(sql: SQLAlchemyOutbox) -> None:
     entry = new_entry("0", event, ("pending", 1000), 1000)
     rows = []
     for number in range(6000):
-        state: State = "pending" if number % 3 else "accepted"
+        state: EntryState = "pending" if number % 3 else "accepted"
         due = 1000 + number if number % 3 == 1 else None
         row = entry._replace(identity=str(number), state=state, due=due)
         rows.append({k: v for k, v in row._asdict().items() if k != "id"})

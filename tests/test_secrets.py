@@ -36,7 +36,7 @@ def secret(mmolove_sandbox: SiteSandbox) -> str:
 
 def _objects(app: Flask) -> t.Iterator[object]:
     state = app.extensions["mmolove"]
-    delivery = state.deliveries()
+    delivery = state.make_delivery()
     yield from (state, state.settings, state.outbox, state.engine, state.callbacks)
     yield from (delivery, delivery._client, vars(delivery))
 

@@ -118,7 +118,7 @@ def test_a_fork_while_every_lock_is_held(
     app = make_site(mmolove_sandbox.config, tmp_path, "thread")
     token = mmolove_sandbox.mint()
     state = t.cast(State, app.extensions["mmolove"])
-    delivery = state.deliveries()
+    delivery = state.make_delivery()
     state.outbox.summary()
     held, done = threading.Event(), threading.Event()
 

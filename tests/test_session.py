@@ -384,7 +384,7 @@ class TestTrouble:
         assert site.count(Player) == 1
         [(_, note)] = site.state.spool.read()
         assert note.identity == "1"
-        site.state.deliveries().drain()  # which makes the table
+        site.state.make_delivery().drain()  # which makes the table
         assert mmolove_sandbox.reported == [("registered", "1")]
 
     def test_what_was_rolled_back_is_not_kept_there_either(
@@ -644,7 +644,7 @@ class TestMilestone:
             site.db.session.commit()
             rename(site, "away", "mmolove_event")
         assert [note.identity for _, note in site.state.spool.read()] == ["1"]
-        site.state.deliveries().take_in()
+        site.state.make_delivery().take_in()
         assert site.entries(player).keys() == {"registered", "qualified"}
 
 
@@ -677,7 +677,7 @@ class TestReward:
             site.mmolove.reward(
                 lambda referral: site.db.session.add(Gift(key=referral.reward_key))
             )
-        site.state.deliveries().drain()
+        site.state.make_delivery().drain()
         assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
         assert [each.identity for each in mmolove_sandbox.rewarded] == ["1"]
 
@@ -688,7 +688,7 @@ class TestReward:
             site.db.session.flush()
             raise ZeroDivisionError
 
-        site.state.deliveries().drain()
+        site.state.make_delivery().drain()
         entry = site.entries(1)["qualified"]
         assert (entry.state, site.count(Gift)) == ("accepted", 0)
         assert entry.answer == "its callback raised ZeroDivisionError"
@@ -702,7 +702,7 @@ class TestReward:
             site.db.session.commit()
             assert self.state_of(site) == "rewarded"
 
-        site.state.deliveries().drain()
+        site.state.make_delivery().drain()
         assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
 
     @pytest.mark.parametrize("how", ["rollback", "close", "remove"])
@@ -713,7 +713,7 @@ class TestReward:
         def grant(referral: Referral) -> None:
             getattr(site.db.session, how)()
 
-        site.state.deliveries().drain()
+        site.state.make_delivery().drain()
         assert self.state_of(site) == "accepted"
         assert "Let it raise instead" in log.getvalue()
 
@@ -737,7 +737,7 @@ class TestReward:
             if len(calls) < 8:
                 site.db.session.execute(text(conflict))
 
-        site.state.deliveries().drain()
+        site.state.make_delivery().drain()
         assert len(calls) == 8
         assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
 
@@ -748,7 +748,7 @@ class TestReward:
         def grant(referral: Referral) -> None:
             site.db.session.add(Gift(key=referral.reward_key))
 
-        delivery = site.state.deliveries()
+        delivery = site.state.make_delivery()
         outbox = site.state.outbox
         claim = outbox.claim
 
@@ -775,7 +775,7 @@ class TestReward:
             site.db.session.add(Gift(key=referral.reward_key))
             site.db.session.commit()
 
-        site.state.deliveries().drain()
+        site.state.make_delivery().drain()
         assert (self.state_of(site), site.count(Gift)) == ("rewarded", 2)
 
 

@@ -26,7 +26,7 @@ def deliver(state: State, forever: bool) -> None:
     if forever:
         _deliver_forever(state)
         return
-    delivery = state.deliveries()
+    delivery = state.make_delivery()
     due = state.outbox.summary().counts.get("pending", 0)
     handled = 0
     quiet = due < _MUCH or not sys.stderr.isatty()
@@ -51,7 +51,7 @@ def deliver(state: State, forever: bool) -> None:
 
 def _deliver_forever(state: State) -> None:
     # The engine's own thread works, so that a signal finds this one with empty hands.
-    engine = ThreadEngine(state.deliveries, state.settings.concurrency)
+    engine = ThreadEngine(state.make_delivery, state.settings.concurrency)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     click.echo("Delivering until stopped (Ctrl+C).", err=True)
     try:

@@ -14,7 +14,7 @@ import click
 from ..client import said
 from ..errors import OrderError
 from ..outbox import Entry
-from ..outbox.entry import State as EntryState
+from ..outbox.entry import EntryState
 from ..state import State
 from ..words import data
 from ..words import hint

@@ -134,7 +134,7 @@ def events() -> ResponseReturnValue:
 def event(id: int) -> ResponseReturnValue:
     """One event's story."""
     entry = _find(id)
-    player = current_state().outbox.of(entry.identity, bool(entry.test))
+    player = current_state().outbox.of(entry.identity, entry.test)
     others = [each for each in player.values() if each.id != entry.id]
     return render_template("mmolove/event.html", entry=entry, others=others)
 

@@ -1,4 +1,4 @@
-"""When a failed attempt is made again."""
+"""When a failed attempt is made again, and when no more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import typing as t
 LEAST = 1_000
 FIRST = 2_000
 MOST = 4 * 3_600_000
+
+#: Attempts that are made before an event is given up, however old it is.
+ATTEMPTS_AT_LEAST = 12
+
+#: Times an entry may take its worker down with it. A healthy one can be unlucky when
+#: workers are killed for other reasons, so this is far more than chance explains.
+CRASHES = 20
 
 
 def backoff(

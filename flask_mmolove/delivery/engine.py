@@ -66,7 +66,7 @@ class InlineEngine(ManualEngine):
     """
 
     def __init__(self, delivery: t.Callable[[], Delivery]) -> None:
-        self._deliveries = PerProcess(delivery)
+        self._delivery = PerProcess(delivery)
 
     def wake(self, ids: t.Collection[int] = ()) -> None:
-        self._deliveries.get().drain()
+        self._delivery.get().drain()

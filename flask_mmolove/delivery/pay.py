@@ -9,14 +9,11 @@ from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox import Settlement
 from .backoff import backoff
+from .backoff import CRASHES
 from .report import NO_CALLBACK
 
 #: Times a reward callback may raise before its reward is set aside for a person.
 REWARD_FAILURES = 5
-
-#: Times an entry may take its worker down with it. A healthy one can be unlucky when
-#: workers are killed for other reasons, so this is far more than chance explains.
-CRASHES = 20
 
 #: Milliseconds for which a reward callback has its entry alone.
 REWARD_LEASE = 300_000

@@ -9,7 +9,7 @@ from ..client import said
 from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
-from ..outbox.entry import State
+from ..outbox.entry import EntryState
 
 #: Why a reward is set aside at once.
 NO_CALLBACK = "the site has no @mmolove.reward"
@@ -24,7 +24,7 @@ class Reporter:
 
     def __init__(self, report: t.Callable[[Entry], None]) -> None:
         self._report = report
-        self.counts: t.Counter[State] = Counter()
+        self.counts: t.Counter[EntryState] = Counter()
         self._no_callback = Brake(3600)
 
     def __call__(self, entry: Entry) -> None:

@@ -15,17 +15,17 @@ from ..client import ReferralClient
 from ..client import Verdict
 from ..errors import EventError
 from ..log import logger
-from ..outbox import Entry
 from ..outbox import Breaker
+from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox import Settlement
 from ..outbox import Spool
 from ..outbox import Worker
-from ..outbox.entry import ATTEMPTS_AT_LEAST
 from ..settings import Settings
 from ..wire import shorten
+from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
-from .pay import CRASHES
+from .backoff import CRASHES
 from .pay import Payer
 from .pay import Rewarder
 from .report import NO_CALLBACK
@@ -254,7 +254,9 @@ class Delivery:
                 return learned[1]
 
             changed = self.outbox.settle(
-                [self._judge(breaker, entry, o, now) for entry, o in answered], now, learn
+                [self._judge(breaker, entry, o, now) for entry, o in answered],
+                now,
+                learn,
             )
             self._tell_of_breaker(learned[0], learned[1], now)
             for entry, _ in answered:
@@ -305,7 +307,9 @@ class Delivery:
             return True
         return breaker.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
 
-    def _learn(self, breaker: Breaker, outcomes: t.Iterable[Outcome], now: int) -> Breaker:
+    def _learn(
+        self, breaker: Breaker, outcomes: t.Iterable[Outcome], now: int
+    ) -> Breaker:
         for outcome in outcomes:
             breaker = breaker.learn(outcome, now, self._uniform)
         return breaker

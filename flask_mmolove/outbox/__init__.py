@@ -1,12 +1,12 @@
 """The durable outbox: an event is a row on disk before anything is sent."""
 
+from .breaker import Breaker as Breaker
 from .entry import Answer as Answer
 from .entry import Entry as Entry
+from .entry import EntryState as EntryState
 from .entry import Invitation as Invitation
 from .entry import Settlement as Settlement
-from .entry import State as State
 from .entry import Summary as Summary
-from .breaker import Breaker as Breaker
 from .journal import Day as Day
 from .journal import Journal as Journal
 from .journal import Referrer as Referrer

@@ -59,7 +59,6 @@ class Database:
         #: happened before this process began.
         self.incident = True
         self._handles: dict[int, _Handle] = {}
-        self._groups: dict[int, Group] = {}
 
     @contextlib.contextmanager
     def transaction(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
@@ -85,8 +84,7 @@ class Database:
         """Do a piece of work in a transaction, in one with other threads' if they want
         the same at this moment. Raises what a transaction does.
         """
-        group = self._groups.setdefault(os.getpid(), Group())
-        return group.run(self.transaction, work, patience)
+        return self._handle.group.run(self.transaction, work, patience)
 
     @contextlib.contextmanager
     def reading(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
@@ -98,22 +96,25 @@ class Database:
 
     def close(self) -> None:
         """Close this process's connection, if it has one."""
-        handle = self._handles.get(os.getpid())
-        if handle is not None:
-            with handle.lock:
-                handle.close_all()
+        handle = self._handle
+        with handle.lock:
+            handle.close_all()
 
     def __del__(self) -> None:
         # Python 3.13 warns of connections that are left to the collector. At exit a
         # daemon thread may have been stopped for good with the lock in its hand.
-        handle = self._handles.get(os.getpid())
-        if handle is not None and handle.lock.acquire(blocking=False):
+        handle = self._handle
+        if handle.lock.acquire(blocking=False):
             handle.close_all()
+
+    @property
+    def _handle(self) -> _Handle:
+        # One step, so that two threads of a new process cannot make two.
+        return self._handles.setdefault(os.getpid(), _Handle())
 
     @contextlib.contextmanager
     def _connection(self, deadline: float) -> t.Iterator[sqlite3.Connection]:
-        # One step, so that two threads of a new process cannot make two.
-        handle = self._handles.setdefault(os.getpid(), _Handle())
+        handle = self._handle
         if not handle.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise OutboxBusy(
                 f"The outbox {self.path} was kept busy by this process's other threads."
@@ -142,7 +143,7 @@ class Database:
         """This process's connections to files that were deleted or replaced while they
         were open. Whoever takes them closes them.
         """
-        handle = self._handles.get(os.getpid(), _Handle())
+        handle = self._handle
         taken, handle.orphans = handle.orphans, []
         return taken
 
@@ -291,6 +292,7 @@ class _Handle:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.group = Group()
         self.connection: sqlite3.Connection | None = None
         self.inode: tuple[int, int] | None = None
         self.orphans: list[sqlite3.Connection] = []

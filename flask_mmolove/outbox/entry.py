@@ -24,7 +24,7 @@ from .breaker import Breaker
 #:     An at-most-once reward that began, and nobody knows whether it was given.
 #: ``unpaid``
 #:     A reward set aside for a person after the callback failed too often.
-State = t.Literal[
+EntryState = t.Literal[
     "pending", "accepted", "rewarded", "ignored", "rejected", "unknown", "unpaid"
 ]
 
@@ -33,9 +33,6 @@ PATIENCE = 30.0
 
 #: Earlier answers that are kept of an event.
 ANSWERS_AT_MOST = 10
-
-#: Attempts that are made before an event is given up, however old it is.
-ATTEMPTS_AT_LEAST = 12
 
 
 def make_event(
@@ -105,8 +102,8 @@ class Entry(t.NamedTuple):
     :param claim: Names the claim under which it is being handled.
     :param attempts: Counted when it is claimed, so that a crash counts.
     :param crashes: Those of the attempts that nobody settled.
-    :param begun: The breaker's uptime at its first claim, by which its age is measured; 0
-        before. See :class:`Breaker`.
+    :param begun: The uptime at its first claim, by which its age is measured; 0 before.
+        See :meth:`Breaker.uptime`.
     :param status: The last answer's HTTP status; 0 where none came.
     :param answer: The last answer's words, or what went wrong.
     :param referrer: The identity of who invited the player, where it is known.
@@ -120,7 +117,7 @@ class Entry(t.NamedTuple):
     token: str
     server_id: str
     body: bytes
-    state: State
+    state: EntryState
     due: int | None
     claim: str | None
     attempts: int
@@ -181,7 +178,7 @@ class Settlement(t.NamedTuple):
     """
 
     entry: Entry
-    state: State
+    state: EntryState
     due: int | None = None
     sure: bool = False
     renewed: bool = False
@@ -199,7 +196,7 @@ class Summary(t.NamedTuple):
     :param breaker: What is known of MMOLove.
     """
 
-    counts: dict[State, int]
+    counts: dict[EntryState, int]
     waiting: int
     oldest: int | None
     breaker: Breaker

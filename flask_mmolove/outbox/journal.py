@@ -7,7 +7,7 @@ import typing as t
 from collections import Counter
 
 from .entry import Entry
-from .entry import State
+from .entry import EntryState
 from .tally import DAY
 from .tally import reached
 from .transaction import Dialect
@@ -87,7 +87,7 @@ class Journal:
     def page(
         self,
         *,
-        state: State | None = None,
+        state: EntryState | None = None,
         player: str | None = None,
         before: int | None = None,
         limit: int = 50,
@@ -119,7 +119,7 @@ class Journal:
         found = self._entries("id = :id", id=id) if abs(id) < _END else []
         return found[0] if found else None
 
-    def count(self, state: State) -> int:
+    def count(self, state: EntryState) -> int:
         """How many entries are in a state. Quick for one in which few are."""
         sql = f"SELECT count(*) FROM {self._event} WHERE state = :state"
         return int(self._read(sql, state=state)[0][0])

@@ -7,15 +7,15 @@ import json
 import secrets
 import typing as t
 
-from ..client import judge
+from ..client import meaning_of
 from ..client import Verdict
 from ..wire import Event
 from ..wire import TOKEN_LIFETIME
+from .breaker import Breaker
 from .entry import ANSWERS_AT_MOST
 from .entry import Entry
+from .entry import EntryState
 from .entry import Settlement
-from .entry import State
-from .breaker import Breaker
 
 #: No ``due`` lies further ahead: one that does was set by a clock since put right.
 HORIZON = 6 * 3_600_000
@@ -25,18 +25,23 @@ HELD_FOR = TOKEN_LIFETIME * 1000
 
 #: The state that a sure settlement may find besides the claim's own: someone's later
 #: claim failed, and was wrong.
-REFUTED: dict[State, State] = {
+REFUTED: dict[EntryState, EntryState] = {
     "pending": "rejected",
     "accepted": "unpaid",
     "unknown": "unknown",
 }
 
+#: A state and ``due``.
+Start = tuple[EntryState, int | None]
+
 #: What becomes of a player's ``qualified``: its state and ``due``; and whether it is a
 #: dry run's.
-Milestone = tuple[State, int | None, bool]
+Milestone = tuple[EntryState, int | None, bool]
 
 
-def begin(name: str, registered: State | None, now: int) -> tuple[State, int | None]:
+def begin(
+    name: str, registered: EntryState | None, now: int
+) -> tuple[EntryState, int | None]:
     """The state and ``due`` that an event begins with.
 
     :param registered: For a ``qualified``, the state of its player's ``registered``.
@@ -51,13 +56,13 @@ def begin(name: str, registered: State | None, now: int) -> tuple[State, int | N
 def new_entry(
     identity: str,
     event: Event,
-    start: tuple[State, int | None],
+    start: Start,
     now: int,
     referrer: str | None = None,
 ) -> Entry:
     """An entry that has no id yet.
 
-    :param start: Its state and ``due``; see :func:`begin`.
+    :param start: See :func:`begin`.
     :param referrer: Who invited the player; nobody invites themselves.
     """
     state, due = start
@@ -152,7 +157,7 @@ def refused(rejected: t.Iterable[Entry]) -> list[Entry]:
     return [
         entry
         for entry in rejected
-        if entry.status and judge(entry.status)[0] is Verdict.REFUSED
+        if entry.status and meaning_of(entry.status)[0] is Verdict.REFUSED
     ]
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ..errors import EventError
 from .entry import Entry
-from .entry import State
+from .entry import EntryState
 
-_STATES = frozenset(t.get_args(State))
+_STATES = frozenset(t.get_args(EntryState))
 _LEAF = 0x0D
 _WAL_HEADER = 32
 _WAL_FRAME_HEADER = 24
@@ -45,9 +45,9 @@ def salvage(path: Path) -> list[Entry]:
     found: dict[tuple[str, str, bool], Entry] = {}
     for number, page in enumerate(pages):
         for entry in _read_page(page, 100 if number == 0 else 0):
-            key = (entry.identity, entry.event, bool(entry.test))
-            if key not in found or _stage(entry) > _stage(found[key]):
-                found[key] = entry
+            known = found.get(entry.key)
+            if known is None or _stage(entry) > _stage(known):
+                found[entry.key] = entry
     return list(found.values())
 
 
@@ -89,7 +89,7 @@ def _read_cell(page: bytes, position: int) -> Entry:
         values.append(value)
     # The id is an alias of the row's own number, which stands before the record.
     entry = Entry(rowid, *values[1:])
-    return _checked(entry)
+    return _checked(entry)._replace(test=bool(entry.test))
 
 
 def _checked(entry: Entry) -> Entry:

@@ -217,7 +217,7 @@ class SessionOutbox:
 
     def _check_paid(self, entry: Entry) -> None:
         """The callback has ended the transaction in which it was called."""
-        found = self._rows().of(entry.identity, bool(entry.test))
+        found = self._rows().of(entry.identity, entry.test)
         if found[entry.event].state != "rewarded":
             raise MMOLoveError(
                 "The reward callback rolled db.session back, or closed it, so that its "

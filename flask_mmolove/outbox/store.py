@@ -7,13 +7,13 @@ import itertools
 import typing as t
 
 from ..wire import Event
+from .breaker import Breaker
 from .entry import Entry
+from .entry import EntryState
 from .entry import Invitation
 from .entry import PATIENCE
 from .entry import Settlement
-from .entry import State
 from .entry import Summary
-from .breaker import Breaker
 from .journal import Journal
 from .note import Note
 from .note import record
@@ -111,7 +111,7 @@ class Outbox(abc.ABC):
 
     def claim(
         self,
-        state: State,
+        state: EntryState,
         now: int,
         lease: int,
         limit: int,
@@ -150,7 +150,7 @@ class Outbox(abc.ABC):
     def _retry(self, now: int, ids: list[int]) -> list[Entry]:
         return self.run(lambda db: db.retry(now, ids))
 
-    def decide(self, id: int, state: State, now: int) -> Entry | None:
+    def decide(self, id: int, state: EntryState, now: int) -> Entry | None:
         return self.run(lambda db: db.decide(id, state, now))
 
     def breaker(self) -> Breaker:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from .entry import Entry
-from .entry import State
+from .entry import EntryState
 
 #: Milliseconds of a day. Days begin at midnight UTC.
 DAY = 86_400_000
@@ -41,7 +41,7 @@ class Mark(t.NamedTuple):
 _QUALIFIED = {"accepted", "rewarded", "unknown", "unpaid"}
 
 
-def reached(entry: Entry, was: State) -> list[Mark]:
+def reached(entry: Entry, was: EntryState) -> list[Mark]:
     """The step, if any, that an entry has taken with its state. Each is taken once: no
     entry comes back to ``pending`` from there.
 

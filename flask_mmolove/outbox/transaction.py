@@ -5,8 +5,8 @@ run, and how a row is put in.
 
 Rows are taken by compare-and-set, which every database does alike and which needs no
 lock while nobody else wants the same row. What must not change between two statements
-is locked, always the breaker first and then events, so that two processes seldom wait for
-one another in a circle; where they do, the database ends one of them, and it begins
+is locked, always the breaker first and then events, so that two processes seldom wait
+for one another in a circle; where they do, the database ends one of them, and it begins
 anew.
 """
 
@@ -18,12 +18,12 @@ import typing as t
 from collections import Counter
 
 from ..wire import Event
+from .breaker import Breaker
 from .entry import Entry
+from .entry import EntryState
 from .entry import Invitation
 from .entry import Settlement
-from .entry import State
 from .entry import Summary
-from .breaker import Breaker
 from .rules import as_claimed
 from .rules import begin
 from .rules import HELD_FOR
@@ -35,6 +35,7 @@ from .rules import new_entry
 from .rules import refused
 from .rules import settlement_columns
 from .rules import soonest
+from .rules import Start
 from .rules import wrongly_rejected
 from .tally import Mark
 from .tally import reached
@@ -178,7 +179,7 @@ class Transaction(abc.ABC):
 
     def claim(
         self,
-        state: State,
+        state: EntryState,
         now: int,
         lease: int,
         limit: int,
@@ -186,9 +187,9 @@ class Transaction(abc.ABC):
     ) -> list[Entry]:
         """Take due entries of a state, until ``now + lease`` for this caller alone.
 
-        No more ``pending`` ones are given than the :class:`Breaker` bears. An entry whose
-        last claim was never settled comes alone, so that it is clear which one it is
-        that kills its worker.
+        No more ``pending`` ones are given than the breaker bears. An entry whose last
+        claim was never settled comes alone, so that it is clear which one it is that
+        kills its worker.
 
         :param ids: Take none but these, a few hundred at the most.
         """
@@ -203,7 +204,9 @@ class Transaction(abc.ABC):
             batch = isolate_crashed(self._due(state, now, limit, ids))
             if not batch:
                 return []
-            taken = self._take(batch, as_claimed(batch, now, lease, breaker.uptime(now)))
+            taken = self._take(
+                batch, as_claimed(batch, now, lease, breaker.uptime(now))
+            )
         if state == "pending":
             self._remember(breaker.probing(now, lease), breaker)
         return taken
@@ -264,8 +267,8 @@ class Transaction(abc.ABC):
 
     def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
         """Meet settings. If they are not those of before, what may still be sent is
-        addressed anew, what was refused under the old ones is sent again, and the breaker
-        gets a fresh start. Gives how many were refused.
+        addressed anew, what was refused under the old ones is sent again, and the
+        breaker begins afresh. Gives how many were refused.
 
         :param fingerprint: :attr:`flask_mmolove.settings.Settings.fingerprint`.
         """
@@ -303,7 +306,7 @@ class Transaction(abc.ABC):
         ]
         return list(self._anew(again).values())
 
-    def decide(self, id: int, state: State, now: int) -> Entry | None:
+    def decide(self, id: int, state: EntryState, now: int) -> Entry | None:
         """A person's word on a reward that is ``unknown`` or ``unpaid``: it is
         ``rewarded``, or ``accepted`` to be given again. None if it is neither.
         """
@@ -393,9 +396,7 @@ class Transaction(abc.ABC):
             ],
         )
 
-    def _start(
-        self, identity: str, name: str, test: bool, now: int
-    ) -> tuple[State, int | None]:
+    def _start(self, identity: str, name: str, test: bool, now: int) -> Start:
         """What an event begins as: a ``qualified`` goes by its ``registered``, which
         is locked, for it must not be settled before this ``qualified`` is to be seen.
         """
@@ -446,7 +447,7 @@ class Transaction(abc.ABC):
         return int(count)
 
     def _due(
-        self, state: State, now: int, limit: int, ids: t.Collection[int] | None
+        self, state: EntryState, now: int, limit: int, ids: t.Collection[int] | None
     ) -> list[Entry]:
         places, values = _named(ids or ())
         only = "" if ids is None else f" AND id IN ({places})"
@@ -498,11 +499,11 @@ class Transaction(abc.ABC):
 
     def _settle(
         self, settlements: t.Sequence[Settlement], now: int
-    ) -> list[tuple[Entry, State]]:
+    ) -> list[tuple[Entry, EntryState]]:
         """What is changed, as it is now, with the states in which it was claimed."""
         entries = [settlement.entry for settlement in settlements]
         rows = self._anew(entries, self._dialect.lock)
-        steps: list[tuple[Entry, State]] = []
+        steps: list[tuple[Entry, EntryState]] = []
         changes = []
         for settlement in settlements:
             row = rows.get(settlement.entry.key)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itsdangerous import BadData
 from itsdangerous import URLSafeSerializer
 
-#: Seconds for which a token can be registered.
-LIFETIME = 90 * 24 * 60 * 60
+from ..wire import TOKEN_LIFETIME
 
 # No secret: there is nothing to guard on this machine, and a key that never changes
 # lets a token outlive a restart, as it does at the real service.
@@ -47,7 +46,7 @@ def is_ref(value: str) -> bool:
 def mint(server_id: str, ref: str, now: float) -> str:
     """A new token; two clicks in one second get two different ones."""
     nonce = secrets.token_hex(_NONCE_LENGTH // 2)
-    content = {"ref": ref, "exp": int(now) + LIFETIME}
+    content = {"ref": ref, "exp": int(now) + TOKEN_LIFETIME}
     return f"{nonce}{_serializer(server_id, nonce).dumps(content)!s}"
 
 
