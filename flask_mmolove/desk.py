@@ -41,11 +41,7 @@ def forget(state: State, player: str) -> list[Entry]:
     """Erase everything stored about a player, in the outbox and in the emergency exit,
     but the counts of the days. Gives what was erased.
     """
-    for file, note in state.spool.read():
-        if note.identity == player:
-            state.spool.remove(file)
-        elif note.referrer == player:
-            state.spool.rewrite(file, note._replace(referrer=None))
+    state.spool.erase(player)
     erased = state.outbox.journal.erase(player)
     if erased:
         state.notify(signals.player_forgotten, count=len(erased))

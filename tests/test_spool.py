@@ -132,6 +132,43 @@ def test_junk_in_the_folder_is_passed_over(tmp_path: Path) -> None:
     assert spool.read() == [(file, NOTE)]
 
 
+def test_what_stands_of_a_player_is_erased(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    of_another = NOTE._replace(identity="8", referrer="7")
+    files = {name: spool.write(NOTE) for name in ("event", "unreadable", "half")}
+    spool.set_aside(files["unreadable"], "it is damaged")
+    files["half"].rename(files["half"].with_suffix(".1a2b.half"))
+    kept = spool.write(of_another)
+    other = spool.write(of_another._replace(referrer=None))
+    spool.set_aside(other, "it is damaged")
+    spool.erase("7")
+    assert {*kept.parent.iterdir()} == {kept, other.with_suffix(".unreadable")}
+    assert spool.read() == [(kept, of_another._replace(referrer=None))]
+
+
+def test_nothing_is_said_to_be_erased_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    spool.set_aside(spool.write(NOTE), "it is damaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", run_out_of_files)
+        with pytest.raises(OutboxError, match="Too many open files"):
+            spool.erase("7")
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    file = spool.write(NOTE)
+    recent = file.rename(file.with_suffix(".1a2b.half"))
+    file = spool.write(NOTE)
+    old = file.rename(file.with_suffix(".3c4d.half"))
+    more_than_an_hour_ago = time.time() - 3700
+    os.utime(old, (more_than_an_hour_ago, more_than_an_hour_ago))
+    assert spool.read() == []
+    assert [*recent.parent.iterdir()] == [recent]
+
+
 @pytest.mark.parametrize("call", [(Path, "read_bytes"), (os, "listdir")])
 def test_what_cannot_be_read_for_now_is_left_for_the_next_time(
     tmp_path: Path,

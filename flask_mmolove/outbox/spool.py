@@ -22,6 +22,11 @@ from ..log import logger
 from .note import Note
 
 _SUFFIX = ".event"
+_HALF = ".half"
+_UNREADABLE = ".unreadable"
+
+# Seconds after which nobody is still at work on a file that is not whole.
+_HALF_LIFE = 3600
 
 
 class Spool:
@@ -64,7 +69,7 @@ class Spool:
         :raises OutboxError: If so, and something cannot be read for now.
         """
         notes = []
-        for file in self._files(strict):
+        for file in self._files(_SUFFIX, strict=strict):
             try:
                 notes.append((file, Note(**json.loads(file.read_bytes()))))
             except FileNotFoundError:
@@ -75,11 +80,28 @@ class Spool:
                 self.set_aside(file, str(e))
         return notes
 
-    def rewrite(self, file: Path, note: Note) -> None:
-        """Put another note into a file, whose turn stays what it was.
+    def erase(self, player: str) -> None:
+        """Erase what stands of a player, as a referrer too, and in files that are never
+        taken in.
 
-        :raises OutboxError: If that cannot be written.
+        :raises OutboxError: If something cannot be read or written.
         """
+        for file, note in self.read(strict=True):
+            if note.identity == player:
+                self.remove(file)
+            elif note.referrer == player:
+                self._rewrite(file, note._replace(referrer=None))
+        name = json.dumps(player).encode()
+        for file in self._files(_HALF, _UNREADABLE, strict=True):
+            try:
+                if name in file.read_bytes():
+                    self.remove(file)
+            except FileNotFoundError:
+                pass  # it is whole by now, or gone
+            except OSError as e:
+                self._pass_over(file, e, strict=True)
+
+    def _rewrite(self, file: Path, note: Note) -> None:
         try:
             _write(file, note)
         except OSError as e:
@@ -89,19 +111,28 @@ class Spool:
         """Put a note that cannot be taken in out of the way, for a person."""
         logger.error("The event kept in %s cannot be taken in: %s", file, reason)
         with contextlib.suppress(OSError):
-            file.rename(file.with_suffix(".unreadable"))
+            file.rename(file.with_suffix(_UNREADABLE))
 
-    def _files(self, strict: bool) -> list[Path]:
+    def _files(self, *suffixes: str, strict: bool) -> list[Path]:
         found: list[Path] = []
         for place in self._usable():
             try:
                 found += (place / name for name in os.listdir(place))
-            except (FileNotFoundError, NotADirectoryError, PermissionError):
-                pass  # it was never used, or not by this user
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # it was never used
             except OSError as e:
                 self._pass_over(place, e, strict)
-        events = (file for file in found if file.suffix == _SUFFIX)
-        return sorted(events, key=lambda file: file.name)
+        for file in found:
+            if file.suffix == _HALF:
+                self._clear_away(file)
+        wanted = (file for file in found if file.suffix in suffixes)
+        return sorted(wanted, key=lambda file: file.name)
+
+    def _clear_away(self, half: Path) -> None:
+        """Remove what was left by a process that was killed before it had kept it."""
+        with contextlib.suppress(OSError):
+            if time.time() - half.stat().st_mtime > _HALF_LIFE:
+                self.remove(half)
 
     def _pass_over(self, path: Path, error: OSError, strict: bool) -> None:
         if strict:
@@ -127,7 +158,7 @@ class Spool:
 def _write(file: Path, note: Note) -> Path:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = json.dumps(note._asdict()).encode()
-    half = file.with_suffix(f".{secrets.token_hex(4)}.half")
+    half = file.with_suffix(f".{secrets.token_hex(4)}{_HALF}")
     try:
         descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
