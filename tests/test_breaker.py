@@ -109,6 +109,6 @@ def test_a_pause_set_by_a_wrong_clock_does_not_last() -> None:
     assert room(Breaker(not_before=10**15), 1000) == 100
 
 
-@pytest.mark.parametrize("host", [Breaker(), after(*[DOWN] * FAILURES), after(SLOW)])
+@pytest.mark.parametrize("breaker", [Breaker(), after(*[DOWN] * FAILURES), after(SLOW)])
 def test_it_is_written_down_and_read_again(breaker: Breaker) -> None:
     assert Breaker.from_json(breaker.to_json()) == breaker

@@ -37,14 +37,14 @@ def of(app: Flask) -> Health:
                 breaker=Breaker(open_since=NOW - 3 * MINUTE, reason="no answer")
             ),
             "bad",
-            ["out of reach for 3 minutes", "gone"],
+            ["out of reach for 3 minutes", "no answer"],
         ),
         (
             WELL._replace(
                 breaker=Breaker(open_since=NOW, refusals=3, reason="REFUSED")
             ),
             "bad",
-            ["has refused this site's events", "NO"],
+            ["has refused this site's events", "REFUSED"],
         ),
         (
             WELL._replace(due=NOW - 9 * MINUTE, worker=Worker(NOW - 10 * MINUTE)),

@@ -370,7 +370,7 @@ def test_the_best_referrers_are_seen_on_the_page_and_by_command(
     site.app.register_blueprint(page, url_prefix="/mmolove")
     desk, command = site.browser(), site.app.test_cli_runner().invoke
     assert "best referrers" not in desk.get("/mmolove/").text
-    assert "Nobody yet" in command(mmolove, ["referrers"]).output
+    assert "No invite link" in command(mmolove, ["referrers"]).output
     for player, referrer in (("7", "3"), ("8", "berta"), ("9", "3")):
         friend = site.browser()
         follow(friend, site.link(referrer))

@@ -241,11 +241,13 @@ class SQLAlchemyOutbox(Outbox):
                     return work(transaction)
             except SQLAlchemyError as e:
                 error = e
+            is_late = time.monotonic() >= latest
+            is_lost = getattr(error, "connection_invalidated", False)
             if _has_no_table(error) and attempt <= _MENDS and self._creates():
                 self.run(SQLAlchemyTransaction.create, deadline - time.monotonic())
-            elif getattr(error, "connection_invalidated", False) and attempt <= _MENDS:
+            elif is_lost and attempt <= _MENDS and not is_late:
                 continue
-            elif not _is_busy(error) or time.monotonic() >= latest:
+            elif is_late or not _is_busy(error):
                 # The driver's own error: SQLAlchemy's shows what was to be written.
                 raise self._in_words(error) from getattr(error, "orig", None)
             pause(attempt)
@@ -391,11 +393,12 @@ def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]
 
 def _open(connection: Connection, deadline: float) -> None:
     """Begin to write."""
+    left = int((deadline - time.monotonic()) * 1000)
+    turn = max(1, min(left, _TURN))
     if connection.dialect.name == "postgresql":
-        left = int((deadline - time.monotonic()) * 1000)
-        turn = max(1, min(left, _TURN))
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {turn}")
     elif connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {turn}")
         _begin_immediate(connection)
 
 
