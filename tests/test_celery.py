@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from celery import _state
 from celery import Celery
+from conftest import find_url
 from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
-from sqlalchemy import URL
 
 import servers
 from flask_mmolove import ConfigError
@@ -207,9 +207,10 @@ def test_a_doubled_message_changes_nothing(site: Site) -> None:
 
 
 def test_two_workers_share_an_outbox_in_a_database(
-    make_site: Fixture, postgresql: URL
+    make_site: Fixture, request: pytest.FixtureRequest
 ) -> None:
-    site = make_site(OUTBOX=postgresql.render_as_string(hide_password=False))
+    url = find_url("postgresql", request)
+    site = make_site(OUTBOX=url.render_as_string(hide_password=False))
     site.work()
     site.work("threads")
     players: list[str] = []
