@@ -8,6 +8,7 @@ import typing as t
 from .errors import OutboxError
 from .log import logger
 from .outbox import Outbox
+from .outbox import Spool
 
 #: Seconds after the first request until the first look, and between looks. The first
 #: lets what waited while the site was down go out.
@@ -27,7 +28,8 @@ CURES = {
     "inline": "MMOLOVE_DELIVERY is 'inline', which sends nothing by itself later: let "
     "cron call 'flask mmolove deliver' each minute.",
     "manual": "MMOLOVE_DELIVERY is 'manual': let cron call 'flask mmolove deliver' "
-    "each minute, or run 'flask mmolove deliver --forever' as a service.",
+    "each minute, or run 'flask mmolove deliver --forever' as a service, on each "
+    "machine of the site.",
 }
 
 #: Seconds a look may wait for the outbox: it is taken in a request.
@@ -45,11 +47,13 @@ class Alarm:
     def __init__(
         self,
         outbox: Outbox,
+        spool: Spool,
         delivery: str,
         monotonic: t.Callable[[], float] = time.monotonic,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
         self._outbox = outbox
+        self._spool = spool
         self._cure = CURES[delivery]
         self._monotonic = monotonic
         self._clock = clock
@@ -68,9 +72,11 @@ class Alarm:
             due = self._outbox.next_due(now, _PATIENCE)
         except OutboxError:
             return  # whoever needs the outbox says so
-        if due is not None and now - due > OVERDUE:
+        # What lies in the emergency exit of this machine nobody else can take in.
+        overdue = [now - each for each in (due, self._spool.oldest()) if each]
+        if overdue and max(overdue) > OVERDUE:
             logger.error(
                 "Events are overdue by %d minutes: nothing delivers them. %s",
-                (now - due) // 60_000,
+                max(overdue) // 60_000,
                 self._cure,
             )

@@ -99,7 +99,7 @@ class MMOLove:
             app.teardown_appcontext(state.session.close)
         # First in line: a login wall that was registered before would send the visitor
         # away, and the token with them.
-        capture = Capture(state, Alarm(state.outbox, settings.delivery))
+        capture = Capture(state, Alarm(state.outbox, state.spool, settings.delivery))
         hooks = app.before_request_funcs.setdefault(None, [])
         hooks.insert(0, capture.before_request)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from flask_mmolove.alarm import Alarm
+from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
@@ -16,8 +18,13 @@ class Site:
     def __init__(self, folder: Path, delivery: str = "thread") -> None:
         self.outbox = SQLiteOutbox(folder / "outbox.db")
         self.passed = 0.0
+        self.spool = Spool(folder / "outbox.db")
         self.alarm = Alarm(
-            self.outbox, delivery, lambda: self.passed, lambda: START + self.passed
+            self.outbox,
+            self.spool,
+            delivery,
+            lambda: self.passed,
+            lambda: START + self.passed,
         )
 
     def add(self) -> None:
@@ -49,6 +56,21 @@ def test_it_speaks_when_nothing_delivers_and_not_at_every_request(
     assert "overdue" in caplog.text
     assert "enable-threads" in caplog.text
     assert len(caplog.records) == 6
+
+
+def test_it_speaks_of_what_only_this_machine_could_take_in(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: int(START * 1e9))
+    file = site.spool.write(Note("7", "tok", ["registered"], False, int(START * 1000)))
+    site.requests(15 * 60)
+    assert caplog.records == []
+    site.requests(10 * 60)
+    assert "overdue" in caplog.text
+    site.spool.remove(file)
+    caplog.clear()
+    site.requests(30 * 60)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox import store
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
@@ -278,8 +279,21 @@ class TestSettings:
             event = make_event(name, "7", "tok-7", "other", 1_700_000_000_000, False)
             assert (entry.server_id, entry.body) == ("other", event.encode())
 
+    def test_what_may_be_retried_is_addressed_to_it_as_well(
+        self, outbox: Outbox
+    ) -> None:
+        outbox.adopt("old", "srv", 1000)
+        add(outbox, now=1_700_000_000_000)
+        rejected = Settlement(claim_one(outbox, 1_700_000_000_000), "rejected")
+        outbox.settle([rejected._replace(status=400)], 1_700_000_000_000)
+        assert outbox.adopt("new", "other", 1_700_000_000_000) == 0
+        (entry,) = outbox.retry(1_700_000_000_000)
+        event = make_event("registered", "7", "tok-7", "other", entry.recorded, False)
+        assert (entry.state, entry.server_id) == ("pending", "other")
+        assert entry.body == event.encode()
 
-class TestHost:
+
+class TestBreaker:
     def test_what_is_learned_is_kept(self, outbox: Outbox) -> None:
         add(outbox)
         failed = Settlement(claim_one(outbox), "pending", 5000)
@@ -326,7 +340,7 @@ class TestHost:
         outbox.settle([], 2000, lambda breaker: Breaker())
         assert outbox.next_due(2000) == 2000
 
-    def test_what_is_settled_is_given_as_the_turn_of_the_host_leaves_it(
+    def test_what_is_settled_is_given_as_the_turn_of_the_breaker_leaves_it(
         self, outbox: Outbox
     ) -> None:
         add(outbox)
@@ -350,6 +364,16 @@ class TestHost:
 
 
 class TestPerson:
+    def test_sends_again_however_many_are_rejected(
+        self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store, "_BATCH", 2)
+        for player in "abcde":
+            add(outbox, player)
+            outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
+        assert identities(outbox.retry(2000)) == [*"abcde"]
+        assert outbox.summary().counts == {"pending": 5}
+
     @pytest.mark.parametrize("state", ["unknown", "unpaid"])
     def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
         add(outbox)

@@ -57,8 +57,8 @@ class Spool:
             except OSError as e:
                 failures.append(f"{place}: {e.strerror}")
         raise OutboxError(
-            f"The event of player {note.identity} could not be kept anywhere "
-            f"({'; '.join(failures)}). Make room on the disks."
+            f"{note.subject} could not be kept anywhere ({'; '.join(failures)}). Make "
+            "room on the disks."
         )
 
     def read(self, *, strict: bool = False) -> list[tuple[Path, Note]]:
@@ -100,6 +100,13 @@ class Spool:
                 pass  # it is whole by now, or gone
             except OSError as e:
                 self._pass_over(file, e, strict=True)
+
+    def oldest(self) -> int | None:
+        """Since when something waits, in milliseconds."""
+        for file in self._files(_SUFFIX, strict=False):
+            with contextlib.suppress(ValueError):  # somebody else's
+                return int(file.name.partition("-")[0]) // 1_000_000
+        return None
 
     def _rewrite(self, file: Path, note: Note) -> None:
         try:
