@@ -82,16 +82,18 @@ class Capture:
         if not is_token(token):
             self._ignore(token)
             self._take_from_cookie()
-        elif not _is_static(visit) and (self._is_news(token) or inviter.is_back()):
-            self._arrive(token)
+        elif not _is_static(visit):
+            is_news = self._is_news(token)
+            if is_news or inviter.is_back():
+                self._arrive(token, is_news)
 
-    def _arrive(self, token: str) -> None:
+    def _arrive(self, token: str, is_news: bool) -> None:
         if is_unasked():
             return
         inviter.note(token, inviter.welcome(self._state.app))
         if not may_keep(self._state):
             request.environ[_ENVIRON] = token
-        elif self._is_news(token):
+        elif is_news:
             self._keep(token)
 
     def _take_from_cookie(self) -> None:

@@ -286,9 +286,16 @@ def _assemble(
         )
 
     engine = _choose_engine(app, settings, delivery)
-    once = Brake(float("inf"))
     state = State(
-        app, settings, callbacks, outbox, spool, delivery, engine, session, once
+        app=app,
+        settings=settings,
+        callbacks=callbacks,
+        outbox=outbox,
+        spool=spool,
+        make_delivery=delivery,
+        engine=engine,
+        session=session,
+        once=Brake(float("inf")),
     )
     return state
 

@@ -264,7 +264,7 @@ def is_loopback(host: str) -> bool:
 def _spool(outbox: Path | str, instance_path: Path, server_id: str) -> Path:
     """A name for what one site puts beside its outbox, or, if that is in a database,
     into its instance folder, which another site may share. A database's URL tells no
-    site apart: it is what changes when a database that failed is mended.
+    site apart: it is what changes when a database that failed is repaired.
     """
     file = outbox if isinstance(outbox, Path) else instance_path / "mmolove.db"
     digest = hashlib.sha256(server_id.encode()).hexdigest()[:8]

@@ -60,7 +60,7 @@ delivery_paused = _signals.signal("delivery-paused")
 #: MMOLove answers again. Argument: ``seconds``, for how long it did not.
 delivery_resumed = _signals.signal("delivery-resumed")
 
-#: What stood of a player was erased. Argument: ``count``, of events.
+#: Everything stored about a player was erased. Argument: ``count``, of events.
 player_forgotten = _signals.signal("player-forgotten")
 
 

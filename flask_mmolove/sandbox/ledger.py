@@ -100,7 +100,7 @@ class Arrival:
     :param status: The status answered, or ``None`` if there was no answer to give.
     :param answer: The JSON answered.
     :param reason: Why, in plain words.
-    :param hint: What to mend at the site, if anything.
+    :param hint: What to fix at the site, if anything.
     :param lost: Whether a fault kept the answer from the site.
     :param body: The raw bytes.
     """

@@ -1,4 +1,4 @@
-"""Every refusal: its status, what it means, and what to mend at the site."""
+"""Every refusal: its status, what it means, and what to fix at the site."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Reason(t.NamedTuple):
 
     :param status: The status of the answer.
     :param words: What is wrong, for the owner of a game server.
-    :param hint: What to mend.
+    :param hint: What to fix.
     """
 
     status: int
@@ -86,12 +86,12 @@ REASONS = {
     "referral_closed": Reason(
         422,
         "This referral was reversed or rejected; that is final.",
-        "Nothing to mend, and no reward is due.",
+        "Nothing to fix, and no reward is due.",
     ),
     "referral_expired": Reason(
         422,
         "The token is older than 90 days and was never registered.",
-        "Nothing to mend: the player came too late.",
+        "Nothing to fix: the player came too late.",
     ),
     "not_registered": Reason(
         422,

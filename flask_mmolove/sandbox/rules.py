@@ -72,14 +72,14 @@ _DUPLICATE = Verdict(
     {"ok": True, "duplicate": True},
     "duplicate",
     "This very event was accepted before.",
-    "Nothing to mend: sending it again was harmless.",
+    "Nothing to fix: sending it again was harmless.",
 )
 _FIRST_TOUCH = Verdict(
     200,
     {"ok": True, "ignored": "first_touch_conflict"},
     "ignored",
     "Another referrer registered this account first.",
-    "Nothing to mend, and never reward this referral.",
+    "Nothing to fix, and never reward this referral.",
 )
 
 

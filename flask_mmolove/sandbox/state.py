@@ -110,7 +110,7 @@ def _fault(faults: Faults) -> Verdict | None:
             {},
             "fault",
             "By order, the connection was closed before anything was done.",
-            "Nothing to mend: the site should send it again by itself.",
+            "Nothing to fix: the site should send it again by itself.",
         )
     if faults.fail is not None:
         return Verdict(
@@ -118,6 +118,6 @@ def _fault(faults: Faults) -> Verdict | None:
             {"error": "fault"},
             "fault",
             f"By order, the answer was {faults.fail} and nothing was done.",
-            "Nothing to mend: this is the fault that was asked for.",
+            "Nothing to fix: this is the fault that was asked for.",
         )
     return None
