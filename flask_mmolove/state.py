@@ -22,13 +22,13 @@ from .outbox import Invitation
 from .outbox import Note
 from .outbox import Outbox
 from .outbox import Spool
+from .outbox.entry import PATIENCE
 from .settings import Settings
 
-#: Seconds a request may wait for the outbox, and a script. A signup may be held up for
-#: 2 s in all, the emergency exit included.
+#: Seconds a request may wait for the outbox; a script waits as a worker does. A signup
+#: may be held up for 2 s in all, the emergency exit included.
 PATIENCE_REQUEST = 1.5
 PATIENCE_TO_READ = 0.2
-PATIENCE_SCRIPT = 30.0
 
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
@@ -75,7 +75,7 @@ class State(t.NamedTuple):
     @property
     def patience(self) -> float:
         """Seconds the caller may wait for the outbox."""
-        return PATIENCE_REQUEST if has_request_context() else PATIENCE_SCRIPT
+        return PATIENCE_REQUEST if has_request_context() else PATIENCE
 
     @property
     def patience_to_read(self) -> float:
@@ -83,7 +83,7 @@ class State(t.NamedTuple):
         if has_request_context() or self.session is not None:
             # The site's session may hold a lock itself.
             return PATIENCE_TO_READ
-        return PATIENCE_SCRIPT
+        return PATIENCE
 
     def record(self, note: Note) -> bool:
         """Put what a note says into the outbox in a transaction of its own, and have it

@@ -49,6 +49,7 @@ from flask_mmolove.outbox.sqlalchemy import _CONNECT
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.tally import reached
+from flask_mmolove.state import PATIENCE_REQUEST
 from flask_mmolove.wire import TOKEN_LIFETIME
 
 LEASE = 60_000
@@ -364,6 +365,15 @@ class TestBreaker:
 
 
 class TestPerson:
+    def test_asks_in_vain_for_an_id_that_no_event_has(self, outbox: Outbox) -> None:
+        add(outbox)
+        outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
+        (entry,) = outbox.journal.page()
+        assert outbox.retry(2000, [10**20, -1, entry.id]) == [
+            outbox.of("7", False)["registered"]
+        ]
+        assert outbox.decide(10**20, "rewarded", 2000) is None
+
     def test_sends_again_however_many_are_rejected(
         self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -823,6 +833,25 @@ class TestJournal:
                 scans = plan.startswith("SCAN") and plan != "SCAN best"  # ten rows
                 assert not scans and not sorts, (sql, plan)
 
+    def test_a_worker_neither_leads_signups_nor_is_led_by_them(
+        self, own: SQLiteOutbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shared: list[float] = []
+        together = own._db.together
+
+        def watch(work: t.Any, patience: float) -> t.Any:
+            shared.append(patience)
+            return together(work, patience)
+
+        monkeypatch.setattr(own._db, "together", watch)
+        event = make_event("registered", "7", "tok-7", "srv", 1000, False)
+        own.add("7", [event], 1000, PATIENCE_REQUEST)
+        assert shared == [PATIENCE_REQUEST]
+        own.settle([Settlement(claim_one(own), "rejected")], 1000)
+        own.retry(1000)
+        own.journal.erase("7")
+        assert shared == [PATIENCE_REQUEST]
+
 
 class TestQueriesOfFile:
     """The queries of the way to MMOLove must not grow with what stands there."""
@@ -1183,6 +1212,21 @@ class TestServers:
                     " backend_type = 'client backend' AND pid != pg_backend_pid()"
                 )
         assert len(add(sql, "8")) == 1
+
+    def test_a_player_who_is_erased_meanwhile_is_counted_once(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        add(sql)
+        accepted = Settlement(claim_one(sql), "accepted", sure=True)
+        with ThreadPoolExecutor(1) as pool:
+            with other_transaction(url) as connection:
+                sql.within(connection).settle([accepted], 1000)
+                erasing = pool.submit(sql.journal.erase, "7")
+                time.sleep(0.2)
+                assert not erasing.done()
+            assert len(erasing.result()) == 1
+        (day,) = sql.journal.days(0, 1)
+        assert (day.signed_up, day.accepted) == (1, 1)
 
     def test_a_deadlock_ends_well(self, sql: SQLAlchemyOutbox, url: URL) -> None:
         for number in range(30):

@@ -35,6 +35,15 @@ PATIENCE = 30.0
 ANSWERS_AT_MOST = 10
 
 
+#: Later than every id.
+LAST = 1 << 62
+
+
+def is_id(number: int) -> bool:
+    """Whether a number can be an id: SQLite takes none that is larger."""
+    return 0 < number < LAST
+
+
 def make_event(
     name: str, identity: str, token: str, server_id: str, moment: int, test: bool
 ) -> Event:

@@ -8,6 +8,8 @@ from collections import Counter
 
 from .entry import Entry
 from .entry import EntryState
+from .entry import is_id
+from .entry import LAST
 from .tally import DAY
 from .tally import reached
 from .transaction import Dialect
@@ -58,9 +60,6 @@ class Worker(t.NamedTuple):
     ahead: float = 0
 
 
-# Later than every id.
-_END = 1 << 62
-
 # Rows that one transaction of a purge looks at.
 _BATCH = 500
 
@@ -98,7 +97,7 @@ class Journal:
         :param player: Only those of this player.
         :param before: Only those that came before the one with this id.
         """
-        end = _END if before is None else before
+        end = LAST if before is None else before
         if player is not None:
             found = [
                 entry
@@ -116,7 +115,7 @@ class Journal:
 
     def get(self, id: int) -> Entry | None:
         """The entry with an id."""
-        found = self._entries("id = :id", id=id) if abs(id) < _END else []
+        found = self._entries("id = :id", id=id) if is_id(id) else []
         return found[0] if found else None
 
     def count(self, state: EntryState) -> int:
@@ -200,12 +199,10 @@ class Journal:
         """
 
         def work(db: Transaction) -> list[Entry]:
-            found = db.entries("identity = :player", {"player": player})
-            for entry in found:
-                if entry.state in ("pending", "rejected"):
-                    # It would have been counted when it was finished.
-                    finished = entry._replace(state="ignored")
-                    db.count(reached(finished, entry.state))
+            found = db.entries(
+                f"identity = :player ORDER BY id{self._dialect.lock}",
+                {"player": player},
+            )
             self._delete(db, found)
             for table in (self._event, self._dialect.held):
                 db.execute(
@@ -216,6 +213,11 @@ class Journal:
                 f"DELETE FROM {self._dialect.referrer} WHERE player = :player",
                 {"player": player},
             )
+            for entry in found:
+                if entry.state in ("pending", "rejected"):
+                    # It would have been counted when it was finished.
+                    finished = entry._replace(state="ignored")
+                    db.count(reached(finished, entry.state))
             return found
 
         return self._run(work, writes=True)

@@ -167,12 +167,16 @@ class SQLiteOutbox(Outbox):
         writes: bool = True,
     ) -> R:
         deadline = time.monotonic() + patience
-        if writes:
-            return self._db.together(
-                lambda db: work(SQLiteTransaction(db, deadline)), patience
-            )
-        with self._db.reading(patience) as db:
+
+        def run(db: sqlite3.Connection) -> R:
             return work(SQLiteTransaction(db, deadline))
+
+        if writes and patience < PATIENCE:
+            return self._db.together(run, patience)
+        # Who can wait does not hold up those who cannot, nor gives up with them.
+        begin = self._db.transaction if writes else self._db.reading
+        with begin(patience) as db:
+            return run(db)
 
     def create(self) -> bool:
         was_there = self._db.path.exists()

@@ -11,6 +11,7 @@ from .breaker import Breaker
 from .entry import Entry
 from .entry import EntryState
 from .entry import Invitation
+from .entry import is_id
 from .entry import PATIENCE
 from .entry import Settlement
 from .entry import Summary
@@ -142,7 +143,7 @@ class Outbox(abc.ABC):
         """Send rejected entries again: all, or those named."""
         if ids is None:
             ids = self.run(lambda db: db.rejected(), writes=False)
-        waiting, again = iter(ids), []
+        waiting, again = filter(is_id, ids), []
         while batch := list(itertools.islice(waiting, _BATCH)):
             again += self._retry(now, batch)
         return again
@@ -151,6 +152,8 @@ class Outbox(abc.ABC):
         return self.run(lambda db: db.retry(now, ids))
 
     def decide(self, id: int, state: EntryState, now: int) -> Entry | None:
+        if not is_id(id):
+            return None
         return self.run(lambda db: db.decide(id, state, now))
 
     def breaker(self) -> Breaker:
