@@ -20,6 +20,9 @@ OVERDUE = 2 * 60_000
 #: Milliseconds for which an event may wait before it is worth a word.
 LONG = 15 * 60_000
 
+# And one in the emergency exit, which a delivery takes in first of all.
+_TAKEN_IN = 60_000
+
 Level = t.Literal["good", "look", "bad"]
 
 
@@ -45,6 +48,7 @@ class Signs(t.NamedTuple):
 
     :param due: When something is next to be done.
     :param oldest: When the oldest pending event was recorded.
+    :param spooled: Since when something lies in the emergency exit of this machine.
     :param accepted: When MMOLove last took an event.
     :param stuck: How many events wait for a person, by state.
     """
@@ -53,6 +57,7 @@ class Signs(t.NamedTuple):
     worker: Worker | None
     due: int | None
     oldest: int | None
+    spooled: int | None
     accepted: int | None
     stuck: dict[EntryState, int]
 
@@ -71,6 +76,7 @@ def examine(state: State, now: int) -> Health:
             journal.worker(),
             state.outbox.next_due(now),
             journal.oldest_pending(),
+            state.spool.oldest(),
             journal.last_accepted(),
             count_stuck(journal),
         )
@@ -93,6 +99,7 @@ def of_signs(signs: Signs, now: int, delivery: str) -> Health:
     return (
         _of_breaker(signs.breaker, now)
         or _of_worker(signs, now, delivery)
+        or _of_spool(signs.spooled, now)
         or _of_clock(signs.worker)
         or _of_stuck(signs.stuck)
         or _of_waiting(signs.oldest, now)
@@ -122,6 +129,13 @@ def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"
     line = f"Nothing delivers: an event is {ago(signs.due, now)} overdue, and {last}."
     return Health("bad", line, CURES[delivery])
+
+
+def _of_spool(spooled: int | None, now: int) -> Health | None:
+    if spooled is None or now - spooled < _TAKEN_IN:
+        return None
+    line = f"Events have been in files beside the outbox for {ago(spooled, now)}."
+    return Health("look", line, _SPOOLED)
 
 
 def _of_clock(worker: Worker | None) -> Health | None:
@@ -155,6 +169,10 @@ def _well(accepted: int | None, now: int) -> Health:
 
 
 _ON = "Set MMOLOVE_ENABLED to true and restart the site."
+_SPOOLED = (
+    "'flask mmolove check' says whether the outbox can be written; then the next "
+    "delivery on this machine takes them in."
+)
 _CLOCK = (
     "Set the clock of this machine (NTP). Until then events are signed by MMOLove's."
 )

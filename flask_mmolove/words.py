@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from .client import meaning_of
+from .delivery.report import NO_CALLBACK
 from .outbox import Entry
 from .outbox.entry import EntryState
 
@@ -28,8 +29,9 @@ FOR_A_PERSON: dict[EntryState, str] = {
 
 _UNKNOWN = (
     "MMOLove does not know this player's token. Where other events are accepted, the "
-    "settings are right and the token was junk or too old; where none is, compare "
-    "MMOLOVE_SERVER_ID with the Referrals tab."
+    "settings are right and the token was junk or too old: 'flask mmolove forget "
+    "PLAYER' puts it away. Where none is, compare MMOLOVE_SERVER_ID with the Referrals "
+    "tab."
 )
 
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
@@ -61,6 +63,8 @@ def hint(entry: Entry) -> str:
         return meaning_of(entry.status)[1]
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
+    if entry.state == "unpaid" and entry.answer == NO_CALLBACK:
+        return "Register an @mmolove.reward, then 'flask mmolove rewards --again ID'."
     if entry.state in ("unknown", "unpaid"):
         return "Check in the game whether the reward was given, then say which it is."
     return ""

@@ -48,8 +48,15 @@ class TestCheck:
         result = run(app, "check")
         assert result.exit_code == 0
         lines = [line.split()[:2] for line in result.output.splitlines()]
-        names = ["settings", "outbox", "clock", "registered", "qualified"]
+        names = ["settings", "session", "outbox", "clock", "registered", "qualified"]
         assert lines == [["ok", name] for name in names]
+
+    def test_a_site_that_keeps_no_session_is_found(self, app: Flask, run: Run) -> None:
+        app.config["SECRET_KEY"] = None
+        result = run(app, "check")
+        assert result.exit_code == 1
+        assert "FAIL  session" in result.output
+        assert "SECRET_KEY" in result.output
 
     @pytest.mark.parametrize(
         ("settings", "words"),
@@ -71,6 +78,17 @@ class TestCheck:
         (line,) = [x for x in result.output.splitlines() if x.startswith("FAIL  reg")]
         assert all(word in line for word in words)
         assert "a typo" not in result.output
+
+    def test_an_outbox_that_cannot_be_written_is_found(
+        self, app: Flask, run: Run
+    ) -> None:
+        outbox = app.extensions["mmolove"].outbox
+        outbox.create()
+        with outbox._db.reading() as db:
+            db.execute("PRAGMA query_only = ON")
+        result = run(app, "check")
+        assert result.exit_code == 1
+        assert "FAIL  outbox" in result.output
 
     def test_an_outbox_that_cannot_be_used_is_found(
         self, make_app: MakeApp, run: Run, tmp_path: Path

@@ -20,7 +20,7 @@ from flask_mmolove.testing import SiteSandbox
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
-WELL = Signs(Breaker(), Worker(NOW), None, None, NOW - 5 * MINUTE, {})
+WELL = Signs(Breaker(), Worker(NOW), None, None, None, NOW - 5 * MINUTE, {})
 
 
 def of(app: Flask) -> Health:
@@ -31,6 +31,12 @@ def of(app: Flask) -> Health:
     ("signs", "level", "words"),
     [
         (WELL, "good", ["MMOLove took an event 5 minutes ago"]),
+        (WELL._replace(spooled=NOW - MINUTE // 2), "good", ["All is well"]),
+        (
+            WELL._replace(spooled=NOW - 3 * MINUTE),
+            "look",
+            ["beside the outbox for 3 minutes", "flask mmolove check"],
+        ),
         (WELL._replace(accepted=None), "good", ["has not accepted an event yet"]),
         (
             WELL._replace(

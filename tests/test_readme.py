@@ -42,12 +42,14 @@ def test_the_first_block_integrates_a_site(
     }
     exec(textwrap.dedent(block[1]), names)
     client = app.test_client()
+    with app.test_request_context():
+        client.get(names["mmolove"].invite("3", external=False))
     client.get(f"/?mmref={mmolove_sandbox.mint()}")
     assert client.post("/register").status_code in (302, 303)
     with app.app_context():
         names["on_level_up"](SimpleNamespace(id=7, level=20))
     assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
-    args = (None, "founder-cape")  # nobody knows who shared that link
+    args = ("3", "founder-cape")
     assert given == [{"args": args, "key": "mmolove-demo-server-7"}]
     app.extensions["mmolove"].outbox.close()
 

@@ -54,6 +54,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     reward = "" if state.callbacks.reward else "; no @mmolove.reward is registered"
     words = f"server {settings.server_id} at {settings.endpoint}{reward}"
     yield _Finding("settings", True, words)
+    yield _check_key(state)
     yield _check_outbox(state)
     if settings.delivery == "celery":
         yield _check_celery(state)
@@ -71,9 +72,16 @@ def _check(state: State) -> t.Iterator[_Finding]:
         yield _Finding(name, outcome.ok, _in_words(outcome))
 
 
+def _check_key(state: State) -> _Finding:
+    if state.app.secret_key:
+        return _Finding("session", True, "the site has a SECRET_KEY")
+    words = "without app.config['SECRET_KEY'] no visitor's token can be kept: set it"
+    return _Finding("session", False, words)
+
+
 def _check_outbox(state: State) -> _Finding:
     try:
-        state.outbox.summary()
+        state.outbox.let_go("")  # nothing, but it has to be written
     except OutboxError as e:
         return _Finding("outbox", False, str(e))
     return _Finding("outbox", True, str(state.outbox))

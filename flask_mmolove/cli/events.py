@@ -61,8 +61,9 @@ def events(
     With --json, one a line.
     """
     entries = state.outbox.journal.page(
-        state=name, player=player, before=before, limit=limit
+        state=name, player=player, before=before, limit=limit + 1
     )
+    is_more, entries = len(entries) > limit, entries[:limit]
     if not entries and not (follow or as_json):
         is_filtered = name or player or before
         click.echo("No events match." if is_filtered else "No events yet.")
@@ -74,7 +75,7 @@ def events(
     if follow:
         for changed in _changes(state, name, player):
             _print(changed, as_json)
-    elif len(entries) == limit and not as_json:
+    elif is_more and not as_json:
         click.echo(f"Older ones: --before {entries[-1].id}")
 
 

@@ -13,7 +13,13 @@ if t.TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--port", default=8765, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="0 takes a free one.",
+)
 @click.option(
     "--register-url",
     default="http://127.0.0.1:5000/register",
@@ -78,18 +84,19 @@ def sandbox(
     except ValueError as e:
         raise click.UsageError(str(e)) from e
     with stand_in:
-        click.echo(_introduction(stand_in, secret))
+        click.echo(_introduction(stand_in, secret, register_url))
         wait_for_a_signal()
 
 
-def _introduction(stand_in: Sandbox, secret: str) -> str:
+def _introduction(stand_in: Sandbox, secret: str, register_url: str) -> str:
     shown = secret if secret == "demo-secret" else "(as in your environment)"
     return (
         f"A stand-in for MMOLove, on this machine only. What arrives: {stand_in.url}/\n"
         f"A share link to click: {stand_in.share_link()}\n"
+        f"It leads to {register_url}; --register-url names another page.\n"
         "\nThe site's settings:\n"
-        f"  FLASK_MMOLOVE_SERVER_ID={stand_in.server_id}\n"
-        f"  FLASK_MMOLOVE_REFERRAL_SECRET={shown}\n"
-        f"  FLASK_MMOLOVE_ENDPOINT={stand_in.endpoint}\n"
+        f"  export FLASK_MMOLOVE_SERVER_ID={stand_in.server_id}\n"
+        f"  export FLASK_MMOLOVE_REFERRAL_SECRET={shown}\n"
+        f"  export FLASK_MMOLOVE_ENDPOINT={stand_in.endpoint}\n"
         "\nStop it with Ctrl+C."
     )

@@ -190,8 +190,8 @@ class Delivery:
         self._adopted = True
         if count:
             logger.warning(
-                "The settings for MMOLove have changed: %d events that were refused "
-                "under the old ones are sent again.",
+                "The settings for MMOLove have changed. What was refused under the old "
+                "ones is sent again: %d in all.",
                 count,
             )
 
@@ -318,10 +318,9 @@ class Delivery:
         if before.is_open == after.is_open:
             return
         if before.open_since is None:
+            what = "refuses this site's events" if after.refusals else "is out of reach"
             logger.error(
-                "MMOLove cannot be reached as it should; events wait and are not lost. "
-                "%s",
-                after.reason,
+                "MMOLove %s; all of them wait, none is lost. %s", what, after.reason
             )
         else:
             seconds = (now - before.open_since) // 1000
