@@ -190,10 +190,10 @@ class OutboxMachine(RuleBasedStateMachine):
         for key in refused:
             self._redrive(key)
         for model in self.model.values():
-            if model.state == "pending":
+            if model.state in ("pending", "rejected"):
                 model.server_id = server_id
-                if model.claim is None and model.due is not None:
-                    model.due = min(model.due, self.now)
+            if model.state == "pending" and model.claim is None and model.due:
+                model.due = min(model.due, self.now)
 
     # What workers do.
 

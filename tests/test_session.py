@@ -414,7 +414,7 @@ class TestTrouble:
     ) -> None:
         if str(site.state.outbox).startswith("sqlite"):
             pytest.skip("SQLite has one lock, and the site waits for it as it likes")
-        monkeypatch.setattr("flask_mmolove.state.PATIENCE_SCRIPT", 0.1)
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE", 0.1)
         with site.app.app_context():
             site.add("anna", mmref="tok")
             site.db.session.commit()
@@ -433,7 +433,7 @@ class TestTrouble:
     ) -> None:
         if not str(site.state.outbox).startswith("sqlite"):
             pytest.skip("others have more locks")
-        monkeypatch.setattr("flask_mmolove.state.PATIENCE_SCRIPT", 0.1)
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE", 0.1)
         with site.app.app_context():
             session = site.db.session
             session.add(Player(name="anna", mmref="tok"))
