@@ -129,7 +129,7 @@ def _time_pages(app: Flask, events: int) -> None:
         median = statistics.median(times)
         click.echo(f"{path:<40} {median:>7.1f} ms, at most {max(times):>7.1f} ms")
     begun = time.perf_counter()
-    app.extensions["mmolove"].outbox.summary()
+    app.extensions["mmolove"].outbox.journal.summary()
     seconds = (time.perf_counter() - begun) * 1000
     click.echo(f"{'flask mmolove status, its counts':<40} {seconds:>7.1f} ms")
 

@@ -261,43 +261,43 @@ def _assemble(
     else:
         outbox = database.open(app, settings)
         session = database.join(outbox, settings, lambda: state)
-    spool = Spool(settings.spool)
 
+    def make_delivery() -> Delivery:
+        return _make_delivery(state)
+
+    state = State(
+        app=app,
+        settings=settings,
+        callbacks=callbacks,
+        outbox=outbox,
+        spool=Spool(settings.spool),
+        make_delivery=make_delivery,
+        engine=_choose_engine(app, settings, make_delivery),
+        session=session,
+        once=Brake(float("inf")),
+    )
+    return state
+
+
+def _make_delivery(state: State) -> Delivery:
     def reward() -> Rewarder | None:
-        if callbacks.reward is None:
-            return None
-        return CallbackRewarder(state, callbacks.reward)
+        callback = state.callbacks.reward
+        return None if callback is None else CallbackRewarder(state, callback)
 
     def report(entry: Entry) -> None:
         if entry.state == "rewarded":
             tell_rewarded(state, entry)
         state.report(entry)
 
-    def delivery() -> Delivery:
-        client = ReferralClient.from_settings(settings)
-        return Delivery(
-            outbox,
-            client,
-            settings,
-            spool,
-            reward=reward,
-            report=report,
-            watch=state.watch,
-        )
-
-    engine = _choose_engine(app, settings, delivery)
-    state = State(
-        app=app,
-        settings=settings,
-        callbacks=callbacks,
-        outbox=outbox,
-        spool=spool,
-        make_delivery=delivery,
-        engine=engine,
-        session=session,
-        once=Brake(float("inf")),
+    return Delivery(
+        state.outbox,
+        ReferralClient.from_settings(state.settings),
+        state.settings,
+        state.spool,
+        reward=reward,
+        report=report,
+        watch=state.watch,
     )
-    return state
 
 
 def _load_database(db: SQLAlchemy) -> SiteDatabase:

@@ -204,7 +204,7 @@ def _tell(site: Site, player: str, fatal: int | None = None) -> list[Point]:
     """The story, from an empty folder to two rewards."""
     steps = _Steps(site, fatal)
     steps.wrap_all()
-    steps.take("migrate", site.state.outbox.summary)
+    steps.take("migrate", site.state.outbox.journal.summary)
     prompt, busy = f"{player}-prompt", f"{player}-busy"
     site.sign_up(prompt)
     site.qualify(prompt)

@@ -79,7 +79,7 @@ def storm(url: str, workers: int = 8, events: int = 10_000, batch: int = 16) -> 
             process.join(10)
             process.kill()
     outbox = SQLAlchemyOutbox(url)
-    counts = outbox.summary().counts
+    counts = outbox.journal.summary().counts
     outbox.close()
     return _judge(done, counts)
 

@@ -252,10 +252,10 @@ def test_an_outage_makes_no_event_too_old(bench: Bench) -> None:
     for identity in "abcdefgh":
         bench.add(identity, "registered")
     bench.pass_time(60 * DAY, steps=2000)
-    assert bench.outbox.summary().counts == {"pending": 8}
+    assert bench.outbox.journal.summary().counts == {"pending": 8}
     bench.site.sandbox.start()
     bench.pass_time(DAY, steps=200)
-    assert bench.outbox.summary().counts == {"accepted": 8}
+    assert bench.outbox.journal.summary().counts == {"accepted": 8}
 
 
 def test_an_outage_is_found_out_by_a_few_attempts(
@@ -282,13 +282,13 @@ def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
     for number in range(100):
         bench.add(str(number), "registered")
     bench.delivery.drain()
-    assert bench.outbox.summary().counts == {"pending": 100}
+    assert bench.outbox.journal.summary().counts == {"pending": 100}
     assert len(bench.site.sandbox.arrivals) <= 32
     assert bench.outbox.breaker().open_since is not None
     bench.settings = good
     bench.delivery = bench.new_process()
     bench.pass_time(3600, steps=60)
-    assert bench.outbox.summary().counts == {"accepted": 100}
+    assert bench.outbox.journal.summary().counts == {"accepted": 100}
 
 
 def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:
@@ -297,10 +297,10 @@ def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:
     servers = bench.site.sandbox.state.servers
     bench.site.sandbox.state.servers = {}
     bench.delivery.drain()
-    assert bench.outbox.summary().counts == {"pending": 10}
+    assert bench.outbox.journal.summary().counts == {"pending": 10}
     bench.site.sandbox.state.servers = servers
     bench.pass_time(3600, steps=60)
-    assert bench.outbox.summary().counts == {"accepted": 10}
+    assert bench.outbox.journal.summary().counts == {"accepted": 10}
 
 
 def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -> None:
@@ -310,7 +310,7 @@ def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -
     bench.add("good", "registered")
     bench.pass_time(2 * DAY, steps=400)
     assert bench.state("good", "registered") == "accepted"
-    assert bench.outbox.summary().counts == {"accepted": 1, "rejected": 5}
+    assert bench.outbox.journal.summary().counts == {"accepted": 1, "rejected": 5}
     assert len(bench.site.sandbox.arrivals) < 100
 
 

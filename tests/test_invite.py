@@ -144,7 +144,7 @@ def test_who_invited_survives_the_emergency_exit(site: Site) -> None:
     friend = site.browser()
     follow(friend, site.link("3"))
     state = site.app.extensions["mmolove"]
-    state.outbox.summary()
+    state.outbox.journal.summary()
     busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
     busy.execute("BEGIN EXCLUSIVE")
     try:

@@ -186,7 +186,7 @@ def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
     site: Site, token: str, mmolove_sandbox: SiteSandbox, taken_in: bool
 ) -> None:
     state = site.app.extensions["mmolove"]
-    state.outbox.summary()
+    state.outbox.journal.summary()
     busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
     busy.execute("BEGIN EXCLUSIVE")
     try:

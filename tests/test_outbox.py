@@ -49,6 +49,7 @@ from flask_mmolove.outbox.sqlalchemy import _CONNECT
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.tally import reached
+from flask_mmolove.outbox.transaction import Transaction
 from flask_mmolove.state import PATIENCE_REQUEST
 from flask_mmolove.wire import TOKEN_LIFETIME
 
@@ -187,7 +188,7 @@ class TestOrder:
         add(outbox, "7", "registered", "qualified")
         claimed = outbox.claim("pending", 1000, LEASE, 9)
         assert [entry.event for entry in claimed] == ["registered"]
-        assert outbox.summary().waiting == 1
+        assert outbox.journal.summary().waiting == 1
         outbox.settle([Settlement(claimed[0], "accepted", sure=True)], 2000)
         assert claim_one(outbox, 2000).event == "qualified"
 
@@ -213,7 +214,7 @@ class TestOrder:
         add(outbox, "7", "registered", "qualified")
         outbox.settle([Settlement(claim_one(outbox), "rejected", status=400)], 1000)
         assert outbox.claim("pending", 9000, LEASE, 9) == []
-        assert outbox.summary().waiting == 1
+        assert outbox.journal.summary().waiting == 1
         assert [entry.event for entry in outbox.retry(9000)] == ["registered"]
         retried = claim_one(outbox, 9000)
         outbox.settle([Settlement(retried, "accepted", sure=True)], 9000)
@@ -270,7 +271,7 @@ class TestSettings:
             outbox.settle([rejected], 1000)
         assert outbox.adopt("old", "srv", 2000) == 0
         assert outbox.adopt("new", "srv", 2000) == 3
-        assert outbox.summary().counts == {"pending": 3, "rejected": 1}
+        assert outbox.journal.summary().counts == {"pending": 3, "rejected": 1}
 
     def test_what_waits_is_addressed_to_the_new_server_id(self, outbox: Outbox) -> None:
         outbox.adopt("old", "srv", 1000)
@@ -330,7 +331,7 @@ class TestBreaker:
             outbox.settle([rejected], 1000)
         wrong = Breaker(open_since=2000, refused_since=1000)
         outbox.settle([], 2000, lambda breaker: wrong)
-        assert outbox.summary().counts == {"pending": 1, "rejected": 1}
+        assert outbox.journal.summary().counts == {"pending": 1, "rejected": 1}
 
     def test_when_it_is_well_again_nothing_waits_any_longer(
         self, outbox: Outbox
@@ -378,11 +379,19 @@ class TestPerson:
         self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(store, "_BATCH", 2)
+        retry, sizes = Transaction.retry, []
+
+        def watch(db: Transaction, now: int, ids: list[int]) -> list[Entry]:
+            sizes.append(len(ids))
+            return retry(db, now, ids)
+
+        monkeypatch.setattr(Transaction, "retry", watch)
         for player in "abcde":
             add(outbox, player)
             outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
         assert sorted(e.identity for e in outbox.retry(2000)) == [*"abcde"]
-        assert outbox.summary().counts == {"pending": 5}
+        assert sizes == [2, 2, 1]
+        assert outbox.journal.summary().counts == {"pending": 5}
 
     @pytest.mark.parametrize("state", ["unknown", "unpaid"])
     def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
@@ -432,7 +441,7 @@ class TestHeld:
 
     def test_it_is_no_event(self, outbox: Outbox) -> None:
         outbox.hold("one", INVITATION, 1000)
-        assert outbox.summary().counts == {}
+        assert outbox.journal.summary().counts == {}
         assert outbox.claim("pending", 10**12, LEASE, 10) == []
 
 
@@ -484,7 +493,7 @@ def test_threads_that_report_the_same_record_it_once(outbox: Outbox) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(report, range(40))) == 10
-    assert outbox.summary().counts == {"pending": 10}
+    assert outbox.journal.summary().counts == {"pending": 10}
 
 
 def test_an_entry_shows_neither_its_token_nor_its_body(outbox: Outbox) -> None:
@@ -547,7 +556,7 @@ class TestFile:
     def test_processes_that_start_at_once_make_one_schema(self, tmp_path: Path) -> None:
         start_together(multiprocessing.get_context("spawn"), _add_in_process, tmp_path)
         outbox = SQLiteOutbox(tmp_path / "outbox.db")
-        assert outbox.summary().counts == {"pending": 4}
+        assert outbox.journal.summary().counts == {"pending": 4}
         outbox.close()
 
 
@@ -805,7 +814,7 @@ class TestJournal:
         own.journal.erase("7")
         claimed = claim_one(own)
         (tmp_path / "outbox.db").unlink()
-        own.summary()
+        own.journal.summary()
         assert own.rescue() == 1
         (entry,) = own.settle([Settlement(claimed, "accepted", sure=True)], 1000)
         assert (entry.key, entry.state) == (claimed.key, "accepted")
@@ -861,7 +870,7 @@ class TestQueriesOfFile:
     ) -> None:
         add(own)
         asked: list[str] = []
-        own.summary()
+        own.journal.summary()
         connection = own._db._handles[os.getpid()].connection
         assert connection is not None
         connection.set_trace_callback(asked.append)
@@ -891,7 +900,7 @@ class TestSQL:
     def test_processes_that_start_at_once_make_the_tables_once(self, url: URL) -> None:
         start_together(processes_context(), start, url.render_as_string(False))
         outbox = SQLAlchemyOutbox(url)
-        assert outbox.summary().counts == {"pending": 4}
+        assert outbox.journal.summary().counts == {"pending": 4}
         inspector = inspect(outbox._engine())
         indexes = {index["name"] for index in inspector.get_indexes("mmolove_event")}
         outbox.close()
@@ -942,7 +951,7 @@ class TestSQL:
                 assert transaction.add("7", [event], 1000) == []
                 ends(connection)
         engine.dispose()
-        assert sql.summary().counts == {"pending": 1}
+        assert sql.journal.summary().counts == {"pending": 1}
 
     def test_an_engine_of_the_site_is_used_and_left_to_it(self, url: URL) -> None:
         engine = create_engine(url)
@@ -968,7 +977,7 @@ class TestSQL:
             )
             assert (done.returncode, done.stderr) == (0, "")
         outbox = SQLAlchemyOutbox(url)
-        assert outbox.summary().counts == {"pending": 2 * 3 * 20}
+        assert outbox.journal.summary().counts == {"pending": 2 * 3 * 20}
         outbox.close()
 
     def test_what_would_be_cut_off_is_refused(self, sql: SQLAlchemyOutbox) -> None:

@@ -142,7 +142,7 @@ class TestSignup:
         response = sign_up(site, mmolove_sandbox)
         assert response.text == "this name is taken"
         assert "Set-Cookie" not in response.headers  # the token is good for another try
-        assert site.state.outbox.summary().counts == {}
+        assert site.state.outbox.journal.summary().counts == {}
 
     @pytest.mark.parametrize("how", ["never", "rollback", "close", "abort"])
     def test_an_account_that_is_not_committed_is_not_reported(
@@ -161,7 +161,7 @@ class TestSignup:
 
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 0
-        assert site.state.outbox.summary().counts == {}
+        assert site.state.outbox.journal.summary().counts == {}
         forgot = "Player 1 was not reported to MMOLove: db.session was not committed"
         assert (forgot in log.getvalue()) == (how == "never")
 
@@ -183,7 +183,7 @@ class TestSignup:
 
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
-        assert site.state.outbox.summary().counts == {}
+        assert site.state.outbox.journal.summary().counts == {}
 
     def test_a_savepoint_that_holds_is_committed_with_the_rest(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -218,10 +218,10 @@ class TestSignup:
             return "welcome"
 
         sign_up(site, mmolove_sandbox, "fails")
-        assert site.state.outbox.summary().counts == {}
+        assert site.state.outbox.journal.summary().counts == {}
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
-        assert site.state.outbox.summary().counts == {"pending": 1}
+        assert site.state.outbox.journal.summary().counts == {"pending": 1}
 
     def test_a_site_that_commits_last_of_all(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -855,7 +855,7 @@ class TestSettings:
                 db.session.commit()
                 state = app.extensions["mmolove"]
                 assert state.outbox.of(name, False).keys() == {"registered"}
-                assert state.outbox.summary().counts == {"pending": 1}
+                assert state.outbox.journal.summary().counts == {"pending": 1}
                 state.outbox.close()
                 db.engine.dispose()
 

@@ -27,7 +27,7 @@ def deliver(state: State, forever: bool) -> None:
         _deliver_forever(state)
         return
     delivery = state.make_delivery()
-    due = state.outbox.summary().counts.get("pending", 0)
+    due = state.outbox.journal.summary().counts.get("pending", 0)
     handled = 0
     quiet = due < _MUCH or not sys.stderr.isatty()
     bar = click.progressbar(length=due, label="Sending", file=sys.stderr)
@@ -40,7 +40,7 @@ def deliver(state: State, forever: bool) -> None:
     became = ", ".join(f"{n:,} {name}" for name, n in counts if name != "pending")
     if not became:
         became = f"{handled:,} tried, none accepted" if handled else "Nothing was due"
-    waiting = state.outbox.summary().counts.get("pending", 0)
+    waiting = state.outbox.journal.summary().counts.get("pending", 0)
     click.echo(f"{became}; {waiting:,} pending.")
     health = examine(state, delivery.now())
     if health.level != "good":

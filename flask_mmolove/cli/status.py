@@ -26,7 +26,7 @@ from .site import with_site
 @with_site
 def status(state: State, as_json: bool) -> None:
     """Show what waits and what is done."""
-    summary = state.outbox.summary()
+    summary = state.outbox.journal.summary()
     spooled = len(state.spool.read())
     now = milliseconds()
     health = examine(state, now)

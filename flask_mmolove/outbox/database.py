@@ -109,8 +109,9 @@ class Database:
 
     @property
     def _handle(self) -> _Handle:
-        # One step, so that two threads of a new process cannot make two.
-        return self._handles.setdefault(os.getpid(), _Handle())
+        pid = os.getpid()
+        # Made in one step, so that two threads of a new process cannot make two.
+        return self._handles.get(pid) or self._handles.setdefault(pid, _Handle())
 
     @contextlib.contextmanager
     def _connection(self, deadline: float) -> t.Iterator[sqlite3.Connection]:

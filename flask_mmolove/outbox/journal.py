@@ -10,6 +10,7 @@ from .entry import Entry
 from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
+from .entry import Summary
 from .tally import DAY
 from .tally import reached
 from .transaction import Dialect
@@ -125,7 +126,23 @@ class Journal:
 
     def oldest_pending(self) -> int | None:
         """When the pending entry that stands first was recorded, in milliseconds."""
-        return self._run(lambda db: db.oldest_pending(), writes=False)
+        rows = self._read(
+            f"SELECT recorded FROM {self._event} WHERE state = 'pending'"
+            " ORDER BY id LIMIT 1"
+        )
+        return rows[0][0] if rows else None
+
+    def summary(self) -> Summary:
+        """What stands in the outbox."""
+        rows = self._read(f"SELECT state, count(*) FROM {self._event} GROUP BY state")
+        counts = {state: count for state, count in rows}
+        ((due,),) = self._read(
+            f"SELECT count(*) FROM {self._event}"
+            " WHERE state = 'pending' AND due IS NOT NULL"
+        )
+        waiting = max(0, counts.get("pending", 0) - due)
+        breaker = self._run(lambda db: db.breaker(), writes=False)
+        return Summary(counts, waiting, self.oldest_pending(), breaker)
 
     def last_accepted(self) -> int | None:
         """When MMOLove last took an event, in milliseconds."""

@@ -22,6 +22,7 @@ from sqlalchemy import UniqueConstraint
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import SchemaItem
 
 from ..errors import EventError
 from ..wire import TOKEN_LIMIT
@@ -82,9 +83,12 @@ def tables(metadata: MetaData) -> Tables:
     """Define the outbox's tables, so that they stand beside a site's own and its
     migrations see them. If they are defined already, they are given as they are.
     """
-    event = Table(
+
+    def define(name: str, *parts: SchemaItem) -> Table:
+        return Table(name, metadata, *parts, keep_existing=True, **_OPTIONS)
+
+    event = define(
         "mmolove_event",
-        metadata,
         Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
         Column("identity", String(TEXT_LIMIT), nullable=False),
         Column("event", String(16), nullable=False),
@@ -109,46 +113,32 @@ def tables(metadata: MetaData) -> Tables:
         Index("mmolove_event_due", "state", "due", "id"),
         Index("mmolove_event_state", "state", "id"),
         Index("mmolove_event_referrer", "referrer"),
-        keep_existing=True,
-        **_OPTIONS,
     )
-    held = Table(
+    held = define(
         "mmolove_held",
-        metadata,
         Column("name", String(64), primary_key=True),
         Column("token", String(TOKEN_LIMIT), nullable=False),
         Column("referrer", String(TEXT_LIMIT)),
         Column("expires", BigInteger, nullable=False),
         Index("mmolove_held_expires", "expires"),
-        keep_existing=True,
-        **_OPTIONS,
     )
-    fact = Table(
+    fact = define(
         "mmolove_fact",
-        metadata,
         Column("name", String(64), primary_key=True),
         Column("value", Text, nullable=False),
-        keep_existing=True,
-        **_OPTIONS,
     )
-    tally = Table(
+    tally = define(
         "mmolove_tally",
-        metadata,
         Column("day", BigInteger, primary_key=True, autoincrement=False),
         Column("step", String(16), primary_key=True),
         Column("count", BigInteger, nullable=False),
-        keep_existing=True,
-        **_OPTIONS,
     )
-    referrer = Table(
+    referrer = define(
         "mmolove_referrer",
-        metadata,
         Column("player", String(TEXT_LIMIT), primary_key=True),
         Column("step", String(16), primary_key=True),
         Column("count", BigInteger, nullable=False),
         Index("mmolove_referrer_best", "step", "count"),
-        keep_existing=True,
-        **_OPTIONS,
     )
     return Tables(event, held, fact, tally, referrer)
 

@@ -39,10 +39,8 @@ Start = tuple[EntryState, int | None]
 Milestone = tuple[EntryState, int | None, bool]
 
 
-def begin(
-    name: str, registered: EntryState | None, now: int
-) -> tuple[EntryState, int | None]:
-    """The state and ``due`` that an event begins with.
+def begin(name: str, registered: EntryState | None, now: int) -> Start:
+    """What an event begins with.
 
     :param registered: For a ``qualified``, the state of its player's ``registered``.
     """

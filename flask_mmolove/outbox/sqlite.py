@@ -168,15 +168,15 @@ class SQLiteOutbox(Outbox):
     ) -> R:
         deadline = time.monotonic() + patience
 
-        def run(db: sqlite3.Connection) -> R:
+        def within(db: sqlite3.Connection) -> R:
             return work(SQLiteTransaction(db, deadline))
 
-        if writes and patience < PATIENCE:
-            return self._db.together(run, patience)
         # Who can wait does not hold up those who cannot, nor gives up with them.
+        if writes and patience < PATIENCE:
+            return self._db.together(within, patience)
         begin = self._db.transaction if writes else self._db.reading
         with begin(patience) as db:
-            return run(db)
+            return within(db)
 
     def create(self) -> bool:
         was_there = self._db.path.exists()

@@ -14,7 +14,6 @@ from .entry import Invitation
 from .entry import is_id
 from .entry import PATIENCE
 from .entry import Settlement
-from .entry import Summary
 from .journal import Journal
 from .note import Note
 from .note import record
@@ -158,6 +157,3 @@ class Outbox(abc.ABC):
 
     def breaker(self) -> Breaker:
         return self.run(lambda db: db.breaker(), writes=False)
-
-    def summary(self) -> Summary:
-        return self.run(lambda db: db.summary(), writes=False)

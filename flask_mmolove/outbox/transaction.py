@@ -23,7 +23,6 @@ from .entry import Entry
 from .entry import EntryState
 from .entry import Invitation
 from .entry import Settlement
-from .entry import Summary
 from .rules import as_claimed
 from .rules import begin
 from .rules import HELD_FOR
@@ -204,9 +203,8 @@ class Transaction(abc.ABC):
             batch = isolate_crashed(self._due(state, now, limit, ids))
             if not batch:
                 return []
-            taken = self._take(
-                batch, as_claimed(batch, now, lease, breaker.uptime(now))
-            )
+            claimed = as_claimed(batch, now, lease, breaker.uptime(now))
+            taken = self._take(batch, claimed)
         if state == "pending":
             self._remember(breaker.probing(now, lease), breaker)
         return taken
@@ -235,9 +233,7 @@ class Transaction(abc.ABC):
         if before.is_open != after.is_open:
             if after.is_open:
                 # The settings turned out to be at fault, not the events.
-                for entry in wrongly_rejected(
-                    self.entries("state = 'rejected'", {}), after
-                ):
+                for entry in wrongly_rejected(self._rejected(), after):
                     self._redrive(entry, now, entry.attempts)
             else:
                 self._hasten(now)
@@ -327,27 +323,6 @@ class Transaction(abc.ABC):
         self.count(reached(decided, was="unknown"))
         return decided
 
-    def summary(self) -> Summary:
-        """What stands in the outbox."""
-        event = self._event
-        rows = self.execute(f"SELECT state, count(*) FROM {event} GROUP BY state", {})
-        counts = {state: count for state, count in rows}
-        ((due,),) = self.execute(
-            f"SELECT count(*) FROM {event} WHERE state = 'pending' AND due IS NOT NULL",
-            {},
-        )
-        waiting = max(0, counts.get("pending", 0) - due)
-        return Summary(counts, waiting, self.oldest_pending(), self.breaker())
-
-    def oldest_pending(self) -> int | None:
-        """When the pending entry that stands first was recorded, in milliseconds."""
-        rows = self.execute(
-            f"SELECT recorded FROM {self._event} WHERE state = 'pending'"
-            " ORDER BY id LIMIT 1",
-            {},
-        )
-        return rows[0][0] if rows else None
-
     def breaker(self) -> Breaker:
         """What is known of MMOLove."""
         return Breaker.from_json(self.fact("breaker"))
@@ -363,9 +338,8 @@ class Transaction(abc.ABC):
     def set_fact(self, name: str, value: str) -> None:
         """Write something down under a name."""
         fact, values = self._dialect.fact, {"name": name, "value": value}
-        if not self.change(
-            f"UPDATE {fact} SET value = :value WHERE name = :name", values
-        ):
+        update = f"UPDATE {fact} SET value = :value WHERE name = :name"
+        if not self.change(update, values):
             self.execute(f"INSERT INTO {fact} VALUES (:name, :value)", values)
 
     def count(self, marks: t.Iterable[Mark]) -> None:
@@ -452,10 +426,8 @@ class Transaction(abc.ABC):
         places, values = _named(ids or ())
         only = "" if ids is None else f" AND id IN ({places})"
         found: list[Entry] = []
-        for condition, moment in (
-            ("due <= :moment", now),
-            ("due > :moment", now + HORIZON),
-        ):
+        conditions = {"due <= :moment": now, "due > :moment": now + HORIZON}
+        for condition, moment in conditions.items():
             if len(found) < limit:
                 values |= {"state": state, "moment": moment}
                 values["limit"] = limit - len(found)
