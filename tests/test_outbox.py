@@ -53,6 +53,8 @@ from flask_mmolove.outbox.transaction import Transaction
 from flask_mmolove.state import PATIENCE_REQUEST
 from flask_mmolove.wire import TOKEN_LIFETIME
 
+T = t.TypeVar("T")
+
 LEASE = 60_000
 
 STORES = ("own", *(f"sqlalchemy-{name}" for name in SQL))
@@ -1162,6 +1164,17 @@ class Relay:
                     target.sendall(data)
 
 
+def test_sqlite_s_lock_is_waited_for_in_turns(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'site.db'}")  # waits 5 s by itself
+    outbox = SQLAlchemyOutbox(engine)
+    add(outbox)
+    with outbox._engine().connect() as connection:
+        turn = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    assert turn is not None and turn <= 1000
+    outbox.close()
+    engine.dispose()
+
+
 class TestSilence:
     """A machine that is gone, while connections to it are open."""
 
@@ -1198,6 +1211,20 @@ class TestSilence:
                 pool.submit(outbox.of, "7", False).result(10)
             outbox.close()
 
+    def test_who_cannot_wait_tries_no_other_connection(
+        self, mariadb: URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        short = dict.fromkeys(_CONNECT["pymysql"], 0.2)
+        monkeypatch.setitem(_CONNECT, "pymysql", short)
+        with Relay(mariadb) as relay:
+            outbox = SQLAlchemyOutbox(relay.url)
+            outbox.of("7", False)
+            relay.silent, made = True, len(relay._sockets)
+            with pytest.raises(OutboxError, match="Lost connection"):
+                outbox.of("7", False, 0.1)
+            assert len(relay._sockets) == made
+            outbox.close()
+
 
 class TestServers:
     @pytest.fixture(params=SERVERS)
@@ -1222,18 +1249,33 @@ class TestServers:
                 )
         assert len(add(sql, "8")) == 1
 
+    def test_a_late_failure_waits_for_a_success_under_way(
+        self, sql: SQLAlchemyOutbox, url: URL
+    ) -> None:
+        add(sql)
+        entry = claim_one(sql)
+        accepted = Settlement(entry, "accepted", sure=True)
+        changed = wait_for_other(
+            sql,
+            url,
+            lambda other: other.settle([accepted], 1000),
+            lambda: sql.settle([Settlement(entry, "rejected")], 1000),
+        )
+        assert changed == []
+        assert sql.of("7", False)["registered"].state == "accepted"
+
     def test_a_player_who_is_erased_meanwhile_is_counted_once(
         self, sql: SQLAlchemyOutbox, url: URL
     ) -> None:
         add(sql)
         accepted = Settlement(claim_one(sql), "accepted", sure=True)
-        with ThreadPoolExecutor(1) as pool:
-            with other_transaction(url) as connection:
-                sql.within(connection).settle([accepted], 1000)
-                erasing = pool.submit(sql.journal.erase, "7")
-                time.sleep(0.2)
-                assert not erasing.done()
-            assert len(erasing.result()) == 1
+        erased = wait_for_other(
+            sql,
+            url,
+            lambda other: other.settle([accepted], 1000),
+            lambda: sql.journal.erase("7"),
+        )
+        assert len(erased) == 1
         (day,) = sql.journal.days(0, 1)
         assert (day.signed_up, day.accepted) == (1, 1)
 
@@ -1301,6 +1343,22 @@ class TestServers:
         assert set(result.settled.values()) == {1}
         assert len(result.settled) == events
         assert result.too_early == []
+
+
+def wait_for_other(
+    sql: SQLAlchemyOutbox,
+    url: URL,
+    first: t.Callable[[Transaction], object],
+    second: t.Callable[[], T],
+) -> T:
+    """What comes of a second thing that has to wait for somebody else's first one."""
+    with ThreadPoolExecutor(1) as pool:
+        with other_transaction(url) as connection:
+            first(sql.within(connection))
+            waiting = pool.submit(second)
+            time.sleep(0.2)  # it would be through by then
+            assert not waiting.done()
+        return waiting.result()
 
 
 @contextlib.contextmanager
