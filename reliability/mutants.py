@@ -2,9 +2,10 @@
 
 A check that has never failed proves little. So each mutant breaks one rule of the
 design by replacing one function, and a trial is made with it, which has to break the
-promise that is at stake. Without the mutant the same trial has to pass. The trials find
-a fault every time and not by luck: they are the crash points of the phase where it
-lies, or a scene in which two workers or two attempts meet in a given order.
+promise that is at stake. The trials find a fault every time and not by luck: they are
+the crash points of the phase where it lies, or a scene in which two workers or two
+attempts meet in a given order. Without a mutant the same trial has to pass; the scenes
+are tried so here, while the crash points and the commits have commands of their own.
 
 ``crash points``
     See ``crashpoints.py``. Only the points of the phase that is named are tried.
@@ -356,14 +357,20 @@ def _crash(phase: str, at_most_once: bool = False) -> t.Callable[[], Report]:
     return partial(crashpoints.run, only=(phase,), at_most_once=(at_most_once,))
 
 
-TRIALS: dict[str, t.Callable[[], Report]] = {
+Trials = dict[str, t.Callable[[], Report]]
+
+SCENES: Trials = {
+    "two at work": _try_two_at_work,
+    "a late failure": _try_a_late_failure,
+    "an hour later": _try_an_hour_later,
+}
+
+TRIALS: Trials = {
     "crash points: acknowledgement": _crash("acknowledgement"),
     "crash points: post": _crash("post"),
     "crash points: effect": _crash("effect"),
     "crash points, at most once: effect": _crash("effect", at_most_once=True),
-    "two at work": _try_two_at_work,
-    "a late failure": _try_a_late_failure,
-    "an hour later": _try_an_hour_later,
+    **SCENES,
 }
 
 MUTANTS = [
@@ -488,7 +495,7 @@ def run() -> Report:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(processes.scratch())
         trials = {**TRIALS, **_on_postgresql(stack)}
-        sound = [Mutant("none", "", _breaks_nothing, name, "") for name in trials]
+        sound = [Mutant("none", "", _breaks_nothing, name, "") for name in SCENES]
         mutants = [mutant for mutant in MUTANTS if mutant.trial in trials]
         for mutant in progress([*sound, *mutants], "Mutating"):
             broken = _try(mutant, trials[mutant.trial], folder / "broken")
@@ -512,7 +519,7 @@ def run() -> Report:
     return report
 
 
-def _on_postgresql(stack: contextlib.ExitStack) -> dict[str, t.Callable[[], Report]]:
+def _on_postgresql(stack: contextlib.ExitStack) -> Trials:
     try:
         url = stack.enter_context(servers.postgresql())
     except servers.Missing:

@@ -12,7 +12,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import create_engine
-from sqlalchemy import MetaData
 from sqlalchemy import URL
 
 import servers
@@ -123,6 +122,10 @@ def client(app: Flask) -> FlaskClient:
 
 SERVERS = ("postgresql", "mariadb")
 SQL = ("sqlite", *SERVERS)
+EMPTY = {
+    "postgresql": ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"),
+    "mariadb": ("DROP DATABASE site", servers.MARIADB_SITE),
+}
 
 
 def find_url(name: str, request: pytest.FixtureRequest) -> URL:
@@ -132,9 +135,9 @@ def find_url(name: str, request: pytest.FixtureRequest) -> URL:
         return URL.create("sqlite+pysqlite", database=str(folder / "site.db"))
     url: URL = request.getfixturevalue(name)
     engine = create_engine(url)
-    metadata = MetaData()
-    metadata.reflect(engine)
-    metadata.drop_all(engine)
+    with engine.begin() as connection:
+        for statement in EMPTY[name]:
+            connection.exec_driver_sql(statement)
     engine.dispose()
     return url
 

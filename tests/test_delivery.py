@@ -251,10 +251,10 @@ def test_an_outage_makes_no_event_too_old(bench: Bench) -> None:
     bench.site.sandbox.stop()
     for identity in "abcdefgh":
         bench.add(identity, "registered")
-    bench.pass_time(60 * DAY, steps=2000)
+    bench.pass_time(60 * DAY, steps=400)
     assert bench.outbox.journal.summary().counts == {"pending": 8}
     bench.site.sandbox.start()
-    bench.pass_time(DAY, steps=200)
+    bench.pass_time(DAY, steps=40)
     assert bench.outbox.journal.summary().counts == {"accepted": 8}
 
 

@@ -161,9 +161,8 @@ def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
     assert inviter.read("/friends").count(LOOT) == 1
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_the_same_on_postgresql_and_celery_and_nothing_is_left_behind(
-    tmp_path: Path, end: int, postgresql: object, valkey: object
+    tmp_path: Path, postgresql: object, valkey: object
 ) -> None:
     site = Site(tmp_path, "--scale")
     try:
@@ -176,7 +175,7 @@ def test_the_same_on_postgresql_and_celery_and_nothing_is_left_behind(
         folder = site.guide["Logs"].rstrip("/")
         assert len(processes_of(folder)) >= 6
     finally:
-        site.stop(end)
+        site.stop(signal.SIGTERM)
     assert processes_of(folder) == []
     assert not Path(folder).exists()
     for name in ("PostgreSQL", "Celery"):

@@ -28,7 +28,7 @@ from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.testing import SiteSandbox
 
 TESTS = Path(__file__).parent
-SIGNUPS = 300
+SIGNUPS = 160
 CLIENTS = 8
 DELIVER = ("flask", "--app", "scalesite", "mmolove", "deliver", "--forever")
 

@@ -1,0 +1,24 @@
+"""Runs the harnesses that kill at every step, and those faults they have to find."""
+
+from __future__ import annotations
+
+from test_reliability import run
+
+from reliability.mutants import SCENES
+
+
+def test_a_kill_at_every_step_breaks_nothing() -> None:
+    report = run("crashpoints")
+    assert report["figures"]["fired"] == report["figures"]["points"] > 300
+    assert all(row["fired"] == row["tried"] for row in report["rows"])
+    counters = report["counters"]
+    assert counters["recovered"] > 0
+    assert counters["duplicate_posts"] > 0
+    assert counters["repeated_calls"] > 0
+
+
+def test_every_mutant_is_found_and_the_package_passes_the_same_scenes() -> None:
+    report = run("mutants")
+    assert report["figures"]["found"] == report["figures"]["mutants"] >= 8
+    sound = {row["trial"] for row in report["rows"] if row["mutant"] == "none"}
+    assert sound == {*SCENES}
