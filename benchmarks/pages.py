@@ -9,6 +9,7 @@ import typing as t
 
 from .instructions import count
 from .instructions import count_start
+from .instructions import SEEDS
 from .row import Row
 
 #: Others that a site has, for orientation.
@@ -17,15 +18,18 @@ _OTHERS = ("snippet", "login", "csrf")
 
 def measure_page() -> t.Iterator[Row]:
     """A page for somebody who was not invited."""
-    bare = count("page", "nothing")
-    hook = count("page", "hook") - bare
-    ours = count("page", "mmolove") - bare
+    ratios = []
+    for seed in SEEDS:
+        bare = count("page", "nothing", seed=seed)
+        hook = count("page", "hook", seed=seed) - bare
+        ours = count("page", "mmolove", seed=seed) - bare
+        ratios.append(ours / hook)
     figures = {"page": bare, "hook": hook, "ours": ours}
-    figures |= {name: count("page", name) - bare for name in _OTHERS}
+    figures |= {name: count("page", name, seed=seed) - bare for name in _OTHERS}
     yield Row(
         "a page, nobody invited",
         "an empty before_request hook",
-        [ours / hook],
+        ratios,
         1.6,
         note=", ".join(f"{name} {n / 1e3:.0f} k" for name, n in figures.items()),
     )

@@ -90,7 +90,7 @@ class Capture:
     def _arrive(self, token: str, is_news: bool) -> None:
         if is_unasked():
             return
-        inviter.note(token, inviter.welcome(self._state.app))
+        inviter.remember(token, inviter.welcome(self._state.app))
         if not may_keep(self._state):
             request.environ[_ENVIRON] = token
         elif is_news:
@@ -177,7 +177,7 @@ def invitation_of(token: str) -> Invitation:
     kept = _read_cookie(current_state())
     if kept is not None and kept.token == token:
         return kept
-    return Invitation(token, inviter.noted(token))
+    return Invitation(token, inviter.remembered(token))
 
 
 def forget(response: Response) -> Response:

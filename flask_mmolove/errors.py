@@ -11,7 +11,7 @@
     └── OutboxError       the outbox could not be read or written
         └── OutboxBusy    ... within the time a caller may wait
 
-None of them reaches a signup: there they are logged.
+None of them reaches a signup by itself: there they are logged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class MMOLoveError(Exception):
 
 
 class ConfigError(MMOLoveError):
-    """A setting is missing or wrong. Raised at start, never in a request.
+    """A setting is missing or wrong. Raised at start, and by :meth:`MMOLove.invite`
+    where its page or the site's key is missing.
 
     :param key: The key in ``app.config``, or ``None`` where no single one is meant.
     """

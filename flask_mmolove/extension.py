@@ -25,6 +25,7 @@ from .errors import ConfigError
 from .hold import hold
 from .invite import invite
 from .log import Brake
+from .log import shielded
 from .newcomer import Player
 from .outbox import Entry
 from .outbox import Outbox
@@ -286,7 +287,8 @@ def _make_delivery(state: State) -> Delivery:
 
     def report(entry: Entry) -> None:
         if entry.state == "rewarded":
-            tell_rewarded(state, entry)
+            with shielded("A reward was given, and the site could not be told."):
+                tell_rewarded(state, entry)
         state.report(entry)
 
     return Delivery(

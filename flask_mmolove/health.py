@@ -49,7 +49,7 @@ class Signs(t.NamedTuple):
     :param due: When something is next to be done.
     :param oldest: When the oldest pending event was recorded.
     :param spooled: Since when something lies in the emergency exit of this machine.
-    :param accepted: When MMOLove last took an event.
+    :param accepted: When MMOLove last took a signup.
     :param stuck: How many events wait for a person, by state.
     """
 
@@ -77,7 +77,7 @@ def examine(state: State, now: int) -> Health:
             state.outbox.next_due(now),
             journal.oldest_pending(),
             state.spool.oldest(),
-            journal.last_accepted(),
+            journal.last_signup(),
             count_stuck(journal),
         )
     except OutboxError as e:
@@ -162,9 +162,9 @@ def _of_waiting(oldest: int | None, now: int) -> Health | None:
 
 def _well(accepted: int | None, now: int) -> Health:
     if accepted is None:
-        return Health("good", "All is well. MMOLove has not accepted an event yet.")
+        return Health("good", "All is well. MMOLove has not accepted a signup yet.")
     return Health(
-        "good", f"All is well. MMOLove took an event {ago(accepted, now)} ago."
+        "good", f"All is well. MMOLove took a signup {ago(accepted, now)} ago."
     )
 
 

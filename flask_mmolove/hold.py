@@ -29,7 +29,10 @@ def hold(key: str | int) -> None:
         name, moment, token = hashed(key), milliseconds(), current_mmref()
         if token is not None:
             _keep(state, name, invitation_of(token), moment)
-        elif state.outbox.held(name, moment, state.patience_to_read):
+            return
+        for file, _ in state.spool.of(name):
+            state.spool.remove(file)
+        if state.outbox.held(name, moment, state.patience_to_read):
             state.outbox.let_go(name, state.patience)
 
 
@@ -49,7 +52,7 @@ def recall(state: State, key: str | int) -> Note | None:
     name = hashed(key)
     note = state.note("", None, "registered")._replace(held=name)
     # Looked at first: what is taken in meanwhile stands in the outbox then.
-    spooled = [each for _, each in state.spool.read() if each.held == name]
+    spooled = state.spool.of(name)
     try:
         held = state.outbox.held(name, note.moment, state.patience_to_read)
     except OutboxError:
@@ -57,7 +60,7 @@ def recall(state: State, key: str | int) -> Note | None:
     if held is not None:
         return note._replace(token=held.token, referrer=held.referrer)
     if spooled:
-        kept = spooled[-1]
+        _, kept = spooled[-1]
         return note._replace(token=kept.token, referrer=kept.referrer)
     return None
 

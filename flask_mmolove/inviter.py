@@ -56,13 +56,13 @@ def welcome(app: Flask) -> str | None:
     return inviter if isinstance(inviter, str) else None
 
 
-def note(token: str, inviter: str | None) -> None:
+def remember(token: str, inviter: str | None) -> None:
     """Know for this request who invited the one with a token."""
     if inviter is not None and has_request_context():
         request.environ.setdefault(_ENVIRON, {})[token] = inviter
 
 
-def noted(token: str) -> str | None:
-    """What was noted in this request."""
+def remembered(token: str) -> str | None:
+    """Who that was, as far as this request knows."""
     found = request.environ.get(_ENVIRON, {}).get(token)
     return found if isinstance(found, str) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+from copy import copy
 from functools import partial
 from functools import wraps
 
@@ -108,6 +109,12 @@ def referral_register(
             # abort(redirect(...)) is another way to return a response.
             if signup is not None and e.response is not None:
                 after_this_request(signup.finish)
+            else:
+                request.environ.pop(_ENVIRON, None)
+            raise
+        except BaseException:
+            # A handler of the error may name a player of its own.
+            request.environ.pop(_ENVIRON, None)
             raise
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
@@ -179,6 +186,10 @@ class Signup:
         self, player: t.Any, token: str | None, held: str | int | None = None
     ) -> None:
         """Keep the player until the signup is recorded."""
+        if self.note is not None and player is not self.referee:
+            # The view named another one before.
+            after_this_request(copy(self).finish)
+            self.note = self.enlistment = None
         self.withdraw()
         self.referee = player
         token = token or self.visitor or getattr(player, "mmref", None)

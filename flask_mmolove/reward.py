@@ -122,10 +122,9 @@ def qualify(player: t.Any) -> Referral | None:
 def _is_spooled(state: State, identity: str) -> bool:
     """Whether a player stands in the emergency exit, or may."""
     try:
-        waiting = state.spool.read(strict=True)
+        return bool(state.spool.of(identity, strict=True))
     except OutboxError:
         return True
-    return any(note.identity == identity for _, note in waiting)
 
 
 def _record(state: State, note: Note, player: t.Any) -> bool:

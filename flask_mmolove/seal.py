@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from .capture import current_mmref
 from .capture import invitation_of
-from .inviter import note
+from .inviter import remember
 from .log import logger
 from .log import shielded
 from .outbox import Invitation
@@ -39,6 +39,6 @@ def unseal(text: str | None) -> str | None:
         packed = read(current_state().app, _PURPOSE, text, TOKEN_LIFETIME)
         invitation = Invitation.unpack(packed)
         if invitation is not None:
-            note(*invitation)
+            remember(*invitation)
             return invitation.token
     return None

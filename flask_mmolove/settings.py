@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import math
 import os
+import re
 import typing as t
 from datetime import timedelta
 from pathlib import Path
@@ -50,6 +51,9 @@ _UNITS = {
     "GIVE_UP_AFTER": timedelta(days=1),
     "TIMEOUT": timedelta(seconds=1),
 }
+
+# The scheme of a URL; one letter would be a drive.
+_HALF_URL = re.compile(r"[a-z][a-z0-9+]+:")
 
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True}
 _FLAGS |= {"false": False, "no": False, "off": False, "0": False}
@@ -192,10 +196,16 @@ class _Reader:
 
     def outbox(self, name: str, instance_path: Path) -> Path | str:
         value = self._get(name)
-        text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+        if not isinstance(value, (str, os.PathLike)):
+            raise _wrong(name, f"must be a file or a URL, not {value!r}")
+        text = os.fspath(value)
         scheme, separator, path = text.partition("://")
         if separator and scheme != "sqlite":
             return text
+        if not separator and _HALF_URL.match(text):
+            raise _wrong(name, "is a URL that lacks '//' after its first colon")
+        if separator and "?" in path:
+            raise _wrong(name, "takes no options after the name of the file")
         file = path.removeprefix("/") if separator else text
         if not file or file == ":memory:":
             raise _wrong(name, "names no file: an outbox in memory would forget")
@@ -237,6 +247,7 @@ def check_endpoint(value: str) -> str:
         url = urlsplit(value)
         host = url.hostname or ""
         _ = url.port  # raises where it is not a number
+        host.encode("idna")  # and where it is no name that can be looked up
     except ValueError:
         raise ValueError(f"is not a valid URL: {value!r}") from None
     if not host or url.scheme not in {"http", "https"}:

@@ -40,7 +40,7 @@ def read(app: Flask, purpose: str, text: str | None, seconds: float) -> t.Any:
 
 
 class Cookie(t.NamedTuple):
-    """A signed cookie. It reaches just as far as the site's session.
+    """A signed cookie, for the domain and path of the site's session.
 
     :param purpose: See :func:`sign`.
     """
@@ -72,7 +72,7 @@ class Cookie(t.NamedTuple):
 
 
 def scope(app: Flask) -> dict[str, t.Any]:
-    """How far the site's session reaches."""
+    """Where the site's session is sent."""
     interface = app.session_interface
     return {
         "domain": interface.get_cookie_domain(app),

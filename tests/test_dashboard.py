@@ -130,7 +130,7 @@ class TestPage:
         )
         text = owner.get("/mmolove/").text
         assert words in text
-        assert "All is well. MMOLove took an event 0 seconds ago." in text
+        assert "All is well. MMOLove took a signup 0 seconds ago." in text
 
     def test_no_token_stands_on_it(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox

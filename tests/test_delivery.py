@@ -16,9 +16,11 @@ from flask_mmolove import ReferralClient
 from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import Promise
+from flask_mmolove.delivery import Senders
 from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.backoff import backoff
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
@@ -222,6 +224,25 @@ def test_what_was_answered_but_not_settled_is_not_sent_again(
     assert len(bench.site.sandbox.arrivals) == 1
 
 
+def test_nothing_is_sent_twice_if_the_outbox_fails_while_others_are_sending(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(32):
+        bench.add(str(number), "registered")
+    settle, run = bench.outbox.settle, Senders(4).run
+
+    def fail(*args: t.Any) -> t.NoReturn:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(bench.outbox, "settle", fail)
+    with pytest.raises(OSError, match="full"):
+        bench.delivery.step(run)
+    monkeypatch.setattr(bench.outbox, "settle", settle)
+    while bench.outbox.journal.count("accepted") < 32:
+        bench.delivery.step(run)
+    assert len(bench.site.sandbox.arrivals) == 32
+
+
 def test_a_claim_that_may_end_before_the_attempt_is_given_back(bench: Bench) -> None:
     bench.add("7", "registered")
 
@@ -378,6 +399,32 @@ class TestReward:
         made.pass_time(600)
         assert made.state("7", "qualified") == "rewarded"
         assert grant.given == ["7"]
+
+    def test_that_one_was_told_of_in_vain_makes_no_later_one_seem_given(
+        self, make_bench: Fixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: Bench = make_bench(grant := Grant())
+        made.add("7", "registered", "qualified")
+        told = made.delivery._tell._report
+
+        def fail(entry: Entry) -> None:
+            if entry.state == "rewarded":
+                raise OSError("a moment of trouble")
+
+        monkeypatch.setattr(made.delivery._tell, "_report", fail)
+        with pytest.raises(OSError, match="trouble"):
+            made.delivery.drain()
+        monkeypatch.setattr(made.delivery._tell, "_report", told)
+        made.outbox.journal.erase("7")
+        made.add("7", "registered", "qualified")
+        now = made.delivery.now()
+        for _ in range(2):
+            (entry,) = made.outbox.claim("pending", now, 1000, 1)
+            due = now if entry.event == "qualified" else None
+            made.outbox.settle([Settlement(entry, "accepted", due, sure=True)], now)
+        made.delivery.drain()
+        assert made.state("7", "qualified") == "rewarded"
+        assert grant.given == ["7", "7"]
 
     def test_a_callback_that_raises_is_called_again(self, make_bench: Fixture) -> None:
         bench = make_bench(grant := Grant(failures=3))

@@ -30,14 +30,14 @@ def of(app: Flask) -> Health:
 @pytest.mark.parametrize(
     ("signs", "level", "words"),
     [
-        (WELL, "good", ["MMOLove took an event 5 minutes ago"]),
+        (WELL, "good", ["MMOLove took a signup 5 minutes ago"]),
         (WELL._replace(spooled=NOW - MINUTE // 2), "good", ["All is well"]),
         (
             WELL._replace(spooled=NOW - 3 * MINUTE),
             "look",
             ["beside the outbox for 3 minutes", "flask mmolove check"],
         ),
-        (WELL._replace(accepted=None), "good", ["has not accepted an event yet"]),
+        (WELL._replace(accepted=None), "good", ["has not accepted a signup yet"]),
         (
             WELL._replace(
                 breaker=Breaker(open_since=NOW - 3 * MINUTE, reason="no answer")

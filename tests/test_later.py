@@ -200,6 +200,31 @@ def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
     assert mmolove_sandbox.reported == SEVEN
 
 
+@pytest.mark.parametrize("other", ["with a token", "without"])
+def test_one_in_the_emergency_exit_takes_no_other_visitor_s_place(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, other: str
+) -> None:
+    state = site.app.extensions["mmolove"]
+    state.outbox.journal.summary()
+    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
+    busy.execute("BEGIN EXCLUSIVE")
+    try:
+        site.visit(token).post("/form/anna")
+    finally:
+        busy.close()
+    assert len(state.spool.read()) == 1
+    later = mmolove_sandbox.mint()
+    if other == "without":
+        site.app.test_client().post("/form/anna")
+    else:
+        site.visit(later).post("/form/anna")
+    state.make_delivery().drain()
+    site.app.test_client().get("/activate/anna/7")
+    state.make_delivery().drain()
+    tokens = [event.token for event in mmolove_sandbox.sandbox.events]
+    assert tokens == ([] if other == "without" else [later])
+
+
 @pytest.mark.parametrize("key", [None, "", True, 1.5, b"anna", object()])
 def test_a_key_that_is_none_breaks_nothing_and_is_told(
     app: Flask, token: str, key: t.Any, caplog: pytest.LogCaptureFixture

@@ -627,6 +627,8 @@ class TestJournal:
         assert (rejected.identity, ask(state="accepted")) == ("a", [])
         assert [entry.event for entry in ask(player="a")] == ["qualified", "registered"]
         assert ask(player="a", state="rejected") == [rejected]
+        assert len(ask(before=10**20)) == len(ask())
+        assert ask(before=-(10**20)) == []
         assert ask(player="a", before=rejected.id) == ask(player="nobody") == []
         assert ask(player="a'; --") == []
 
@@ -783,11 +785,13 @@ class TestJournal:
             outbox.journal.sign_in(worker)
             assert outbox.journal.worker() == worker
 
-    def test_it_is_known_when_an_event_was_last_taken(self, outbox: Outbox) -> None:
-        assert outbox.journal.last_accepted() is None
-        add(outbox)
+    def test_it_is_known_when_a_signup_was_last_taken(self, outbox: Outbox) -> None:
+        assert outbox.journal.last_signup() is None
+        add(outbox, "7", "registered", "qualified")
         through(outbox, "accepted", 4000)
-        assert outbox.journal.last_accepted() == 4000
+        assert outbox.journal.last_signup() == 4000
+        through(outbox, "accepted", 5000)
+        assert outbox.journal.last_signup() == 4000
 
     def test_the_oldest_pending_and_a_count(self, outbox: Outbox) -> None:
         assert outbox.journal.oldest_pending() is None
@@ -833,7 +837,7 @@ class TestJournal:
         ask = own.journal
         ask.page(), ask.page(state="rejected", before=9), ask.page(player="7")
         ask.get(1), ask.count("rejected"), ask.days(0, 1), ask.worker()
-        ask.best_referrers(), ask.last_accepted(), ask.oldest_pending(), own.retry(1000)
+        ask.best_referrers(), ask.last_signup(), ask.oldest_pending(), own.retry(1000)
         connection.set_trace_callback(None)
         selects = [sql for sql in asked if sql.startswith("SELECT")]
         assert len(selects) >= 12

@@ -164,6 +164,22 @@ def test_the_view_counts_before_the_callable_and_that_before_the_login(
     assert mmolove_sandbox.reported == [("registered", "7"), ("registered", "8")]
 
 
+def test_a_view_can_name_several(
+    app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    @app.post("/join")
+    @referral_register
+    def join() -> ResponseReturnValue:
+        registered(7)
+        registered(8, token=mmolove_sandbox.mint())
+        return ("no", 409) if "fail" in request.args else "welcome"
+
+    visitor.post("/join?fail=1")
+    assert mmolove_sandbox.reported == []
+    visitor.post("/join")
+    assert mmolove_sandbox.reported == [*SEVEN, ("registered", "8")]
+
+
 @pytest.mark.parametrize("bare", [True, False])
 def test_brackets_without_anything_in_them_are_allowed(
     app: Flask, visitor: FlaskClient, reported: Reported, bare: bool
@@ -508,6 +524,23 @@ def test_an_exception_passes_untouched_and_drops_the_report(
     assert (response.status_code, response.text) == (200, "handled")
     assert seen == [trouble]  # the view ran once
     assert reported() == []
+
+
+def test_a_handler_of_an_exception_may_name_a_player(
+    app: Flask, visitor: FlaskClient, reported: Reported
+) -> None:
+    @app.errorhandler(Trouble)
+    def handle(error: Trouble) -> str:
+        registered(7)
+        return "welcome all the same"
+
+    @app.post("/join")
+    @referral_register
+    def join() -> str:
+        raise Trouble
+
+    visitor.post("/join")
+    assert reported() == SEVEN
 
 
 def test_an_exception_that_nobody_handles_reaches_the_server(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Settlement
@@ -83,6 +85,34 @@ class TestSalvage:
         path.write_bytes(content[: place + 9] + b"T" + content[place + 10 :])
         assert len(salvage(path)) == 1
 
+    def test_a_row_that_is_longer_than_its_page_is_read_too(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, "before", "7", "later")
+        for number in range(12):
+            entry = outbox.of("7", False)["registered"]
+            words = f"{number} {'no ' * 160}"
+            failed = Settlement(entry, "pending", MOMENT, sure=True, answer=words)
+            outbox.settle([failed], MOMENT + number)
+        expected = sorted(everything(outbox))
+        assert len(expected[2].history or "") > PAGE
+        outbox.close()
+        assert sorted(salvage(path)) == expected
+
+    def test_what_a_page_has_lost_of_it_takes_no_row_along(
+        self, outbox: SQLiteOutbox, path: Path
+    ) -> None:
+        add(outbox, "7")
+        entry = outbox.of("7", False)["registered"]
+        history = '[[1, 503, "' + "no " * 3000 + '"]]'
+        with outbox._db.transaction() as db:
+            db.execute("UPDATE event SET history = ? WHERE id = ?", (history, entry.id))
+        outbox.close()
+        content = path.read_bytes()
+        end = content.index(b'no "]]')
+        path.write_bytes(content[:end] + b"x" * 6 + content[end + 6 :])
+        assert [each.history for each in salvage(path)] == [None, None]
+
     @pytest.mark.parametrize("content", [b"", b"x", os.urandom(5000), b"\x0d" * 9000])
     def test_junk_holds_nothing(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
@@ -140,6 +170,34 @@ class TestRescue:
         expected = ["a", "b", "new", *(["other"] if replaced else [])]
         assert identities(everything(outbox)) == expected
         assert outbox.of("a", False)["registered"].state == "accepted"
+
+    @pytest.mark.parametrize("lost", ["deleted", "damaged"])
+    def test_one_that_is_in_the_way_for_a_moment_loses_nothing(
+        self,
+        outbox: SQLiteOutbox,
+        path: Path,
+        lost: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        add(outbox, "a")
+        if lost == "deleted":
+            path.unlink()
+        else:
+            path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
+        with contextlib.suppress(OutboxError):
+            everything(outbox)
+
+        def fail(*args: object, **kwargs: object) -> t.NoReturn:
+            raise OutboxBusy("Busy.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox, "run", fail)
+            with pytest.raises(OutboxBusy):
+                outbox.rescue()
+        assert outbox.incident
+        assert outbox.rescue() > 0
+        assert identities(everything(outbox)) == ["a"]
+        assert not outbox.incident
 
     def test_an_emptied_file_is_made_anew(
         self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture

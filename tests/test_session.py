@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
 import typing as t
@@ -183,7 +184,8 @@ class TestSignup:
 
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
-        assert site.state.outbox.journal.summary().counts == {}
+        (entry,) = site.state.outbox.journal.page()
+        assert entry.identity == "1"  # who was named before, and committed
 
     def test_a_savepoint_that_holds_is_committed_with_the_rest(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -607,11 +609,17 @@ class TestMilestone:
             qualify(player)
         assert site.entries(player).keys() == {"registered", "qualified"}
 
-    def test_it_is_not_where_the_site_failed(self, site: Site, player: int) -> None:
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_where_the_site_fails_it_is_dropped_with_changes_only(
+        self, site: Site, player: int, changed: bool, log: io.StringIO
+    ) -> None:
         with pytest.raises(ZeroDivisionError), site.app.app_context():
+            if changed:
+                site.add("ben")
             qualify(player)
             raise ZeroDivisionError
-        assert site.entries(player).keys() == {"registered"}
+        assert ("qualified" in site.entries(player)) == (not changed)
+        assert "not committed" not in log.getvalue()
 
     def test_a_signup_and_a_milestone_in_one_transaction(self, site: Site) -> None:
         with site.app.app_context():

@@ -92,6 +92,27 @@ def test_notes_are_read_in_the_order_of_time(tmp_path: Path) -> None:
     assert read == [str(number) for number in range(20)]
 
 
+def test_only_what_concerns_a_player_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "outbox.db")
+    for number in range(20):
+        spool.write(NOTE._replace(identity=str(number)))
+    spool.write(NOTE._replace(identity="", held="k", names=[]))
+    opened: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def note(path: Path) -> bytes:
+        opened.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", note)
+    assert [note.identity for _, note in spool.of("7")] == ["7"]
+    assert [note.held for _, note in spool.of("k")] == ["k"]
+    assert spool.of("20") == []
+    assert len(opened) == 2
+
+
 def test_where_it_cannot_be_kept_beside_the_outbox_it_is_kept_elsewhere(
     tmp_path: Path, elsewhere: Path
 ) -> None:

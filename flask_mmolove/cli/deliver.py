@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from ..delivery import Senders
 from ..delivery import ThreadEngine
 from ..health import examine
 from ..state import State
@@ -29,14 +30,15 @@ def deliver(state: State, forever: bool) -> None:
     delivery = state.make_delivery()
     due = state.outbox.journal.summary().counts.get("pending", 0)
     handled = 0
+    run = Senders(state.settings.concurrency).run
     quiet = due < _MUCH or not sys.stderr.isatty()
     bar = click.progressbar(length=due, label="Sending", file=sys.stderr)
     with contextlib.nullcontext() if quiet else bar:
-        while count := delivery.step():
+        while count := delivery.step(run):
             handled += count
             if not quiet:
                 bar.update(count)
-    counts = delivery.counts.items()
+    counts = sorted(delivery.counts.items())
     became = ", ".join(f"{n:,} {name}" for name, n in counts if name != "pending")
     if not became:
         became = f"{handled:,} tried, none accepted" if handled else "Nothing was due"

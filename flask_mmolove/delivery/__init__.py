@@ -5,5 +5,6 @@ from .engine import InlineEngine as InlineEngine
 from .engine import ManualEngine as ManualEngine
 from .pay import Promise as Promise
 from .pay import Rewarder as Rewarder
+from .senders import Senders as Senders
 from .step import Delivery as Delivery
 from .thread import ThreadEngine as ThreadEngine

@@ -123,7 +123,6 @@ class Payer:
         if rewarder.promise != "exactly-once":
             self._paid.add(entry.key)
             self._settle(Settlement(entry, "rewarded", sure=True))
-            self._paid.discard(entry.key)
 
     def _failed(self, entry: Entry, error: BaseException) -> Settlement:
         words = f"its callback raised {type(error).__name__}"
@@ -134,7 +133,9 @@ class Payer:
 
     def _settle(self, settlement: Settlement) -> Entry | None:
         settled = settlement._replace(status=settlement.entry.status)
-        for changed in self._outbox.settle([settled], self._now()):
+        all_changed = self._outbox.settle([settled], self._now())
+        self._paid.discard(settlement.entry.key)
+        for changed in all_changed:
             self._tell(changed)
             return changed
         return None

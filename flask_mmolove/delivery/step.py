@@ -46,7 +46,7 @@ _STOP_PATIENCE = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
-Run = t.Callable[
+Attempts = t.Callable[
     [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]],
     t.Iterable[tuple[Entry, "Outcome | None"]],
 ]
@@ -102,7 +102,7 @@ class Delivery:
         """The time in milliseconds."""
         return int(self._clock() * 1000)
 
-    def step(self, run: Run = map, ids: t.Collection[int] | None = None) -> int:
+    def step(self, run: Attempts = map, ids: t.Collection[int] | None = None) -> int:
         """Do once what is due now, and give how many entries were handled.
 
         :param run: Makes the attempts: one after another, unless given.
@@ -147,7 +147,7 @@ class Delivery:
             self._signed_in = now
             self.outbox.journal.sign_in(Worker(now, self._client.ahead))
 
-    def _send(self, run: Run, ids: t.Collection[int] | None) -> int:
+    def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
         self._make_up()
         # Long enough for a batch that is sent one by one to a host that takes its time.
         lease = 12 * self._timeout
@@ -158,10 +158,11 @@ class Delivery:
             return self._send_all(entries, run)
         except Exception:
             waiting = self._held.keys() - self._unsettled.keys()
-            self._left += [entry for entry in entries if entry.key in waiting]
+            # No longer held, so that what a sender has not begun is not begun.
+            self._left += [self._held.pop(key) for key in waiting]
             raise
 
-    def _send_all(self, entries: list[Entry], run: Run) -> int:
+    def _send_all(self, entries: list[Entry], run: Attempts) -> int:
         answered: list[tuple[Entry, Outcome]] = []
         skipped: list[Entry] = []
         since = time.monotonic()
@@ -218,7 +219,8 @@ class Delivery:
         if entry.key in self._unsettled:
             return self._unsettled[entry.key]
         # Once its lease is over, another worker may have it.
-        if self._stopped or self.now() + self._timeout > (entry.due or 0):
+        given_up = self._stopped or entry.key not in self._held
+        if given_up or self.now() + self._timeout > (entry.due or 0):
             return entry, None
         if entry.crashes >= CRASHES:
             words = f"its worker died {entry.crashes} times"
@@ -228,7 +230,8 @@ class Delivery:
             # What MMOLove says is stored, logged and shown: it may quote the token.
             said = " ".join(outcome.body.split())
             body = said.replace(entry.token, shorten(entry.token))
-            return entry, outcome._replace(body=body)
+            self._unsettled[entry.key] = entry, outcome._replace(body=body)
+            return self._unsettled[entry.key]
         except KeyboardInterrupt:
             raise
         except BaseException as e:

@@ -142,11 +142,14 @@ class Database:
 
     def orphans(self) -> list[sqlite3.Connection]:
         """This process's connections to files that were deleted or replaced while they
-        were open. Whoever takes them closes them.
+        were open.
         """
-        handle = self._handle
-        taken, handle.orphans = handle.orphans, []
-        return taken
+        return [*self._handle.orphans]
+
+    def close_orphan(self, connection: sqlite3.Connection) -> None:
+        """Close one of them, with which its file is gone for good."""
+        self._handle.orphans.remove(connection)
+        connection.close()
 
     def check(self) -> None:
         """Look for damage that no query has met yet, for half a second at the most. A

@@ -35,12 +35,12 @@ PATIENCE = 30.0
 ANSWERS_AT_MOST = 10
 
 
-#: Later than every id.
+#: Later than every id, and a number that every database takes.
 LAST = 1 << 62
 
 
 def is_id(number: int) -> bool:
-    """Whether a number can be an id: SQLite takes none that is larger."""
+    """Whether a number can be an id. Some databases fail on one that is too large."""
     return 0 < number < LAST
 
 

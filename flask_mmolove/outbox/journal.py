@@ -98,7 +98,7 @@ class Journal:
         :param player: Only those of this player.
         :param before: Only those that came before the one with this id.
         """
-        end = LAST if before is None else before
+        end = LAST if before is None else max(0, min(before, LAST))
         if player is not None:
             found = [
                 entry
@@ -144,12 +144,14 @@ class Journal:
         breaker = self._run(lambda db: db.breaker(), writes=False)
         return Summary(counts, waiting, self.oldest_pending(), breaker)
 
-    def last_accepted(self) -> int | None:
-        """When MMOLove last took an event, in milliseconds."""
+    def last_signup(self) -> int | None:
+        """When MMOLove last took a signup, in milliseconds. Milestones are settled
+        again when they are rewarded.
+        """
         moments = [
             entry.settled or 0
-            for state in ("accepted", "rewarded")
-            for entry in self.page(state=state, limit=20)
+            for entry in self.page(state="accepted", limit=20)
+            if entry.event == "registered"
         ]
         return max(moments, default=None)
 

@@ -22,6 +22,9 @@ _WAL_HEADER = 32
 _WAL_FRAME_HEADER = 24
 _PAGE_SIZES = frozenset(1 << n for n in range(9, 17))
 
+#: By their numbers in the file.
+Pages = t.Mapping[int, bytes]
+
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
@@ -36,15 +39,18 @@ def salvage(path: Path) -> list[Entry]:
     content = path.read_bytes()
     size = _page_size(content)
     pages = [content[i : i + size] for i in range(0, len(content), size)]
+    by_number = dict(enumerate(pages, 1))
     wal = path.with_name(f"{path.name}-wal")
     if wal.exists():
         frames = wal.read_bytes()[_WAL_HEADER:]
         step = _WAL_FRAME_HEADER + size
-        starts = range(_WAL_FRAME_HEADER, len(frames), step)
-        pages += [frames[i : i + size] for i in starts]
+        for i in range(_WAL_FRAME_HEADER, len(frames), step):
+            pages.append(frames[i : i + size])
+            (page_number,) = struct.unpack_from(">I", frames, i - _WAL_FRAME_HEADER)
+            by_number[page_number] = pages[-1]
     found: dict[tuple[str, str, bool], Entry] = {}
     for number, page in enumerate(pages):
-        for entry in _read_page(page, 100 if number == 0 else 0):
+        for entry in _read_page(page, 100 if number == 0 else 0, by_number):
             known = found.get(entry.key)
             if known is None or _stage(entry) > _stage(known):
                 found[entry.key] = entry
@@ -61,23 +67,23 @@ def _page_size(content: bytes) -> int:
     return size if size in _PAGE_SIZES else 4096
 
 
-def _read_page(page: bytes, start: int) -> t.Iterator[Entry]:
+def _read_page(page: bytes, start: int, pages: Pages) -> t.Iterator[Entry]:
     if len(page) < start + 8 or page[start] != _LEAF:
         return
     (count,) = struct.unpack_from(">H", page, start + 3)
     for number in range(count):
         try:
             (pointer,) = struct.unpack_from(">H", page, start + 8 + 2 * number)
-            entry = _read_cell(page, pointer)
+            entry = _read_cell(page, pointer, pages)
         except (LookupError, ValueError, TypeError, struct.error, EventError):
             continue
         yield entry
 
 
-def _read_cell(page: bytes, position: int) -> Entry:
+def _read_cell(page: bytes, position: int, pages: Pages) -> Entry:
     length, position = _read_varint(page, position)
     rowid, position = _read_varint(page, position)
-    payload = page[position : position + length]
+    payload = _read_payload(page, position, length, pages)
     header_length, position = _read_varint(payload, 0)
     kinds = []
     while position < header_length:
@@ -92,6 +98,25 @@ def _read_cell(page: bytes, position: int) -> Entry:
     return _checked(entry)._replace(test=bool(entry.test))
 
 
+def _read_payload(page: bytes, position: int, length: int, pages: Pages) -> bytes:
+    """A record; the end of one that is too long for its page stands on others."""
+    size = len(page)
+    here = length
+    if length > size - 35:
+        least = (size - 12) * 32 // 255 - 23
+        here = least + (length - least) % (size - 4)
+        here = here if here <= size - 35 else least
+    payload, rest = page[position : position + here], page[position + here :][:4]
+    while len(payload) < length:
+        (number,) = struct.unpack(">I", rest)
+        overflow = pages[number]
+        rest, more = overflow[:4], overflow[4 : 4 + length - len(payload)]
+        if not more:
+            raise ValueError("no whole record")
+        payload += more
+    return payload
+
+
 def _checked(entry: Entry) -> Entry:
     if entry.state not in _STATES or type(entry.recorded) is not int:
         raise ValueError("no entry")
@@ -102,6 +127,10 @@ def _checked(entry: Entry) -> Entry:
         raise ValueError("no entry")
     if entry.body != entry.addressed_to(entry.server_id).encode():
         raise ValueError("no whole entry")
+    try:
+        _ = entry.answers
+    except (ValueError, TypeError):  # they stand elsewhere, in part
+        return entry._replace(history=None)
     return entry
 
 

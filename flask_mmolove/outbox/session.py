@@ -230,13 +230,14 @@ class SessionOutbox:
     def close(self, error: BaseException | None = None) -> None:
         """The app context ends: record what was enlisted and has nothing to wait for.
 
-        :param error: What ended it, if something did.
+        :param error: What ended it, if something did. Then what waits for a commit is
+            dropped without a word: so is what it was to be committed with.
         """
-        if error is not None or not self._session.registry.has():
+        if not self._session.registry.has():
             return
         for enlistment in _enlisted(self._session()):
             with shielded(_FAILED):
-                if not enlistment.settle():
+                if not enlistment.settle() and error is None:
                     logger.warning(_FORGOTTEN, enlistment.note.identity or "?")
 
     def _connection(self, session: Session) -> Connection:

@@ -49,7 +49,8 @@ class Spool:
         :raises OutboxError: If no place takes it.
         """
         # Names in the order of time, so that they are taken in in that order.
-        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}{_SUFFIX}"
+        mark, chance = _mark(note.identity or note.held), secrets.token_hex(4)
+        name = f"{time.time_ns():020d}-{mark}-{chance}{_SUFFIX}"
         failures = []
         for place in self._usable():
             try:
@@ -68,8 +69,22 @@ class Spool:
         :param strict: Raise instead.
         :raises OutboxError: If so, and something cannot be read for now.
         """
+        return self._read(self._files(_SUFFIX, strict=strict), strict)
+
+    def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Note]]:
+        """The same for the notes of one player, by the identity, or of what is held
+        under one key. However many others wait, they are not opened.
+        """
+        mark = f"-{_mark(key)}-"
+        files = self._files(_SUFFIX, strict=strict)
+        found = self._read([file for file in files if mark in file.name], strict)
+        return [
+            (file, note) for file, note in found if key == (note.identity or note.held)
+        ]
+
+    def _read(self, files: list[Path], strict: bool) -> list[tuple[Path, Note]]:
         notes = []
-        for file in self._files(_SUFFIX, strict=strict):
+        for file in files:
             try:
                 notes.append((file, Note(**json.loads(file.read_bytes()))))
             except FileNotFoundError:
@@ -160,6 +175,12 @@ class Spool:
     def remove(self, file: Path) -> None:
         """Forget a note that was taken in."""
         file.unlink(missing_ok=True)
+
+
+def _mark(key: str | None) -> str:
+    """What a file is found by: as little of a name as does."""
+    text = "" if key is None else key
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _write(file: Path, note: Note) -> Path:

@@ -195,17 +195,22 @@ class SQLiteOutbox(Outbox):
             return 0
         # Cleared first: what happens from now on is for the next time.
         self._db.incident = False
-        self._db.check()
-        count = sum(map(self._rescue_orphan, self._db.orphans()))
-        return count + sum(map(self._rescue_file, self._db.files_aside()))
+        try:
+            self._db.check()
+            count = sum(map(self._rescue_orphan, self._db.orphans()))
+            return count + sum(map(self._rescue_file, self._db.files_aside()))
+        except BaseException:
+            self._db.incident = True  # what is left of it is for the next time too
+            raise
 
     def _rescue_orphan(self, connection: sqlite3.Connection) -> int:
         def work(db: SQLiteTransaction) -> int:
             db.merge_held(connection)
             return db.merge(_read_all(connection))
 
-        with contextlib.closing(connection):
-            return self.run(work)
+        count = self.run(work)
+        self._db.close_orphan(connection)
+        return count
 
     def _rescue_file(self, file: Path) -> int:
         name = f"rescued {file.name}"

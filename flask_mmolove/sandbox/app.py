@@ -88,7 +88,7 @@ def _add_share_links(app: Flask, state: State) -> None:
             abort(
                 400,
                 "A share link ends in ?ref= and the code of the player who shares it:"
-                " 1 to 64 plain letters, digits or signs.",
+                " 1 to 256 plain letters, digits or signs.",
             )
         token = state.mint(ref, server.id)
         return redirect(_with_token(server.registration_url, token))

@@ -54,7 +54,7 @@ class State:
     def mint(self, ref: str = "demo", server_id: str | None = None) -> str:
         """Do what a click on a share link does, and return the token."""
         if not tokens.is_ref(ref):
-            raise ValueError("A ref is 1 to 64 visible ASCII characters.")
+            raise ValueError("A ref is 1 to 256 visible ASCII characters.")
         server = self.servers[server_id or self._server_id]
         token = tokens.mint(server.id, ref, self.time())
         find_referral(self.ledger, token, server.id)

@@ -21,7 +21,7 @@ _KEY = "mmolove-sandbox"
 # It stands in front, so that shortened tokens can be told apart; the salt binds it.
 _NONCE_LENGTH = 8
 
-_REF = re.compile(r"[\x21-\x7e]{1,64}")
+_REF = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 @dataclass(frozen=True)
