@@ -119,9 +119,9 @@ class MMOLove:
         once. If it raises, it is called again later, and after the fifth time the
         reward is set aside for a person.
 
-        :param at_most_once: Record the reward first, then call. A crash in between
-            leaves the reward ``unknown``, for a person to settle with ``flask mmolove
-            rewards``.
+        :param at_most_once: Record the reward first, then call. A crash in between, or
+            an exception, leaves the reward ``unknown``, for a person to settle with
+            ``flask mmolove rewards``.
         """
         if callback is None:
             return partial(self.reward, at_most_once=at_most_once)
@@ -236,7 +236,8 @@ class MMOLove:
 
             app.register_blueprint(invitations)      # /invite/<code>
 
-        The code holds the player's identity, signed. It stays good until the site
+        The code holds the player's identity, signed but readable, and MMOLove gets it
+        from whoever follows the link. It stays good until the site
         changes its ``SECRET_KEY``, or as long as the old key is in
         ``SECRET_KEY_FALLBACKS``.
 

@@ -10,8 +10,8 @@ from .errors import IdentityError
 LIMIT = 255
 
 _CURE = (
-    "Pass the account's id to registered() or qualify(), or say with @mmolove.identity "
-    "what it is."
+    'Pass the account\'s id itself, as in registered(player["id"]), or say with '
+    "@mmolove.identity what it is."
 )
 
 

@@ -132,18 +132,20 @@ def registered(
 
     Inside a view with :func:`referral_register` the player is handed over, and reported
     when the response leaves without an error. Anywhere else, in a signal's receiver, a
-    login callback or a script, it is recorded at once. A player without a token was not
-    referred, and nothing happens. Saying it again changes nothing.
+    login callback or a script, it is recorded at once. With ``MMOLove(app, db=db)`` it
+    is committed with your changes instead, and what is committed is reported, whatever
+    the view then answers. A player without a token was not referred, and nothing
+    happens. Saying it again changes nothing.
 
     :param player: The site's object for the account, or its id.
-    :param token: The player's ``mmref``, where it is not this visitor's; else
-        ``player.mmref`` is used, where an older integration kept it.
+    :param token: The player's ``mmref``. If None, this visitor's own is used; else
+        ``player.mmref``, where an older integration kept it.
     :param held: The key under which :meth:`MMOLove.hold` kept the player's token. Then
         that one is taken and no other: an account may be confirmed in a browser that
         came by another link.
     :raises IdentityError: Outside a request, if the player has no identity. While a
         request is handled nothing is raised: it is logged.
-    :raises OutboxError: Outside a request, if the outbox cannot take the event.
+    :raises OutboxError: Outside a request, if not even the emergency exit can take it.
     """
     if not has_request_context():
         _report(player, token, held)

@@ -90,6 +90,8 @@ def qualify(player: t.Any) -> Referral | None:
         emergency exit, and reported by itself if the player turns out to be referred.
     :raises IdentityError: If the player has no identity.
     :raises OutboxError: If not even the emergency exit could take it.
+    :raises sqlalchemy.exc.SQLAlchemyError: With ``MMOLove(app, db=db)``, if the
+        database refuses what the site has changed.
     """
     state = current_state()
     if not state.settings.enabled:

@@ -11,6 +11,10 @@ there when the package is installed.
         client.get(f"/register?mmref={mmolove_sandbox.mint()}")
         client.post("/register", data={"name": "Ada"})
         assert mmolove_sandbox.reported == [("registered", "1")]
+
+The settings are read by ``MMOLove(app)``, so they have to be in ``app.config`` before:
+let a function make the app, as here. As long as the fixture is in use, an app that was
+made without them sends nothing anywhere, and says so.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ from __future__ import annotations
 import secrets
 import typing as t
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
 
 if t.TYPE_CHECKING:
+    from .client import Outcome
     from .reward import Referral
     from .sandbox import Sandbox
 
@@ -68,10 +74,27 @@ def mmolove_sandbox(
 ) -> t.Iterator[SiteSandbox]:
     """A stand-in for MMOLove in the background, for one test."""
     # Imported here: a plugin is loaded at the start of every run, and before coverage.
+    from .client import ReferralClient
     from .sandbox import Sandbox
+    from .settings import is_loopback
     from .signals import player_rewarded
+
+    send = ReferralClient.send
+
+    def send_on_this_machine(client: ReferralClient, body: bytes) -> Outcome:
+        if not is_loopback(urlsplit(client.endpoint).hostname or ""):
+            raise RuntimeError(
+                "A test that uses mmolove_sandbox would have sent an event to "
+                f"{client.endpoint}: MMOLove(app) has read its settings before "
+                "mmolove_sandbox.config was in app.config."
+            )
+        return send(client, body)
 
     with Sandbox(secret=secrets.token_hex(16)) as sandbox:
         site = SiteSandbox(sandbox, tmp_path_factory.mktemp("mmolove"))
-        with player_rewarded.connected_to(site._note):
+        with (
+            player_rewarded.connected_to(site._note),
+            pytest.MonkeyPatch.context() as p,
+        ):
+            p.setattr(ReferralClient, "send", send_on_this_machine)
             yield site

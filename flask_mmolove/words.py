@@ -13,7 +13,7 @@ from .outbox.entry import EntryState
 STATES: dict[EntryState, str] = {
     "pending": "to be sent",
     "accepted": "taken by MMOLove",
-    "rewarded": "the reward was given",
+    "rewarded": "the reward callback has run",
     "ignored": "another referrer was first",
     "rejected": "refused by MMOLove, or given up",
     "unknown": "a reward in doubt: was it given?",
@@ -73,5 +73,5 @@ def hint(entry: Entry) -> str:
 def data(entry: Entry) -> dict[str, t.Any]:
     """An entry for programs: without its token, times in milliseconds."""
     names = ("id", "event", "identity", "test", "state", "attempts", "due")
-    more = ("recorded", "settled", "status", "answer", "referral_id")
+    more = ("recorded", "settled", "status", "answer", "referral_id", "referrer")
     return {name: getattr(entry, name) for name in (*names, *more)}

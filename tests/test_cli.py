@@ -24,6 +24,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
+from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rows import tables
@@ -408,6 +409,12 @@ class TestEvents:
         lines = run(site, "events").output.splitlines()
         assert {len(line) for line in lines} == {40}
 
+    def test_where_there_is_no_terminal_nothing_is_cut(
+        self, site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        assert '"unknown_token"}' in run(site, "events").output
+
     def test_it_follows_what_happens(
         self, site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -427,6 +434,7 @@ class TestEvents:
         run(site, "retry", "4")
         output = run(site, "show", "4").output
         assert output.count("HTTP 404: ") == 2
+        assert "invited   by an unknown player" in output
         assert "MMOLOVE_SERVER_ID" in output
         assert len(json.loads(run(site, "show", "4", "--json").output)["answers"]) == 2
         assert "There is no event 99." in run(site, "show", "99").output
@@ -453,8 +461,26 @@ class TestEvents:
         assert "Aborted" in run(site, "forget", "7").output
         assert "1 event of player 7 erased." in run(site, "forget", "7", "--yes").output
         assert token not in outbox.read_bytes()
+        words = "PLAYER is the account's id, not its name."
+        assert words in run(site, "forget", "7", "--yes").output
         today = [x for x in before.splitlines() if x.startswith("Today")]
         assert today[0] in run(site, "status").output
+
+    def test_who_invited_others_is_forgotten_as_such(
+        self, site: Flask, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        state = site.extensions["mmolove"]
+        for friend in ("20", "21"):
+            by = Invitation(mmolove_sandbox.mint(), "anna")
+            with site.app_context():
+                state.record(state.note(friend, by, "registered"))
+        output = run(site, "forget", "anna").output
+        assert (
+            "Erase 0 events of player anna, and that they invited 2 friends?" in output
+        )
+        output = run(site, "forget", "anna", "--yes").output
+        assert "Nobody is known any more to have invited 2 friends of theirs." in output
+        assert "by an unknown player" in run(site, "show", "5").output
 
     def test_what_the_emergency_exit_holds_is_forgotten_too(
         self, site: Flask, run: Run

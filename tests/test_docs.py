@@ -158,7 +158,7 @@ def test_the_recipe_for_mail(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
 
     server = socketserver.TCPServer(("127.0.0.1", 0), Mail)
     with recipe("Mail"), listening(server) as address:
-        app.config.update(MAIL_SERVER=address, OWNER_MAIL="owner@localhost")
+        app.config.update(OWNER_MAIL_HOST=address, OWNER_MAIL="owner@localhost")
         make_trouble(app, mmolove_sandbox)
     (mail,) = mails
     assert "Subject: Referral event 1 was rejected" in mail

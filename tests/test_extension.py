@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import typing as t
@@ -174,6 +175,15 @@ def test_two_apps_with_one_object_report_to_their_own_places(
     with here.app_context():
         assert qualify(2) is None
     assert mmolove_sandbox.reported == [("registered", "1")]
+
+
+def test_in_a_test_nothing_goes_where_the_fixture_does_not_reach(
+    make_app: MakeApp, mmolove_sandbox: SiteSandbox, log: io.StringIO
+) -> None:
+    app = make_app(ENDPOINT="https://mmolove.invalid/events")
+    with app.app_context():
+        registered(1, token=mmolove_sandbox.mint())
+    assert "MMOLove(app) has read its settings before" in log.getvalue()
 
 
 def test_a_callback_may_be_named_before_or_after_the_app_is_met(

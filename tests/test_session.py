@@ -34,6 +34,7 @@ from werkzeug.test import TestResponse
 from flask_mmolove import ConfigError
 from flask_mmolove import event_recorded
 from flask_mmolove import IdentityError
+from flask_mmolove import invitations
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
@@ -888,7 +889,11 @@ def test_the_lines_of_the_docs_work(
     db = names["db"]
     with app.app_context():
         db.create_all()
+    app.register_blueprint(invitations)
+    with app.test_request_context():
+        link = names["mmolove"].invite("inviter", external=False)
     client = app.test_client()
+    client.get(link)
     client.get(f"/?mmref={mmolove_sandbox.mint()}")
     client.post("/register", data={"name": "anna"})
     with app.app_context():

@@ -25,13 +25,18 @@ def forget(state: State, player: str, yes: bool) -> None:
     the days stay.
     """
     found = state.outbox.journal.page(player=player)
+    friends = many(state.outbox.journal.count_friends(player), "friend")
     if not yes:
         for entry in found:
             click.echo(f"Event {entry.id}: {entry.event}, {entry.state}")
-        what = many(len(found), "event")
-        click.confirm(f"Erase {what} of player {player} for good?", abort=True)
+        what = f"{many(len(found), 'event')} of player {player}"
+        click.confirm(f"Erase {what}, and that they invited {friends}?", abort=True)
     erased = desk.forget(state, player)
     click.echo(f"{many(len(erased), 'event')} of player {player} erased.")
+    if friends != many(0, "friend"):
+        click.echo(f"Nobody is known any more to have invited {friends} of theirs.")
+    elif not erased:
+        click.echo("If you expected some: PLAYER is the account's id, not its name.")
     unsent = sum(entry.state == "pending" for entry in erased)
     if unsent:
         click.echo(f"{unsent} of them had not been sent, and never will be.")

@@ -34,6 +34,8 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
         click.echo(json.dumps({"retried": [e.id for e in entries], "missing": missing}))
     else:
         click.echo(f"{many(len(entries), 'rejected event')} will be sent again.")
+        if not (entries or ids):
+            click.echo("What is pending needs no retry: see 'flask mmolove status'.")
         for id in missing:
             click.echo(f"Event {id} is not rejected, or not there.")
     if missing:

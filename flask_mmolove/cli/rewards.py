@@ -29,7 +29,13 @@ def rewards(
     """
     if not (paid or again):
         page = partial(state.outbox.journal.page, limit=1000)
-        show_entries(page(state="unknown") + page(state="unpaid"), as_json)
+        found = page(state="unknown") + page(state="unpaid")
+        show_entries(found, as_json)
+        if found and not as_json:
+            click.echo(
+                "Where it was given: flask mmolove rewards --paid ID\n"
+                "Where it was not:   flask mmolove rewards --again ID"
+            )
     for id in paid:
         desk.settle_reward(state, id, given=True)
         click.echo(f"The reward of event {id} is noted as given.", err=as_json)

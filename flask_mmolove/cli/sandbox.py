@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import typing as t
 
 import click
@@ -89,14 +91,17 @@ def sandbox(
 
 
 def _introduction(stand_in: Sandbox, secret: str, register_url: str) -> str:
-    shown = secret if secret == "demo-secret" else "(as in your environment)"
+    variable = "FLASK_MMOLOVE_REFERRAL_SECRET"
+    line = f"  export {variable}={shlex.quote(secret)}\n"
+    if secret == os.environ.get(variable):
+        line = f"  # {variable} stays as it is\n"
     return (
         f"A stand-in for MMOLove, on this machine only. What arrives: {stand_in.url}/\n"
         f"A share link to click: {stand_in.share_link()}\n"
         f"It leads to {register_url}; --register-url names another page.\n"
         "\nThe site's settings:\n"
         f"  export FLASK_MMOLOVE_SERVER_ID={stand_in.server_id}\n"
-        f"  export FLASK_MMOLOVE_REFERRAL_SECRET={shown}\n"
+        f"{line}"
         f"  export FLASK_MMOLOVE_ENDPOINT={stand_in.endpoint}\n"
         "\nStop it with Ctrl+C."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import time
 import typing as t
 from functools import update_wrapper
@@ -61,11 +62,11 @@ def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
 
 
 def print_table(rows: t.Iterable[t.Sequence[str]], widths: t.Sequence[int]) -> None:
-    """Print rows, the last column cut where the terminal ends.
+    """Print rows, the last column cut where the terminal ends, if it is one.
 
     :param widths: Of each column but the last; a longer text pushes the row.
     """
-    room = shutil.get_terminal_size().columns
+    room = shutil.get_terminal_size((0, 0)).columns or sys.maxsize
     for row in rows:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
         line = "  ".join([*cells, row[-1]]).rstrip()

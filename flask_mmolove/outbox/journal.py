@@ -202,6 +202,14 @@ class Journal:
         found = [Referrer(*row) for row in rows]
         return sorted(found, key=lambda each: (*(-n for n in each[1:]), each.player))
 
+    def count_friends(self, player: str) -> int:
+        """How many stand in the outbox whom a player invited."""
+        sql = (
+            f"SELECT count(*) FROM {self._event}"
+            " WHERE referrer = :player AND event = 'registered'"
+        )
+        return int(self._read(sql, player=player)[0][0])
+
     def worker(self) -> Worker | None:
         """What delivers, if anything ever did."""
         known = self._run(lambda db: db.fact("worker"), writes=False)
