@@ -266,12 +266,12 @@ class TestSettings:
     def test_what_was_refused_is_sent_again_when_the_settings_change(
         self, outbox: Outbox
     ) -> None:
-        assert outbox.adopt("old", "srv", 1000) == 0
+        assert outbox.adopt("old", "srv", 1000) is None
         for identity, status in (("a", 401), ("b", 404), ("c", 301), ("d", 400)):
             add(outbox, identity)
             rejected = Settlement(claim_one(outbox), "rejected", status=status)
             outbox.settle([rejected], 1000)
-        assert outbox.adopt("old", "srv", 2000) == 0
+        assert outbox.adopt("old", "srv", 2000) is None
         assert outbox.adopt("new", "srv", 2000) == 3
         assert outbox.journal.summary().counts == {"pending": 3, "rejected": 1}
 
@@ -398,10 +398,15 @@ class TestPerson:
     @pytest.mark.parametrize("state", ["unknown", "unpaid"])
     def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
         add(outbox)
-        (entry,) = outbox.settle([Settlement(claim_one(outbox), state)], 1000)
+        failed = Settlement(claim_one(outbox), state, answer="its callback raised")
+        (entry,) = outbox.settle([failed], 1000)
         assert outbox.journal.page(state=state) == [entry]
         again = outbox.decide(entry.id, "accepted", 2000)
         assert again is not None
+        assert again.answers == [
+            (1000, None, "its callback raised"),
+            (2000, None, "a person: give it now"),
+        ]
         assert (again.state, again.due, again.attempts) == ("accepted", 2000, 0)
         assert outbox.decide(entry.id, "rewarded", 2000) is None
 

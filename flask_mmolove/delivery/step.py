@@ -189,10 +189,12 @@ class Delivery:
         settings = self._settings
         count = self.outbox.adopt(settings.fingerprint, settings.server_id, self.now())
         self._adopted = True
-        if count:
+        if count is not None:
             logger.warning(
-                "The settings for MMOLove have changed. What was refused under the old "
-                "ones is sent again: %d in all.",
+                "The settings for MMOLove have changed: what waits in this outbox goes "
+                "to server %s now, and what was refused before is sent again, %d in "
+                "all. If another site uses this outbox, give each its own.",
+                settings.server_id,
                 count,
             )
 

@@ -138,6 +138,21 @@ def settlement_columns(settlement: Settlement, now: int) -> dict[str, t.Any]:
     }
 
 
+def decision_columns(entry: Entry, state: EntryState, now: int) -> dict[str, t.Any]:
+    """The columns that a person's word on a reward writes."""
+    given = state == "rewarded"
+    return {
+        "state": state,
+        "due": None if given else now,
+        "settled": now,
+        "status": None,
+        "answer": "a person: it was given" if given else "a person: give it now",
+        "history": _history(entry),
+        "attempts": 0,
+        "crashes": 0,
+    }
+
+
 def milestones(changed: t.Iterable[Entry], now: int) -> dict[Milestone, list[str]]:
     """What becomes of each ``qualified`` that waits for one of these as its
     ``registered``, with the players of whom that is so.

@@ -133,9 +133,9 @@ class Outbox(abc.ABC):
     def next_due(self, now: int, patience: float = PATIENCE) -> int | None:
         return self.run(lambda db: db.next_due(now), patience, writes=False)
 
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
+    def adopt(self, fingerprint: str, server_id: str, now: int) -> int | None:
         if self.run(lambda db: db.fact("settings"), writes=False) == fingerprint:
-            return 0
+            return None
         return self.run(lambda db: db.adopt(fingerprint, server_id, now))
 
     def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:

@@ -25,6 +25,7 @@ from .entry import Invitation
 from .entry import Settlement
 from .rules import as_claimed
 from .rules import begin
+from .rules import decision_columns
 from .rules import HELD_FOR
 from .rules import HORIZON
 from .rules import isolate_crashed
@@ -268,10 +269,10 @@ class Transaction(abc.ABC):
         )
         return soonest(pending, accepted, Breaker.from_json(breaker), now)
 
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int:
+    def adopt(self, fingerprint: str, server_id: str, now: int) -> int | None:
         """Meet settings. If they are not those of before, what may still be sent is
         addressed anew, what was refused under the old ones is sent again, and the
-        breaker begins afresh. Gives how many were refused.
+        breaker begins afresh. Gives how many were refused; None if nothing is new.
 
         :param fingerprint: :attr:`flask_mmolove.settings.Settings.fingerprint`.
         """
@@ -279,7 +280,7 @@ class Transaction(abc.ABC):
         known = self.fact("settings")
         self.set_fact("settings", fingerprint)
         if known in (None, fingerprint):
-            return 0
+            return None
         again = [
             entry for entry in refused(self._rejected()) if self._redrive(entry, now)
         ]
@@ -313,19 +314,14 @@ class Transaction(abc.ABC):
         """A person's word on a reward that is ``unknown`` or ``unpaid``: it is
         ``rewarded``, or ``accepted`` to be given again. None if it is neither.
         """
-        changed = self.change(
-            f"UPDATE {self._event} SET state = :state, due = :due, settled = :now,"
-            " attempts = 0, crashes = 0"
-            " WHERE id = :id AND state IN ('unknown', 'unpaid')",
-            {
-                "id": id,
-                "state": state,
-                "due": now if state == "accepted" else None,
-                "now": now,
-            },
-        )
-        if not changed:
+        found = self._read([id], self._dialect.lock)
+        if not found or found[0].state not in ("unknown", "unpaid"):
             return None
+        columns = decision_columns(found[0], state, now)
+        names = ", ".join(f"{name} = :{name}" for name in columns)
+        self.execute(
+            f"UPDATE {self._event} SET {names} WHERE id = :id", {**columns, "id": id}
+        )
         (decided,) = self._read([id])
         self.count(reached(decided, was="unknown"))
         return decided
