@@ -113,6 +113,18 @@ class TestSalvage:
         path.write_bytes(content[:end] + b"x" * 6 + content[end + 6 :])
         assert [each.history for each in salvage(path)] == [None, None]
 
+    def test_pages_that_name_themselves_come_to_an_end(self, path: Path) -> None:
+        third = (3).to_bytes(4, "big")
+        head = bytes([13, 0, 0, 0, 1, 0, 0, 0]) + (36).to_bytes(2, "big")
+        # 492 bytes on the leaf and terabytes on the third page, whose next one it is.
+        length = 492 + 4092 * (1 << 30)
+        groups = [length >> shift & 0x7F | 0x80 for shift in range(42, 0, -7)]
+        leaf = head.ljust(36, b"\0") + bytes([*groups, length & 0x7F, 1])
+        assert len(leaf) % 4 == 0
+        leaf += third * ((PAGE - len(leaf)) // 4)
+        path.write_bytes(bytes(PAGE) + leaf + third * (PAGE // 4))
+        assert salvage(path) == []
+
     @pytest.mark.parametrize("content", [b"", b"x", os.urandom(5000), b"\x0d" * 9000])
     def test_junk_holds_nothing(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)

@@ -20,6 +20,8 @@ _STATES = frozenset(t.get_args(EntryState))
 _LEAF = 0x0D
 _WAL_HEADER = 32
 _WAL_FRAME_HEADER = 24
+# Bytes of a record. Damaged pages can name any length, and each other in a circle.
+_LONGEST = 1 << 20
 _PAGE_SIZES = frozenset(1 << n for n in range(9, 17))
 
 #: By their numbers in the file.
@@ -100,6 +102,8 @@ def _read_cell(page: bytes, position: int, pages: Pages) -> Entry:
 
 def _read_payload(page: bytes, position: int, length: int, pages: Pages) -> bytes:
     """A record; the end of one that is too long for its page stands on others."""
+    if length > _LONGEST:
+        raise ValueError("no record of ours")
     size = len(page)
     here = length
     if length > size - 35:
