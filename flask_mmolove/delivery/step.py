@@ -46,9 +46,9 @@ _STOP_PATIENCE = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
+Answers = t.Iterable[tuple[Entry, "Outcome | None"]]
 Attempts = t.Callable[
-    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]],
-    t.Iterable[tuple[Entry, "Outcome | None"]],
+    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]], Answers
 ]
 
 
@@ -96,6 +96,7 @@ class Delivery:
         # Claimed, and not tried any more when the store failed.
         self._left: list[Entry] = []
         self._stopped = False
+        self._failing = False
         self._signed_in: int | None = None
 
     def now(self) -> int:
@@ -154,19 +155,25 @@ class Delivery:
         limit = self._settings.concurrency * _ENTRIES_EACH
         entries = self.outbox.claim("pending", self.now(), lease, limit, ids)
         self._held.update((entry.key, entry) for entry in entries)
+        answers = iter(run(self._attempt, entries))
         try:
-            return self._send_all(entries, run)
+            return self._settle_all(entries, answers)
         except Exception:
+            # What is not begun is left, and what is under way comes to its end: then
+            # it is known which is which.
+            self._failing = True
+            for _ in answers:
+                pass
+            self._failing = False
             waiting = self._held.keys() - self._unsettled.keys()
-            # No longer held, so that what a sender has not begun is not begun.
-            self._left += [self._held.pop(key) for key in waiting]
+            self._left += [entry for entry in entries if entry.key in waiting]
             raise
 
-    def _send_all(self, entries: list[Entry], run: Attempts) -> int:
+    def _settle_all(self, entries: list[Entry], answers: Answers) -> int:
         answered: list[tuple[Entry, Outcome]] = []
         skipped: list[Entry] = []
         since = time.monotonic()
-        for entry, outcome in run(self._attempt, entries):
+        for entry, outcome in answers:
             if outcome is None:
                 skipped.append(entry)
                 continue
@@ -221,8 +228,8 @@ class Delivery:
         if entry.key in self._unsettled:
             return self._unsettled[entry.key]
         # Once its lease is over, another worker may have it.
-        given_up = self._stopped or entry.key not in self._held
-        if given_up or self.now() + self._timeout > (entry.due or 0):
+        is_over = self._stopped or self._failing
+        if is_over or self.now() + self._timeout > (entry.due or 0):
             return entry, None
         if entry.crashes >= CRASHES:
             words = f"its worker died {entry.crashes} times"
