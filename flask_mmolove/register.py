@@ -105,16 +105,12 @@ def referral_register(
         signup = _begin(newcomer, token)
         try:
             response = current_app.ensure_sync(view)(*args, **kwargs)
-        except HTTPException as e:
-            # abort(redirect(...)) is another way to return a response.
-            if signup is not None and e.response is not None:
+        except BaseException as e:
+            if signup is not None and _is_response(e):
                 after_this_request(signup.finish)
-            else:
+            elif signup is not None:
+                # A handler of the error may name a player of its own.
                 request.environ.pop(_ENVIRON, None)
-            raise
-        except BaseException:
-            # A handler of the error may name a player of its own.
-            request.environ.pop(_ENVIRON, None)
             raise
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
@@ -177,6 +173,8 @@ class Signup:
         self.visitor = visitor
         self.newcomer = newcomer
         self.before = before
+        #: Those who were handed over before the referee.
+        self.others: list[Signup] = []
         #: Who was handed over.
         self.referee: t.Any = None
         #: What is to be recorded of the referee, if they were referred.
@@ -189,22 +187,16 @@ class Signup:
     ) -> None:
         """Keep the player until the signup is recorded."""
         if self.note is not None and player is not self.referee:
-            # The view named another one before.
-            after_this_request(copy(self).finish)
-            self.note = self.enlistment = None
-        self.withdraw()
+            self.others.append(copy(self))
+        else:
+            self._withdraw()
+        self.note = self.enlistment = None
         self.referee = player
         token = token or self.visitor or getattr(player, "mmref", None)
         self.note = _make_note(self.state, player, token, held)
         session = self.state.session
         if self.note and session and not session.is_committed(player):
             self.enlistment = session.enlist(self.note, player)
-
-    def withdraw(self) -> None:
-        """Forget the player who was handed over, unless they are committed."""
-        if self.enlistment is not None:
-            self.enlistment.withdraw()
-        self.note = self.enlistment = None
 
     def record(self) -> None:
         """Record the referee, or leave that to the site's session."""
@@ -232,16 +224,27 @@ class Signup:
         """The view is done: report the referee, if there is one."""
         with shielded(_FAILED):
             request.environ.pop(_ENVIRON, None)
-            if response.status_code >= 400:
-                self.withdraw()
-                return response
-            if self.referee is None and self.visitor is not None:
-                self._look_for_referee(response)
-            if self.note is not None:
-                self.state.once.spend(_WARNED + str(request.endpoint))
+            if response.status_code < 400:
+                if self.referee is None and self.visitor is not None:
+                    self._look_for_referee(response)
+                for each in (*self.others, self):
+                    each._finish_one(response)
+            else:
+                for each in (*self.others, self):
+                    each._withdraw()
+        return response
+
+    def _finish_one(self, response: Response) -> None:
+        if self.note is not None:
+            self.state.once.spend(_WARNED + str(request.endpoint))
+            with shielded(_FAILED):
                 self.record()
                 self.conclude(response)
-        return response
+
+    def _withdraw(self) -> None:
+        """Forget the player who was handed over, unless they are committed."""
+        if self.enlistment is not None:
+            self.enlistment.withdraw()
 
     def _look_for_referee(self, response: Response) -> None:
         if self.newcomer is None:
@@ -265,6 +268,11 @@ class Signup:
                 request.endpoint,
                 response.status_code,
             )
+
+
+def _is_response(error: BaseException) -> bool:
+    """Whether it is another way to return one: ``abort(redirect(...))``."""
+    return isinstance(error, HTTPException) and error.response is not None
 
 
 def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:

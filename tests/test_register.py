@@ -526,6 +526,24 @@ def test_an_exception_passes_untouched_and_drops_the_report(
     assert reported() == []
 
 
+def test_an_exception_drops_all_whom_the_view_named(
+    app: Flask, visitor: FlaskClient, reported: Reported
+) -> None:
+    @app.errorhandler(Trouble)
+    def handle(error: Trouble) -> str:
+        return "handled"
+
+    @app.post("/join")
+    @referral_register
+    def join() -> str:
+        registered(7)
+        registered(8)
+        raise Trouble
+
+    assert visitor.post("/join").text == "handled"
+    assert reported() == []
+
+
 def test_a_handler_of_an_exception_may_name_a_player(
     app: Flask, visitor: FlaskClient, reported: Reported
 ) -> None:

@@ -242,6 +242,24 @@ class TestSignup:
         sign_up(site, mmolove_sandbox)
         assert site.entries(1)["registered"].state == "pending"
 
+    def test_such_a_site_reports_nobody_with_an_error(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        @site.app.after_request
+        def commit(response: Response) -> Response:
+            site.db.session.commit()
+            return response
+
+        @signup(site)
+        def register() -> ResponseReturnValue:
+            registered(site.add("anna"))
+            registered(site.add("ben"))
+            return "no", 409
+
+        sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 2
+        assert site.state.outbox.journal.page() == []
+
     def test_the_decorator_finds_the_player_when_all_is_committed(
         self, site: Site, mmolove_sandbox: SiteSandbox
     ) -> None:
