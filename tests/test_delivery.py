@@ -224,12 +224,13 @@ def test_what_was_answered_but_not_settled_is_not_sent_again(
     assert len(bench.site.sandbox.arrivals) == 1
 
 
-def test_nothing_is_sent_twice_if_the_outbox_fails_while_others_are_sending(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("senders", [1, 4])
+def test_nothing_is_begun_or_sent_twice_when_the_outbox_fails_in_the_middle(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, senders: int
 ) -> None:
     for number in range(32):
         bench.add(str(number), "registered")
-    settle, run = bench.outbox.settle, Senders(4).run
+    settle, run = bench.outbox.settle, Senders(senders).run
 
     def fail(*args: t.Any) -> t.NoReturn:
         raise OSError("the disk is full")
@@ -237,6 +238,8 @@ def test_nothing_is_sent_twice_if_the_outbox_fails_while_others_are_sending(
     monkeypatch.setattr(bench.outbox, "settle", fail)
     with pytest.raises(OSError, match="full"):
         bench.delivery.step(run)
+    if senders == 1:
+        assert len(bench.site.sandbox.arrivals) == 16
     monkeypatch.setattr(bench.outbox, "settle", settle)
     while bench.outbox.journal.count("accepted") < 32:
         bench.delivery.step(run)
@@ -293,7 +296,7 @@ def test_an_outage_is_found_out_by_a_few_attempts(
 
 
 def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = bench.settings
     bench.settings = Settings.from_config(
@@ -308,8 +311,11 @@ def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
     assert bench.outbox.breaker().open_since is not None
     bench.settings = good
     bench.delivery = bench.new_process()
+    assert "have changed" not in caplog.text
     bench.pass_time(3600, steps=60)
     assert bench.outbox.journal.summary().counts == {"accepted": 100}
+    # Told though nothing was rejected: another site may use this outbox.
+    assert caplog.text.count("The settings for MMOLove have changed") == 1
 
 
 def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:

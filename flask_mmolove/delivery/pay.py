@@ -133,9 +133,8 @@ class Payer:
 
     def _settle(self, settlement: Settlement) -> Entry | None:
         settled = settlement._replace(status=settlement.entry.status)
-        all_changed = self._outbox.settle([settled], self._now())
+        changed = self._outbox.settle([settled], self._now())
         self._paid.discard(settlement.entry.key)
-        for changed in all_changed:
-            self._tell(changed)
-            return changed
-        return None
+        for entry in changed:
+            self._tell(entry)
+        return changed[0] if changed else None

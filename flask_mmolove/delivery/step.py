@@ -46,9 +46,9 @@ _STOP_PATIENCE = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
-Answers = t.Iterable[tuple[Entry, "Outcome | None"]]
+Results = t.Iterable[tuple[Entry, "Outcome | None"]]
 Attempts = t.Callable[
-    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]], Answers
+    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]], Results
 ]
 
 
@@ -155,25 +155,26 @@ class Delivery:
         limit = self._settings.concurrency * _ENTRIES_EACH
         entries = self.outbox.claim("pending", self.now(), lease, limit, ids)
         self._held.update((entry.key, entry) for entry in entries)
-        answers = iter(run(self._attempt, entries))
+        results = iter(run(self._attempt, entries))
         try:
-            return self._settle_all(entries, answers)
+            return self._settle_all(entries, results)
         except Exception:
             # What is not begun is left, and what is under way comes to its end: then
             # it is known which is which.
             self._failing = True
-            for _ in answers:
-                pass
+            for entry, outcome in results:
+                if outcome is not None:
+                    self._unsettled[entry.key] = entry, outcome
             self._failing = False
             waiting = self._held.keys() - self._unsettled.keys()
             self._left += [entry for entry in entries if entry.key in waiting]
             raise
 
-    def _settle_all(self, entries: list[Entry], answers: Answers) -> int:
+    def _settle_all(self, entries: list[Entry], results: Results) -> int:
         answered: list[tuple[Entry, Outcome]] = []
         skipped: list[Entry] = []
         since = time.monotonic()
-        for entry, outcome in answers:
+        for entry, outcome in results:
             if outcome is None:
                 skipped.append(entry)
                 continue
@@ -239,8 +240,7 @@ class Delivery:
             # What MMOLove says is stored, logged and shown: it may quote the token.
             said = " ".join(outcome.body.split())
             body = said.replace(entry.token, shorten(entry.token))
-            self._unsettled[entry.key] = entry, outcome._replace(body=body)
-            return self._unsettled[entry.key]
+            return entry, outcome._replace(body=body)
         except KeyboardInterrupt:
             raise
         except BaseException as e:
