@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import signal
+import sqlite3
 import typing as t
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def app(make_app: MakeApp) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+class Hold:
+    """Another process that keeps the outbox to itself."""
+
+    def __init__(self, app: Flask) -> None:
+        outbox = app.extensions["mmolove"].outbox
+        outbox.journal.summary()  # the file is there
+        self._connection = sqlite3.connect(outbox._db.path, isolation_level=None)
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN EXCLUSIVE")
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
 
 
 # -- databases -------------------------------------------------------------------------

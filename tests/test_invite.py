@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import time
 import typing as t
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from conftest import Hold
 from conftest import MakeApp
 from flask import Flask
 from flask import session
@@ -144,13 +144,8 @@ def test_who_invited_survives_the_emergency_exit(site: Site) -> None:
     friend = site.browser()
     follow(friend, site.link("3"))
     state = site.app.extensions["mmolove"]
-    state.outbox.journal.summary()
-    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
-    busy.execute("BEGIN EXCLUSIVE")
-    try:
+    with Hold(site.app):
         assert friend.post("/join/7").text == "welcome"
-    finally:
-        busy.close()
     state.make_delivery().drain()
     assert site.qualify("7").referrer == "3"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import typing as t
 
 import pytest
+from conftest import Hold
 from conftest import MakeApp
 from flask import Flask
 from flask import redirect
@@ -168,12 +168,8 @@ def test_an_activation_while_the_outbox_is_busy_is_reported_later(
 ) -> None:
     site.visit(token).post("/form/anna")
     state = site.app.extensions["mmolove"]
-    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
-    busy.execute("BEGIN EXCLUSIVE")
-    try:
+    with Hold(site.app):
         assert site.app.test_client().get("/activate/anna/7").text == "welcome"
-    finally:
-        busy.close()
     assert mmolove_sandbox.reported == []
     state.make_delivery().drain()
     assert mmolove_sandbox.reported == SEVEN
@@ -186,13 +182,8 @@ def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
     site: Site, token: str, mmolove_sandbox: SiteSandbox, taken_in: bool
 ) -> None:
     state = site.app.extensions["mmolove"]
-    state.outbox.journal.summary()
-    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
-    busy.execute("BEGIN EXCLUSIVE")
-    try:
+    with Hold(site.app):
         assert site.visit(token).post("/form/anna").status_code == 200
-    finally:
-        busy.close()
     if taken_in:
         state.make_delivery().drain()
     assert site.app.test_client().get("/activate/anna/7").text == "welcome"
@@ -205,13 +196,8 @@ def test_one_in_the_emergency_exit_takes_no_other_visitor_s_place(
     site: Site, token: str, mmolove_sandbox: SiteSandbox, other: str
 ) -> None:
     state = site.app.extensions["mmolove"]
-    state.outbox.journal.summary()
-    busy = sqlite3.connect(state.outbox._db.path, isolation_level=None)
-    busy.execute("BEGIN EXCLUSIVE")
-    try:
+    with Hold(site.app):
         site.visit(token).post("/form/anna")
-    finally:
-        busy.close()
     assert len(state.spool.read()) == 1
     later = mmolove_sandbox.mint()
     if other == "without":

@@ -3,13 +3,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sqlite3
 import threading
 import time
 import typing as t
 from pathlib import Path
 
 import pytest
+from conftest import Hold
 from conftest import MakeApp
 from flask import Flask
 
@@ -55,21 +55,6 @@ def sign_up(app: Flask, token: str) -> float:
     return time.monotonic() - started
 
 
-class Hold:
-    """Another process that keeps the outbox to itself."""
-
-    def __init__(self, app: Flask) -> None:
-        outbox = app.extensions["mmolove"].outbox
-        outbox.journal.summary()  # the file is there
-        self._connection = sqlite3.connect(outbox._db.path, isolation_level=None)
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN EXCLUSIVE")
-
-    def __exit__(self, *exception: object) -> None:
-        self._connection.close()
-
-
 def run_out_of_files(*args: object) -> t.NoReturn:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -111,6 +96,9 @@ def test_only_what_concerns_a_player_is_opened(
     assert [note.held for _, note in spool.of("k")] == ["k"]
     assert spool.of("20") == []
     assert len(opened) == 2
+    spool.write(NOTE._replace(identity="69235"))  # its mark is that of the other
+    assert spool.of("95303") == []
+    assert len(opened) == 3
 
 
 def test_where_it_cannot_be_kept_beside_the_outbox_it_is_kept_elsewhere(

@@ -36,6 +36,11 @@ class Note(t.NamedTuple):
         """What it is about, for the person who reads of it."""
         return f"The event of player {self.identity}" if self.names else "A held token"
 
+    @property
+    def key(self) -> str:
+        """Whose it is: the player's identity, or the key of a held token."""
+        return self.identity or self.held or ""
+
     def events(self, token: str, server_id: str) -> list[Event]:
         """The events themselves."""
         who = (self.identity, token, server_id, self.moment, self.test)

@@ -49,7 +49,7 @@ class Spool:
         :raises OutboxError: If no place takes it.
         """
         # Names in the order of time, so that they are taken in in that order.
-        mark, chance = _mark(note.identity or note.held), secrets.token_hex(4)
+        mark, chance = _mark(note.key), secrets.token_hex(4)
         name = f"{time.time_ns():020d}-{mark}-{chance}{_SUFFIX}"
         failures = []
         for place in self._usable():
@@ -72,15 +72,13 @@ class Spool:
         return self._read(self._files(_SUFFIX, strict=strict), strict)
 
     def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Note]]:
-        """The same for the notes of one player, by the identity, or of what is held
-        under one key. However many others wait, they are not opened.
+        """The same for those of one :attr:`Note.key`. However many others wait, they
+        are not opened.
         """
         mark = f"-{_mark(key)}-"
         files = self._files(_SUFFIX, strict=strict)
         found = self._read([file for file in files if mark in file.name], strict)
-        return [
-            (file, note) for file, note in found if key == (note.identity or note.held)
-        ]
+        return [(file, note) for file, note in found if note.key == key]
 
     def _read(self, files: list[Path], strict: bool) -> list[tuple[Path, Note]]:
         notes = []
@@ -177,10 +175,9 @@ class Spool:
         file.unlink(missing_ok=True)
 
 
-def _mark(key: str | None) -> str:
-    """What a file is found by: as little of a name as does."""
-    text = "" if key is None else key
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+def _mark(key: str) -> str:
+    """By what a file is found, and nobody named."""
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def _write(file: Path, note: Note) -> Path:
