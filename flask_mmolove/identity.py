@@ -5,9 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from .errors import IdentityError
-
-#: Characters of an identity: what every database can hold in a key.
-LIMIT = 255
+from .wire import TEXT_LIMIT
 
 _CURE = (
     'Pass the account\'s id itself, as in registered(player["id"]), or say with '
@@ -52,9 +50,10 @@ def _as_text(value: t.Any, subject: str) -> str:
     text = str(value).strip()
     if not text:
         raise IdentityError(f"{subject} is empty. {_CURE}")
-    if len(text) > LIMIT or "\0" in text:
+    if len(text) > TEXT_LIMIT or "\0" in text:
         raise IdentityError(
-            f"{subject} is longer than {LIMIT} characters or contains a NUL. {_CURE}"
+            f"{subject} is longer than {TEXT_LIMIT} characters or contains a NUL. "
+            + _CURE
         )
     try:
         text.encode()

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from .errors import ConfigError
 from .log import logger
 from .wire import ENDPOINT
+from .wire import TEXT_LIMIT
 
 PREFIX = "MMOLOVE_"
 
@@ -219,8 +220,8 @@ def check_text(value: str) -> str:
     """
     if not value.strip():
         raise ValueError("is empty")
-    if len(value) > 255 or "\0" in value:
-        raise ValueError("is longer than 255 characters or contains a NUL")
+    if len(value) > TEXT_LIMIT or "\0" in value:
+        raise ValueError(f"is longer than {TEXT_LIMIT} characters or contains a NUL")
     try:
         value.encode()
     except UnicodeEncodeError:

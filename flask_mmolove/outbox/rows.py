@@ -25,16 +25,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
 
 from ..errors import EventError
+from ..wire import TEXT_LIMIT
 from ..wire import TOKEN_LIMIT
 from .entry import Entry
 from .transaction import COLUMNS
 from .transaction import Dialect
 from .transaction import Transaction
 from .transaction import Values
-
-#: The longest identity and server id: with four bytes a character, a key of MariaDB
-#: holds no more.
-TEXT_LIMIT = 255
 
 _ONCE = "mmolove_event_once"
 
