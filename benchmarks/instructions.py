@@ -20,7 +20,7 @@ from pathlib import Path
 TURNS = (50, 350)
 
 #: Seeds of Python's hashes. Each lays things out anew in memory, and CPython's cache of
-#: types' attributes minds that: two names that fall into one place put each other out.
+#: types' attributes minds that: two names of one place replace each other.
 SEEDS = (0, 1, 2)
 
 _ROOT = Path(__file__).parent.parent

@@ -24,6 +24,7 @@ def measure_page() -> t.Iterator[Row]:
         hook = count("page", "hook", seed=seed) - bare
         ours = count("page", "mmolove", seed=seed) - bare
         ratios.append(ours / hook)
+    # For orientation, with the last of them.
     figures = {"page": bare, "hook": hook, "ours": ours}
     figures |= {name: count("page", name, seed=seed) - bare for name in _OTHERS}
     yield Row(

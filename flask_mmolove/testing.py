@@ -14,7 +14,7 @@ there when the package is installed.
 
 The settings are read by ``MMOLove(app)``, so they have to be in ``app.config`` before:
 let a function make the app, as here. As long as the fixture is in use, an app that was
-made without them sends nothing anywhere, and says so.
+made without them sends nothing beyond this machine, and its log says so.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def mmolove_sandbox(
         site = SiteSandbox(sandbox, tmp_path_factory.mktemp("mmolove"))
         with (
             player_rewarded.connected_to(site._note),
-            pytest.MonkeyPatch.context() as p,
+            pytest.MonkeyPatch.context() as patch,
         ):
-            p.setattr(ReferralClient, "send", send_on_this_machine)
+            patch.setattr(ReferralClient, "send", send_on_this_machine)
             yield site

@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import typing as t
 from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
 from click.testing import Result
 from conftest import MakeApp
 from flask import Flask
@@ -21,7 +23,9 @@ from sqlalchemy import MetaData
 from sqlalchemy import URL
 
 from flask_mmolove import MMOLove
+from flask_mmolove import Outcome
 from flask_mmolove import qualify
+from flask_mmolove import ReferralClient
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
 from flask_mmolove.outbox import Invitation
@@ -190,13 +194,33 @@ class TestDeliver:
     ) -> None:
         app = make_app(DELIVERY="manual")
         with app.app_context():
-            registered(7, token=mmolove_sandbox.mint())
             registered(8, token="junk")
+            registered(7, token=mmolove_sandbox.mint())
         words = "Waiting for you: 1 rejected. See 'flask mmolove retry --list'."
         output = run(app, "deliver").output
         assert output == f"1 accepted, 1 rejected; 0 pending.\n{words}\n"
         assert mmolove_sandbox.reported == [("registered", "7")]
         assert "Nothing was due; 0 pending." in run(app, "deliver").output
+
+    def test_several_are_on_their_way_at_once(
+        self,
+        make_app: MakeApp,
+        run: Run,
+        mmolove_sandbox: SiteSandbox,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        app = make_app(DELIVERY="manual", CONCURRENCY=2)
+        with app.app_context():
+            for player in range(2):
+                registered(player, token=mmolove_sandbox.mint())
+        meet, send = threading.Barrier(2), ReferralClient.send
+
+        def send_together(client: ReferralClient, body: bytes) -> Outcome:
+            meet.wait(20)
+            return send(client, body)
+
+        monkeypatch.setattr(ReferralClient, "send", send_together)
+        assert run(app, "deliver").output.startswith("2 accepted; 0 pending.")
 
     def test_an_outage_is_no_success(
         self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
@@ -265,6 +289,12 @@ class TestRetry:
         (entry,) = json.loads(run(rejected, "retry", "--list", "--json").output)
         assert (entry["status"], entry["state"]) == (404, "rejected")
 
+    def test_that_none_is_leads_to_what_waits(self, app: Flask, run: Run) -> None:
+        output = run(app, "retry").output
+        assert output.startswith(
+            "0 rejected events will be sent again.\nWhat is pending"
+        )
+
     def test_it_is_sent_again_by_id_or_all(
         self, rejected: Flask, run: Run, mmolove_sandbox: SiteSandbox
     ) -> None:
@@ -303,6 +333,7 @@ class TestRewards:
             for player in (7, 8):
                 registered(player, token=mmolove_sandbox.mint())
                 qualify(player)
+        assert "rewards --paid ID\n" in run(app, "rewards").output
         listed = json.loads(run(app, "rewards", "--json").output)
         ids = {entry["identity"]: str(entry["id"]) for entry in listed}
         result = run(app, "rewards", "--again", ids["8"])
@@ -373,6 +404,27 @@ def test_the_sandbox_runs_without_a_site(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("secret", "line"),
+    [
+        ("demo-secret", "  export FLASK_MMOLOVE_REFERRAL_SECRET=demo-secret\n"),
+        ("two words", "  export FLASK_MMOLOVE_REFERRAL_SECRET='two words'\n"),
+        ("the site's own", "  # FLASK_MMOLOVE_REFERRAL_SECRET stays as it is\n"),
+    ],
+)
+def test_the_sandbox_prints_lines_that_a_shell_takes(
+    secret: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASK_MMOLOVE_REFERRAL_SECRET", "the site's own")
+    # The name of the module is that of its command too.
+    module = sys.modules["flask_mmolove.cli.sandbox"]
+    monkeypatch.setattr(module, "wait_for_a_signal", lambda: None)
+    options = ["--port", "0", "--secret", secret]
+    output = CliRunner().invoke(command, ["sandbox", *options]).output
+    assert line in output
+    assert "the site's own" not in output
 
 
 class TestEvents:

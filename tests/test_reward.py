@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import threading
 import typing as t
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from flask import jsonify
 
 from flask_mmolove import IdentityError
 from flask_mmolove import MMOLove
+from flask_mmolove import OutboxError
 from flask_mmolove import player_rewarded
 from flask_mmolove import qualify
 from flask_mmolove import Referral
@@ -107,6 +109,28 @@ def test_a_view_may_answer_with_a_referral(
     with context.test_request_context():
         answer = jsonify(qualify(7)).get_json()
     assert (answer["identity"], answer["state"]) == ("7", "rewarded")
+
+
+def test_one_that_cannot_be_told_of_holds_up_no_other(
+    make_app: MakeApp,
+    mmolove: MMOLove,
+    mmolove_sandbox: SiteSandbox,
+    given: list[Referral],
+    monkeypatch: pytest.MonkeyPatch,
+    log: io.StringIO,
+) -> None:
+    def fail(*args: object) -> t.NoReturn:
+        raise OutboxError("a moment of trouble")
+
+    app = make_app(mmolove, DELIVERY="manual")
+    with app.app_context():
+        for player in (7, 8):
+            registered(player, token=mmolove_sandbox.mint())
+            qualify(player)
+    monkeypatch.setattr("flask_mmolove.extension.tell_rewarded", fail)
+    app.extensions["mmolove"].make_delivery().drain()
+    assert sorted(referral.identity for referral in given) == ["7", "8"]
+    assert "could not be told" in log.getvalue()
 
 
 def test_the_reward_waits_while_mmolove_is_down(

@@ -25,7 +25,8 @@ def forget(state: State, player: str, yes: bool) -> None:
     the days stay.
     """
     found = state.outbox.journal.page(player=player)
-    friends = many(state.outbox.journal.count_friends(player), "friend")
+    count = state.outbox.journal.count_friends(player)
+    friends = many(count, "friend")
     if not yes:
         for entry in found:
             click.echo(f"Event {entry.id}: {entry.event}, {entry.state}")
@@ -33,7 +34,7 @@ def forget(state: State, player: str, yes: bool) -> None:
         click.confirm(f"Erase {what}, and that they invited {friends}?", abort=True)
     erased = desk.forget(state, player)
     click.echo(f"{many(len(erased), 'event')} of player {player} erased.")
-    if friends != many(0, "friend"):
+    if count:
         click.echo(f"Nobody is known any more to have invited {friends} of theirs.")
     elif not erased:
         click.echo("If you expected some: PLAYER is the account's id, not its name.")
