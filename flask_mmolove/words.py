@@ -13,7 +13,7 @@ from .outbox.entry import EntryState
 STATES: dict[EntryState, str] = {
     "pending": "to be sent",
     "accepted": "taken by MMOLove",
-    "rewarded": "the reward callback has run",
+    "rewarded": "the reward is settled",
     "ignored": "another referrer was first",
     "rejected": "refused by MMOLove, or given up",
     "unknown": "a reward in doubt: was it given?",

@@ -486,7 +486,7 @@ class TestEvents:
         run(site, "retry", "4")
         output = run(site, "show", "4").output
         assert output.count("HTTP 404: ") == 2
-        assert "invited   by an unknown player" in output
+        assert "inviter   not known" in output
         assert "MMOLOVE_SERVER_ID" in output
         assert len(json.loads(run(site, "show", "4", "--json").output)["answers"]) == 2
         assert "There is no event 99." in run(site, "show", "99").output
@@ -532,7 +532,7 @@ class TestEvents:
         )
         output = run(site, "forget", "anna", "--yes").output
         assert "Nobody is known any more to have invited 2 friends of theirs." in output
-        assert "by an unknown player" in run(site, "show", "5").output
+        assert "inviter   not known" in run(site, "show", "5").output
 
     def test_what_the_emergency_exit_holds_is_forgotten_too(
         self, site: Flask, run: Run

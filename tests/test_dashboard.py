@@ -177,6 +177,7 @@ class TestPage:
         text = owner.get(f"/mmolove/events/{id}").text
         assert text.count("HTTP 404: ") == 2
         assert "MMOLOVE_SERVER_ID" in text
+        assert "<dt>Inviter</dt><dd>not known</dd>" in text
 
     def test_a_store_that_fails_is_said_so(
         self, mmolove: MMOLove, make_app: MakeApp, tmp_path: t.Any

@@ -139,7 +139,7 @@ def show(state: State, id: int, as_json: bool) -> None:
         return
     click.echo(f"Event {entry.id}: {entry.event} of player {entry.identity}")
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
-    click.echo(f"invited   by {entry.referrer or 'an unknown player'}")
+    click.echo(f"inviter   {entry.referrer or 'not known'}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
     if entry.due:
         click.echo(f"due       {_when(entry.due)} UTC")
