@@ -24,6 +24,7 @@ from .log import complain
 from .log import logger
 from .outbox import Invitation
 from .signed import Cookie
+from .signed import keep_private
 from .signed import scope
 from .signed import sign
 from .state import current_state
@@ -88,7 +89,8 @@ class Capture:
                 self._arrive(token, is_news)
 
     def _arrive(self, token: str, is_news: bool) -> None:
-        if is_unasked():
+        if _is_embedded():
+            after_this_request(_ask_again)
             return
         inviter.remember(token, inviter.welcome(self._state.app))
         if not may_keep(self._state):
@@ -97,8 +99,12 @@ class Capture:
             self._keep(token)
 
     def _take_from_cookie(self) -> None:
-        token = request.cookies.get(MMREF)
-        if is_token(token) and not _is_static(request) and _stored(self._state) is None:
+        token = next(filter(is_token, request.cookies.getlist(MMREF)), None)
+        if (
+            token is not None
+            and not _is_static(request)
+            and _stored(self._state) is None
+        ):
             if may_keep(self._state):
                 self._keep(token, cookie=False)
             else:
@@ -131,6 +137,7 @@ class Capture:
                 )
             return
         session[MMREF] = token
+        after_this_request(keep_private)
         days = self._state.settings.cookie_days
         if cookie and days and app.secret_key:
             value = sign(app, _cookie.purpose, invitation_of(token).pack())
@@ -219,15 +226,24 @@ def _is_static(visit: Request) -> bool:
     return (visit.endpoint or "").rpartition(".")[2] == "static"
 
 
-def is_unasked() -> bool:
-    """A prefetch, or something another site embeds: nobody followed a link, and to
-    count it would be cookie stuffing.
+def _is_embedded() -> bool:
+    """Whether a page only embeds or fetches this one: an image in a forum's post must
+    not make its readers somebody's friends. A front end of the site's own may pass a
+    token on with ``fetch``.
+
+    A prefetched document counts: when it is clicked, the browser asks no second time.
+    A browser that does not send ``Sec-Fetch-Dest`` cannot be asked.
     """
     headers = request.headers
-    purpose = headers.get("Sec-Purpose", "") + headers.get("Purpose", "")
-    if "prefetch" in purpose.lower():
-        return True
-    return (
-        headers.get("Sec-Fetch-Site") == "cross-site"
-        and headers.get("Sec-Fetch-Dest", "document") != "document"
-    )
+    destination = headers.get("Sec-Fetch-Dest", "document")
+    if destination == "empty":
+        return headers.get("Sec-Fetch-Site") not in ("same-origin", "same-site")
+    return destination != "document"
+
+
+def _ask_again(response: Response) -> Response:
+    """A page that was fetched and is then visited must come from the site again, or the
+    visit would not be seen.
+    """
+    response.cache_control.no_store = True
+    return response

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from urllib.parse import urlencode
 from urllib.parse import urljoin
 
+from flask import abort
 from flask import Blueprint
 from flask import Flask
 from flask import redirect
@@ -23,12 +24,12 @@ from itsdangerous import Signer
 from werkzeug.routing import BuildError
 from werkzeug.wrappers import Response
 
-from .capture import is_unasked
 from .capture import may_keep
 from .errors import ConfigError
 from .inviter import send_off
 from .log import shielded
 from .signed import keys
+from .signed import salts
 from .state import current_state
 from .state import State
 
@@ -57,13 +58,15 @@ def invite(player: t.Any, *, external: bool = True) -> str:
 @invitations.get("/invite/<code>")
 def follow(code: str) -> Response:
     """Remember who invites, and go on to MMOLove, which leads back with a token."""
+    if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        abort(404)
     state = current_state()
     inviter = read_code(state.app, code)
     if inviter is None or not state.settings.enabled:
         return redirect(f"{request.root_path}/")
     response = redirect(share_link(state, code))
     with shielded("An inviter could not be remembered."):
-        if state.settings.cookie_days and not is_unasked() and may_keep(state):
+        if state.settings.cookie_days and may_keep(state):
             send_off(state.app, t.cast(t.Any, response), inviter)
     return response
 
@@ -83,16 +86,15 @@ def make_code(app: Flask, identity: str) -> str:
     if not _PLAIN.fullmatch(identity):
         encoded = base64.urlsafe_b64encode(identity.encode()).decode().rstrip("=")
         identity = _ENCODED + encoded
-    return _signer(app).sign(identity).decode()
+    return _signers(app)[0].sign(identity).decode()
 
 
 def read_code(app: Flask, code: str) -> str | None:
     """The identity in a code; None if it is not ours."""
     if not app.secret_key:
         return None
-    try:
-        identity = _signer(app).unsign(code.encode()).decode()
-    except (BadData, UnicodeError):
+    identity = next(filter(None, (_unsign(each, code) for each in _signers(app))), None)
+    if identity is None:
         return None
     if identity.startswith(_ENCODED):
         encoded = identity.removeprefix(_ENCODED)
@@ -100,7 +102,18 @@ def read_code(app: Flask, code: str) -> str | None:
     return identity
 
 
-def _signer(app: Flask) -> Signer:
+def _unsign(signer: Signer, code: str) -> str | None:
+    try:
+        return signer.unsign(code.encode()).decode()
+    except (BadData, UnicodeError):
+        return None
+
+
+def _signers(app: Flask) -> list[Signer]:
+    """The one that signs, and the one of earlier versions."""
     # 96 bits: a link is written on walls, and typed from there.
     digest = partial(hashlib.blake2b, digest_size=12)
-    return Signer(keys(app), salt="flask-mmolove.invite", digest_method=digest)
+    return [
+        Signer(keys(app), salt=salt, digest_method=digest)
+        for salt in salts(app, "invite")
+    ]

@@ -18,7 +18,7 @@ from .signed import Cookie
 from .signed import sign
 
 #: For the trip through MMOLove, and deleted on return.
-COOKIE = Cookie("mmolove_inviter", "inviter")
+COOKIE = Cookie("mmolove_inviter", "inviter", crosses_sites=True)
 
 # Seconds for the trip: MMOLove may show a page of its own in between.
 _TRIP = 3600

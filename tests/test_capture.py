@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 import typing as t
 from http.cookies import SimpleCookie
 from urllib.parse import quote
@@ -444,8 +445,98 @@ def test_a_cookie_signed_with_an_earlier_key_is_good(app: Flask) -> None:
     assert token_of(client) == TOKEN
     header = cookies_of(client.get(f"/?mmref={OTHER}"))[COOKIE]
     value = SimpleCookie(header)[COOKIE].value
-    serializer = URLSafeTimedSerializer("new", salt=SALT)
+    serializer = URLSafeTimedSerializer("new", salt=f"{SALT}.demo-server")
     assert serializer.loads(value) == OTHER
+
+
+def test_of_two_cookies_the_newest_of_ours_counts(
+    make_site: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_site()
+
+    def signed(token: str, age: int) -> str:
+        with monkeypatch.context() as past:
+            now = int(time.time()) - age
+            past.setattr(TimestampSigner, "get_timestamp", lambda self: now)
+            return sign(token)
+
+    values = [signed(OTHER, 60), signed(TOKEN, 5), "somebody-elses", signed(OTHER, 90)]
+    cookies = "; ".join(f"{COOKIE}={value}" for value in values)
+    client = app.test_client(use_cookies=False)
+    assert client.get("/who", headers={"Cookie": cookies}).text == TOKEN
+
+
+def test_of_two_plain_cookies_the_first_token_counts(make_site: MakeApp) -> None:
+    client = make_site().test_client(use_cookies=False)
+    cookies = f"mmref=; mmref=no token; mmref={TOKEN}; mmref={OTHER}"
+    assert client.get("/who", headers={"Cookie": cookies}).text == TOKEN
+
+
+def test_a_cookie_of_another_site_with_the_same_key_is_not_ours(
+    make_site: MakeApp,
+) -> None:
+    elsewhere = make_site(SERVER_ID="another").test_client()
+    elsewhere.get(f"/?mmref={TOKEN}")
+    cookie = elsewhere.get_cookie(COOKIE)
+    assert cookie is not None
+    client = make_site().test_client()
+    client.set_cookie(COOKIE, cookie.value)
+    assert token_of(client) == "nobody"
+
+
+@pytest.mark.parametrize("same_site", ["Lax", "Strict", "None"])
+def test_our_cookie_goes_wherever_the_session_goes(
+    make_site: MakeApp, same_site: str
+) -> None:
+    app = make_site()
+    app.config.update(
+        SESSION_COOKIE_SAMESITE=same_site,
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_DOMAIN="localhost",
+        SESSION_COOKIE_PARTITIONED=True,
+    )
+    client = app.test_client()
+
+    def attributes(header: str) -> set[str]:
+        names = ("domain", "path", "samesite", "secure", "partitioned")
+        parts = {part.strip().lower() for part in header.split(";")}
+        return {part for part in parts if part.partition("=")[0] in names}
+
+    kept = cookies_of(client.get(f"/?mmref={TOKEN}", base_url="https://localhost"))
+    assert attributes(kept[COOKIE]) == attributes(kept["session"])
+    gone = cookies_of(client.post("/leave", base_url="https://localhost"))
+    assert attributes(gone[COOKIE]) == attributes(kept["session"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", {"private"}),
+        ("public, max-age=60, s-maxage=600", {"private", "max-age=60"}),
+        ("no-store", {"no-store"}),
+    ],
+)
+def test_no_shared_cache_keeps_a_response_that_keeps_a_token(
+    make_site: MakeApp, before: str, after: set[str]
+) -> None:
+    for days in (0, 90):
+        client = make_cached(make_site, days, before).test_client()
+        response = client.get(f"/cached?mmref={TOKEN}")
+        found = {part.strip() for part in response.headers["Cache-Control"].split(",")}
+        assert found == after
+        assert response.vary.as_set() == {"accept", "cookie"}
+        again = client.get("/cached")
+        assert again.headers["Cache-Control"] == before
+
+
+def make_cached(make_site: MakeApp, days: int, before: str) -> Flask:
+    app = make_site(COOKIE_DAYS=days)
+
+    @app.get("/cached")
+    def cached() -> ResponseReturnValue:
+        return "a page", {"Cache-Control": before, "Vary": "Accept"}
+
+    return app
 
 
 def test_without_days_there_is_no_cookie_of_ours(make_site: MakeApp) -> None:
@@ -528,22 +619,24 @@ def test_a_token_that_is_used_up_in_its_first_request_is_forgotten_too(
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Sec-Purpose": "prefetch"},
-        {"Sec-Purpose": "prefetch;prerender"},
-        {"Purpose": "prefetch"},
-        {"Purpose": "Prefetch"},
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": destination}
+        for site in ("same-origin", "same-site", "cross-site", "none")
+        for destination in ("image", "iframe", "frame", "embed", "object", "script", "")
+    ]
+    + [
+        {"Sec-Fetch-Dest": "empty"},
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "script"},
+        {"Sec-Fetch-Site": "none", "Sec-Fetch-Dest": "empty"},
+        {"Sec-Fetch-Dest": "image", "Sec-Purpose": "prefetch"},
     ],
 )
-def test_a_prefetch_or_an_embedded_request_captures_nothing(
+def test_an_embedded_request_captures_nothing(
     client: FlaskClient, headers: dict[str, str]
 ) -> None:
     response = client.get(f"/?mmref={TOKEN}", headers=headers)
     assert response.status_code == 200
     assert not cookies_of(response)
+    assert response.cache_control.no_store  # a visit must come to the site
     assert client.get(f"/who?mmref={TOKEN}", headers=headers).text == "nobody"
     assert token_of(client) == "nobody"
 
@@ -554,9 +647,13 @@ def test_a_prefetch_or_an_embedded_request_captures_nothing(
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "empty"},
         {"Sec-Fetch-Site": "none", "Sec-Fetch-Dest": "document"},
-        {"Sec-Purpose": ""},
+        {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch"},
+        {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch;prerender"},
+        {"Sec-Purpose": "prefetch"},
+        {"Purpose": "prefetch"},
+        {},
     ],
 )
 def test_a_followed_link_and_the_sites_own_requests_are_captured(

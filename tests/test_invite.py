@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
 import typing as t
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +17,7 @@ from conftest import MakeApp
 from flask import Flask
 from flask import session
 from flask.testing import FlaskClient
+from itsdangerous import Signer
 
 from flask_mmolove import ConfigError
 from flask_mmolove import current_referrer
@@ -284,19 +287,47 @@ def test_a_code_is_worth_nothing_for_another_player(site: Site) -> None:
     assert site.browser().get(code).location == "/"
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Purpose": "prefetch"},
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
-    ],
-)
-def test_a_link_that_nobody_followed_remembers_nobody(
-    site: Site, headers: dict[str, str]
+@pytest.mark.parametrize("destination", ["image", "iframe", "empty", "script", ""])
+@pytest.mark.parametrize("origin", ["same-origin", "same-site", "cross-site"])
+def test_an_embedded_link_answers_nothing_and_remembers_nobody(
+    site: Site, destination: str, origin: str
 ) -> None:
+    headers = {"Sec-Fetch-Site": origin, "Sec-Fetch-Dest": destination}
+    response = site.browser().get(site.link("3"), headers=headers)
+    assert response.status_code == 404
+    assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize("purpose", ["prefetch", "prefetch;prerender"])
+def test_a_prefetched_link_is_followed(site: Site, purpose: str) -> None:
+    headers = {"Sec-Fetch-Dest": "document", "Sec-Purpose": purpose}
     response = site.browser().get(site.link("3"), headers=headers)
     assert "/r/demo-server?ref=" in response.location
-    assert "Set-Cookie" not in response.headers
+    assert "mmolove_inviter" in response.headers["Set-Cookie"]
+    assert response.cache_control.private
+    assert "Cookie" in response.vary
+
+
+def test_the_way_back_from_mmolove_needs_no_stricter_cookie(site: Site) -> None:
+    site.app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    response = site.browser().get(site.link("3"))
+    assert "SameSite=Lax" in response.headers["Set-Cookie"]
+
+
+def test_a_code_of_another_site_with_the_same_key_is_nobodys(
+    site: Site, make_app: MakeApp
+) -> None:
+    other = Site(make_app, SERVER_ID="another")
+    assert other.browser().get(site.link("3")).location == "/"
+
+
+def test_a_code_of_an_earlier_version_still_leads_on(site: Site) -> None:
+    digest = partial(hashlib.blake2b, digest_size=12)
+    signer = Signer(
+        site.app.secret_key or "", salt="flask-mmolove.invite", digest_method=digest
+    )
+    response = site.browser().get(f"/invite/{signer.sign('3').decode()}")
+    assert "/r/demo-server?ref=" in response.location
 
 
 def test_without_consent_or_a_cookie_nobody_is_remembered(make_app: MakeApp) -> None:

@@ -327,3 +327,14 @@ def test_without_a_secret_key_nothing_is_sealed_and_it_is_told(
     assert app.test_client().get(f"/form?mmref={token}").text == "welcome"
     assert sealed == [None]
     assert "app.config['SECRET_KEY']" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "\0", "", "ä", "x" * 100_000, b"bytes", 7, None, ["a"], object()]
+)
+def test_what_is_no_sealed_text_is_nothing(
+    app: Flask, caplog: pytest.LogCaptureFixture, text: t.Any
+) -> None:
+    with app.test_request_context():
+        assert MMOLove().unseal(text) is None
+    assert caplog.text == ""
