@@ -79,7 +79,10 @@ class Capture:
             complain("Something of Flask-MMOLove failed before a view.", e)
 
     def _take_from_query(self, visit: Request) -> None:
-        token = visit.args.get(MMREF)
+        try:
+            token = visit.args.get(MMREF)
+        except UnicodeDecodeError:  # bytes that no browser sends
+            token = None
         if not is_token(token):
             self._ignore(token)
             self._take_from_cookie()
@@ -100,11 +103,9 @@ class Capture:
 
     def _take_from_cookie(self) -> None:
         token = next(filter(is_token, request.cookies.getlist(MMREF)), None)
-        if (
-            token is not None
-            and not _is_static(request)
-            and _stored(self._state) is None
-        ):
+        if token is None or _is_static(request) or _is_embedded():
+            return
+        if _stored(self._state) is None:
             if may_keep(self._state):
                 self._keep(token, cookie=False)
             else:

@@ -8,13 +8,14 @@ from . import signals
 from .delivery.pay import REWARD_LEASE
 from .errors import OrderError
 from .outbox import Entry
+from .outbox import EntryState
 from .state import milliseconds
 from .state import State
 
 
 def send_again(state: State, ids: t.Collection[int] | None = None) -> list[Entry]:
     """Send rejected events again: all, or those named. Gives those that were."""
-    entries = state.outbox.retry(milliseconds(), ids)
+    entries = state.outbox.retry(milliseconds(), ids, state.patience)
     for entry in entries:
         state.notify(signals.event_retried, entry=entry)
     state.engine.wake([entry.id for entry in entries])
@@ -29,8 +30,9 @@ def settle_reward(state: State, id: int, *, given: bool) -> Entry:
     """
     now = milliseconds()
     if not given:
-        _check_again(state, state.outbox.journal.get(id), now)
-    decided = state.outbox.decide(id, "rewarded" if given else "accepted", now)
+        _check_again(state, state.journal.get(id), now)
+    wanted: EntryState = "rewarded" if given else "accepted"
+    decided = state.outbox.decide(id, wanted, now, state.patience)
     if decided is None:
         raise OrderError(f"Event {id} has no reward to decide.")
     state.engine.wake([id])
@@ -42,7 +44,7 @@ def forget(state: State, player: str) -> list[Entry]:
     but the counts of the days. Gives what was erased.
     """
     state.spool.erase(player)
-    erased = state.outbox.journal.erase(player)
+    erased = state.journal.erase(player)
     if erased:
         state.notify(signals.player_forgotten, count=len(erased))
     return erased

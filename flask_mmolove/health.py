@@ -69,12 +69,12 @@ def examine(state: State, now: int) -> Health:
     """
     if not state.settings.enabled:
         return Health("look", "Switched off: nothing is captured, stored or sent.", _ON)
-    journal = state.outbox.journal
+    journal = state.journal
     try:
         signs = Signs(
-            state.outbox.breaker(),
+            state.outbox.breaker(state.patience),
             journal.worker(),
-            state.outbox.next_due(now),
+            state.outbox.next_due(now, state.patience),
             journal.oldest_pending(),
             state.spool.oldest(),
             journal.last_signup(),

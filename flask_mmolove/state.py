@@ -19,6 +19,7 @@ from .log import logger
 from .outbox import Breaker
 from .outbox import Entry
 from .outbox import Invitation
+from .outbox import Journal
 from .outbox import Note
 from .outbox import Outbox
 from .outbox import Spool
@@ -84,6 +85,11 @@ class State(t.NamedTuple):
             # The site's session may hold a lock itself.
             return PATIENCE_TO_READ
         return PATIENCE
+
+    @property
+    def journal(self) -> Journal:
+        """What a person asks of the outbox, for as long as the caller may wait."""
+        return self.outbox.inspect(self.patience)
 
     def record(self, note: Note) -> bool:
         """Put what a note says into the outbox in a transaction of its own, and have it

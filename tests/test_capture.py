@@ -663,6 +663,14 @@ def test_a_followed_link_and_the_sites_own_requests_are_captured(
     assert token_of(client) == TOKEN
 
 
+def test_bytes_that_are_no_text_are_no_token(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.get("/", environ_overrides={"QUERY_STRING": "mmref=x\xff"})
+    assert is_untouched(response)
+    assert "Traceback" not in caplog.text
+
+
 # -- consent ---------------------------------------------------------------------------
 
 

@@ -5,8 +5,10 @@ import threading
 import typing as t
 
 import pytest
+from conftest import Hold
 from conftest import MakeApp
 from flask import Flask
+from flask import render_template_string
 from flask import session
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser
@@ -91,12 +93,77 @@ class TestAccess:
             MMOLove().dashboard(access=access)
 
     @pytest.mark.parametrize(
-        "path", ["", "events", "events/1", "retry", "events/1/retry", "static/desk.css"]
+        "method", ["GET", "HEAD", "POST", "OPTIONS", "PUT", "TRACE", "MADE-UP"]
     )
-    def test_a_stranger_finds_nothing(self, app: Flask, path: str) -> None:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "",
+            "/",
+            "/events",
+            "/events/1",
+            "/retry",
+            "/events/1/retry",
+            "/events/1/reward",
+            "/static/desk.css",
+        ],
+    )
+    def test_whoever_is_refused_gets_what_an_unknown_url_gets(
+        self, make_app: MakeApp, mmolove: MMOLove, method: str, path: str
+    ) -> None:
+        app = make_app(mmolove)
+        page = mmolove.dashboard(access=lambda: False)
+        app.register_blueprint(page, url_prefix="/mmolove")
+
+        @app.errorhandler(404)
+        def missing(error: Exception) -> tuple[str, int]:
+            show = "nothing here {{ health }}{{ examine }}{{ states }}{{ word }}"
+            return render_template_string(show), 404
+
+        with Hold(app):  # nothing is asked of the store, or it would be waited for
+            client = app.test_client()
+            refused = client.open(f"/mmolove{path}", method=method)
+            unknown = client.open("/nothing", method=method)
+        assert refused.status_code == 404
+        assert (refused.data, [*refused.headers]) == (unknown.data, [*unknown.headers])
+
+    @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "MADE-UP"])
+    def test_only_a_form_that_is_sent_acts(
+        self, app: Flask, owner: FlaskClient, method: str
+    ) -> None:
+        id = reject(app)
+        for path in ("retry", f"events/{id}/retry", f"events/{id}/reward", ""):
+            response = owner.open(f"/mmolove/{path}", method=method)
+            assert response.status_code in (200, 405)
+        assert owner.post("/mmolove/events").status_code == 405
+        outbox = app.extensions["mmolove"].outbox
+        assert outbox.journal.get(id).state == "rejected"
+
+    @pytest.mark.parametrize(
+        "path", ["", "events", "events/1", "retry", "events/1/retry"]
+    )
+    def test_a_page_waits_for_the_store_no_longer_than_a_request_may(
+        self, app: Flask, owner: FlaskClient, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE_REQUEST", 0.05)
+        with Hold(app):
+            response = owner.get(f"/mmolove/{path}")
+        assert response.status_code == 503
+        assert "The outbox cannot be read." in response.text
+
+    @pytest.mark.parametrize("path", ["retry", "events/1/retry"])
+    def test_an_action_waits_no_longer_either(
+        self, app: Flask, owner: FlaskClient, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         reject(app)
-        assert app.test_client().get(f"/mmolove/{path}").status_code == 404
-        assert app.test_client().post("/mmolove/retry").status_code == 404
+        found = re.search(
+            r'name="token" value="([^"]+)"', owner.get("/mmolove/retry").text
+        )
+        assert found is not None
+        monkeypatch.setattr("flask_mmolove.state.PATIENCE_REQUEST", 0.05)
+        with Hold(app):
+            response = owner.post(f"/mmolove/{path}", data={"token": found[1]})
+        assert response.status_code == 503
 
     def test_it_is_off_until_asked_for(self, make_app: MakeApp) -> None:
         rules = [rule.endpoint for rule in make_app().url_map.iter_rules()]

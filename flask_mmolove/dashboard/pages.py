@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 from datetime import timezone
+from functools import partial
 
 from flask import abort
 from flask import Blueprint
@@ -14,6 +15,7 @@ from flask import render_template
 from flask import request
 from flask import Response
 from flask import url_for
+from flask.sansio.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
 from .. import desk
@@ -25,6 +27,7 @@ from ..funnel import periods
 from ..funnel import read_days
 from ..health import count_stuck
 from ..health import examine
+from ..health import Health
 from ..outbox import Entry
 from ..state import current_state
 from ..state import milliseconds
@@ -50,6 +53,9 @@ _POLICY = (
     "frame-ancestors 'none'; base-uri 'none'"
 )
 
+#: The views that act, when a form is sent to them.
+_ACTIONS = {"retry_all", "retry", "reward"}
+
 Access = t.Callable[[], t.Any]
 
 
@@ -73,27 +79,53 @@ def make_dashboard(access: Access | None) -> Blueprint:
     def ask() -> None:
         # Its static files are asked for too.
         if not current_app.ensure_sync(access)():
-            abort(404)
-        if request.method == "POST":
+            _deny()
+        if request.method == "POST" and _view() in _ACTIONS:
             check_token()
+        elif request.method not in ("GET", "HEAD", "OPTIONS"):
+            abort(405)
 
     pages.after_request(_harden)
     pages.context_processor(_tools)
     pages.add_app_template_filter(_moment, "mmolove_moment")
-    pages.get("/")(overview)
+    # A redirect to the slash would tell whoever is refused that there is something.
+    pages.get("/", strict_slashes=False)(overview)
     pages.get("/events")(events)
     pages.get("/events/<int:id>")(event)
     pages.route("/retry", methods=["GET", "POST"])(retry_all)
     pages.route("/events/<int:id>/retry", methods=["GET", "POST"])(retry)
     pages.route("/events/<int:id>/reward", methods=["GET", "POST"])(reward)
     pages.register_error_handler(OutboxError, _no_outbox)
+    pages.record(_match_all_methods)
     return pages
+
+
+def _view() -> str:
+    return (request.endpoint or "").rpartition(".")[2]
+
+
+def _match_all_methods(setup: BlueprintSetupState) -> None:
+    """Have ``access`` asked whatever the method is: a 405 from the routing would tell
+    whoever is refused that there is something.
+    """
+    own = f"{setup.name_prefix}.{setup.name}.".lstrip(".")
+    for rule in setup.app.url_map.iter_rules():
+        if rule.endpoint.startswith(own):
+            rule.methods = None
+
+
+def _deny() -> t.NoReturn:
+    """Answer as to a URL that is not there: with the site's own 404, and nothing of
+    ours on it.
+    """
+    request.url_rule = request.view_args = None
+    abort(404)
 
 
 def overview() -> ResponseReturnValue:
     """The funnel, who brings players, and what waits for a person."""
     now = milliseconds()
-    journal = current_state().outbox.journal
+    journal = current_state().journal
     days = read_days(journal, now)
     return render_template(
         "mmolove/overview.html",
@@ -110,14 +142,18 @@ def overview() -> ResponseReturnValue:
 
 def events() -> ResponseReturnValue:
     """The delivery log."""
-    player = request.args.get("player", "").strip()
-    state = request.args.get("state", "")
+    try:
+        arguments = request.args
+    except UnicodeDecodeError:  # bytes that no browser sends
+        abort(400)
+    player = arguments.get("player", "").strip()
+    state = arguments.get("state", "")
     if state and state not in STATES:
         abort(404)
-    entries = current_state().outbox.journal.page(
+    entries = current_state().journal.page(
         state=state or None,
         player=player or None,
-        before=request.args.get("before", None, int),
+        before=arguments.get("before", None, int),
         limit=PAGE + 1,
     )
     more = len(entries) > PAGE
@@ -126,7 +162,7 @@ def events() -> ResponseReturnValue:
         entries=entries[:PAGE],
         player=player,
         state=state,
-        newest="before" not in request.args,
+        newest="before" not in arguments,
         before=entries[PAGE - 1].id if more else None,
     )
 
@@ -134,7 +170,8 @@ def events() -> ResponseReturnValue:
 def event(id: int) -> ResponseReturnValue:
     """One event's story."""
     entry = _find(id)
-    player = current_state().outbox.of(entry.identity, entry.test)
+    state = current_state()
+    player = state.outbox.of(entry.identity, entry.test, state.patience)
     others = [each for each in player.values() if each.id != entry.id]
     return render_template("mmolove/event.html", entry=entry, others=others)
 
@@ -142,7 +179,7 @@ def event(id: int) -> ResponseReturnValue:
 def retry(id: int) -> ResponseReturnValue:
     """Send one rejected event again."""
     entry = _find(id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("mmolove/retry.html", entry=entry, count=1)
     if desk.send_again(current_state(), [id]):
         say(f"Event {id} is sent again.")
@@ -153,8 +190,8 @@ def retry(id: int) -> ResponseReturnValue:
 
 def retry_all() -> ResponseReturnValue:
     """Send all rejected events again."""
-    if request.method == "GET":
-        count = current_state().outbox.journal.count("rejected")
+    if request.method != "POST":
+        count = current_state().journal.count("rejected")
         return render_template("mmolove/retry.html", entry=None, count=count)
     sent = len(desk.send_again(current_state()))
     say(f"{many(sent, 'rejected event')} {'is' if sent == 1 else 'are'} sent again.")
@@ -164,7 +201,7 @@ def retry_all() -> ResponseReturnValue:
 def reward(id: int) -> ResponseReturnValue:
     """Settle a reward in doubt."""
     entry = _find(id)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("mmolove/reward.html", entry=entry)
     given = {"yes": True, "no": False}.get(request.form.get("given", ""))
     if given is None:
@@ -180,7 +217,7 @@ def reward(id: int) -> ResponseReturnValue:
 
 
 def _find(id: int) -> Entry:
-    entry = current_state().outbox.journal.get(id)
+    entry = current_state().journal.get(id)
     if entry is None:
         abort(404)
     return entry
@@ -193,13 +230,15 @@ def _go(page: str, **values: t.Any) -> Response:
 
 
 def _no_outbox(error: OutboxError) -> ResponseReturnValue:
-    return render_template("mmolove/trouble.html", error=error), 503
+    # Asked once more, it would keep the visitor waiting once more.
+    health = Health("bad", "The outbox cannot be read.", str(error))
+    return render_template("mmolove/trouble.html", health=health), 503
 
 
 def _tools() -> dict[str, t.Any]:
     now = milliseconds()
     return {
-        "health": examine(current_state(), now),
+        "examine": partial(examine, current_state(), now),
         "word": take_word(),
         "form_token": make_token,
         "form_field": FIELD,
@@ -219,6 +258,6 @@ def _harden(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
-    if request.endpoint and not request.endpoint.endswith(".static"):
+    if _view() != "static":
         response.headers["Cache-Control"] = "no-store"
     return response

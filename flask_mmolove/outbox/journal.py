@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import typing as t
 from collections import Counter
+from functools import partial
 
 from .entry import Entry
 from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
+from .entry import PATIENCE
 from .entry import Summary
 from .tally import DAY
 from .tally import reached
@@ -22,7 +24,9 @@ R = t.TypeVar("R")
 class Run(t.Protocol):
     """Runs a piece of work in a transaction; perhaps several times, until it holds."""
 
-    def __call__(self, work: t.Callable[[Transaction], R], *, writes: bool) -> R: ...
+    def __call__(
+        self, work: t.Callable[[Transaction], R], patience: float, *, writes: bool
+    ) -> R: ...
 
 
 class Day(t.NamedTuple):
@@ -77,10 +81,11 @@ class Journal:
     """Pages, counts and erasure, over the tables of a store.
 
     :param run: The store's transactions.
+    :param patience: Seconds for which each question may wait for the store.
     """
 
-    def __init__(self, run: Run, dialect: Dialect) -> None:
-        self._run = run
+    def __init__(self, run: Run, dialect: Dialect, patience: float = PATIENCE) -> None:
+        self._run = partial(run, patience=patience)
         self._dialect = dialect
         self._event = dialect.event
 

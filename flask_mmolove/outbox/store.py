@@ -38,7 +38,12 @@ class Outbox(abc.ABC):
     """
 
     def __init__(self, dialect: Dialect) -> None:
-        self.journal = Journal(self.run, dialect)
+        self._dialect = dialect
+        self.journal = self.inspect(PATIENCE)
+
+    def inspect(self, patience: float) -> Journal:
+        """The same as :attr:`journal`, for who can wait no longer than that."""
+        return Journal(self.run, self._dialect, patience)
 
     @abc.abstractmethod
     def run(
@@ -138,22 +143,29 @@ class Outbox(abc.ABC):
             return None
         return self.run(lambda db: db.adopt(fingerprint, server_id, now))
 
-    def retry(self, now: int, ids: t.Collection[int] | None = None) -> list[Entry]:
+    def retry(
+        self,
+        now: int,
+        ids: t.Collection[int] | None = None,
+        patience: float = PATIENCE,
+    ) -> list[Entry]:
         """Send rejected entries again: all, or those named."""
         if ids is None:
-            ids = self.run(lambda db: db.rejected(), writes=False)
+            ids = self.run(lambda db: db.rejected(), patience, writes=False)
         waiting, again = filter(is_id, ids), []
         while batch := list(itertools.islice(waiting, _BATCH)):
-            again += self._retry(now, batch)
+            again += self._retry(now, batch, patience)
         return again
 
-    def _retry(self, now: int, ids: list[int]) -> list[Entry]:
-        return self.run(lambda db: db.retry(now, ids))
+    def _retry(self, now: int, ids: list[int], patience: float) -> list[Entry]:
+        return self.run(lambda db: db.retry(now, ids), patience)
 
-    def decide(self, id: int, state: EntryState, now: int) -> Entry | None:
+    def decide(
+        self, id: int, state: EntryState, now: int, patience: float = PATIENCE
+    ) -> Entry | None:
         if not is_id(id):
             return None
-        return self.run(lambda db: db.decide(id, state, now))
+        return self.run(lambda db: db.decide(id, state, now), patience)
 
-    def breaker(self) -> Breaker:
-        return self.run(lambda db: db.breaker(), writes=False)
+    def breaker(self, patience: float = PATIENCE) -> Breaker:
+        return self.run(lambda db: db.breaker(), patience, writes=False)
