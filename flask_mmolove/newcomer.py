@@ -8,6 +8,8 @@ import sys
 import threading
 import typing as t
 from concurrent.futures import Future
+from urllib.parse import urljoin
+from urllib.parse import urlsplit
 
 from flask import current_app
 from flask import Flask
@@ -154,7 +156,10 @@ class new_in_json:
 
 
 class new_by_field:
-    """The player whom the site finds by a field of the form, if it found none before.
+    """The player whom the site finds by a field of the form, if it found none before
+    and the view answers as one does that has made an account: 201 Created, or a
+    redirect to another page. A form that is shown again may have lost a race for the
+    name, and the player found then is somebody else's friend.
 
     .. code-block:: python
 
@@ -168,17 +173,34 @@ class new_by_field:
         is called in a thread and an app context of its own, without the request: so it
         sees what was committed, and leaves the view's own database session alone. If it
         takes more than a second, nobody is reported.
+    :param status: What the view answers to a signup, where that is neither. A view that
+        answers the same to a form it refuses tells nobody who is new: name the player
+        with :func:`registered` there.
     """
 
-    def __init__(self, field: str, find: t.Callable[[str], t.Any]) -> None:
+    def __init__(
+        self,
+        field: str,
+        find: t.Callable[[str], t.Any],
+        *,
+        status: int | None = None,
+    ) -> None:
         self._field = field
         self._find = find
+        self._status = status
 
     def before(self) -> bool:
         return self._look() is not None
 
     def after(self, response: Response, before: bool) -> t.Any:
-        return None if before else self._look()
+        if before or not self._is_success(response):
+            return None
+        return self._look()
+
+    def _is_success(self, response: Response) -> bool:
+        if self._status is not None:
+            return response.status_code == self._status
+        return response.status_code == 201 or _leads_elsewhere(response)
 
     def _look(self) -> t.Any:
         value = request.form.get(self._field)
@@ -204,3 +226,12 @@ class new_by_field:
         if not found.done():
             raise MMOLoveError(f"find gave no answer within {PATIENCE:g} s.")
         return found.result()
+
+
+def _leads_elsewhere(response: Response) -> bool:
+    """Whether it is a redirect, and not one back to the form."""
+    if not 300 <= response.status_code < 400 or not response.location:
+        return False
+    there = urlsplit(urljoin(request.url, response.location))
+    here = urlsplit(request.url)
+    return (there.netloc, there.path) != (here.netloc, here.path)

@@ -246,8 +246,96 @@ def test_what_was_not_committed_is_nobody_new(
     site: Site, visitor: FlaskClient, mmolove_sandbox: SiteSandbox, how: str
 ) -> None:
     visitor.post(f"/join/{how}", data={"name": "anna"})
-    assert site.asked == ["anna", "anna"]
+    assert site.asked == (["anna"] if how == "fail" else ["anna", "anna"])
     assert mmolove_sandbox.reported == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reported"),
+    [
+        (("the form again", 200), None, []),
+        (("welcome", 201), None, SEVEN),
+        (("", 204), None, []),
+        (("", 302), None, []),
+        (redirect("/home"), None, SEVEN),
+        (redirect("/home", 303), None, SEVEN),
+        (redirect("https://elsewhere.example/join"), None, SEVEN),
+        (redirect("/join"), None, []),
+        (redirect("/join?error=taken#form"), None, []),
+        (redirect("?error=taken"), None, []),
+        (redirect("http://localhost/join"), None, []),
+        (("welcome", 200), 200, SEVEN),
+        (("welcome", 201), 200, []),
+        (redirect("/home"), 200, []),
+        (redirect("/join"), 302, SEVEN),
+        (("taken", 409), 409, []),
+    ],
+)
+def test_only_an_answer_to_a_signup_is_believed(
+    app: Flask,
+    visitor: FlaskClient,
+    mmolove_sandbox: SiteSandbox,
+    answer: ResponseReturnValue,
+    status: int | None,
+    reported: list[tuple[str, str]],
+) -> None:
+    found: list[int] = []
+
+    def find(name: str) -> int | None:
+        return found[0] if found else None
+
+    @app.post("/join")
+    @referral_register(player=new_by_field("name", find, status=status))
+    def join() -> ResponseReturnValue:
+        found.append(7)
+        return answer
+
+    visitor.post("/join", data={"name": "anna"})
+    assert mmolove_sandbox.reported == reported
+
+
+def test_who_loses_a_race_for_a_name_is_not_credited_with_the_winner(
+    site: Site, mmolove_sandbox: SiteSandbox
+) -> None:
+    """Both look before either has the account, and the loser is answered first."""
+    looked, made = threading.Barrier(2), threading.Event()
+    lost = threading.Event()
+    look_before = new_by_field.before
+
+    class Racing(new_by_field):
+        def before(self) -> bool:
+            seen = look_before(self)
+            looked.wait(20)
+            return seen
+
+    def find(name: str) -> User | None:
+        return t.cast(
+            "User | None", site.db.session.scalar(select(User).filter_by(name=name))
+        )
+
+    @site.app.post("/race/<who>")
+    @referral_register(player=Racing("name", find))
+    def race(who: str) -> ResponseReturnValue:
+        if who == "loser":
+            assert made.wait(20)
+            return "that name is taken"
+        site.db.session.add(User(name=request.form["name"]))
+        site.db.session.commit()
+        made.set()
+        assert lost.wait(20)
+        return redirect("/")
+
+    def sign_up(who: str, token: str) -> None:
+        client = site.app.test_client()
+        client.get(f"/?mmref={token}")
+        client.post(f"/race/{who}", data={"name": "anna"})
+        lost.set()
+
+    attacker = threading.Thread(target=sign_up, args=("loser", mmolove_sandbox.mint()))
+    attacker.start()
+    sign_up("winner", token := mmolove_sandbox.mint("friend"))
+    attacker.join(20)
+    assert [event.token for event in mmolove_sandbox.sandbox.events] == [token]
 
 
 @pytest.mark.parametrize("form", [None, {}, {"name": ""}, {"other": "anna"}])
@@ -281,7 +369,7 @@ def test_a_session_of_the_thread_stays_the_views_own(
         g.first = db_session.get(User, 1)
 
     @app.post("/join")
-    @referral_register(player=new_by_field("name", find))
+    @referral_register(player=new_by_field("name", find, status=200))
     def join() -> str:
         assert g.first in db_session
         db_session.add(User(name=request.form["name"]))
@@ -312,9 +400,9 @@ def test_a_site_may_look_asynchronously(
 
     @app.post("/join")
     @referral_register(player=new_by_field("name", find))
-    async def join() -> str:
+    async def join() -> ResponseReturnValue:
         names.add(request.form["name"])
-        return "welcome"
+        return "welcome", 201
 
     assert visitor.post("/join", data={"name": "anna"}).text == "welcome"
     assert mmolove_sandbox.reported == SEVEN
@@ -341,8 +429,8 @@ def test_a_signup_does_not_wait_for_a_look_that_hangs(
 
     @app.post("/join")
     @referral_register(player=new_by_field("name", find))
-    def join() -> str:
-        return "welcome"
+    def join() -> ResponseReturnValue:
+        return "welcome", 201
 
     assert visitor.post("/join", data={"name": "anna"}).text == "welcome"
     assert not is_over.is_set()
