@@ -192,27 +192,30 @@ class MMOLove:
 
     def hold(self, key: str | int) -> None:
         """Keep this visitor's token for an account that will be made later, perhaps on
-        another device. :func:`registered` takes it with ``held=``.
+        another device. :func:`registered` takes it with ``held=``. If you write the
+        link of the mail yourself, put :meth:`seal` into it instead.
 
         .. code-block:: python
 
-            pending = save(request.form)
-            mmolove.hold(pending.id)          # at the form
+            pending.code = secrets.token_urlsafe()
+            mmolove.hold(pending.code)          # at the form
             ...
-            registered(player, held=pending.id)     # in the view of the mail's link
+            registered(player, held=code)       # in the view of the mail's link
 
-        For a visitor without a token nothing is kept. A token that is not taken is
-        forgotten when it expires, after 90 days. This raises nothing: what fails is
-        logged.
+        The first token under a key stays until it is taken or expires, after 90 days.
+        A later visitor changes nothing, and neither does one without a token. This
+        raises nothing: what fails is logged.
 
-        :param key: A text or number by which both sides know the account. It is kept as
-            a hash.
+        :param key: A text or number that your server makes for this one signup, and
+            that nobody can know or choose beforehand. With a name or a mail address as
+            the key, whoever sends the form first has their token held. It is kept as a
+            hash.
         """
         hold(key)
 
     def seal(self) -> str | None:
-        """This visitor's token as a signed text, for the ``state`` of a social login, a
-        hidden field, or a link in a mail; None if there is none. It is good for 90
+        """This visitor's token as a signed text, for a link in a mail, the ``state`` of
+        a social login, or a hidden field; None if there is none. It is good for 90
         days.
         """
         return seal()

@@ -19,26 +19,22 @@ from .state import State
 
 
 def hold(key: str | int) -> None:
-    """Keep this visitor's token under a key of the site's. If they carry none, nothing
-    is kept there any more: it was somebody else's.
+    """Keep this visitor's token under a key of the site's, unless one is kept there
+    already. A visitor without a token changes nothing.
     """
     with shielded("A visitor's token could not be held for later."):
         state = current_state()
         if not state.settings.enabled:
             return
-        name, moment, token = hashed(key), milliseconds(), current_mmref()
-        if token is not None:
-            _keep(state, name, invitation_of(token), moment)
-            return
-        for file, _ in state.spool.of(name):
-            state.spool.remove(file)
-        if state.outbox.held(name, moment, state.patience_to_read):
-            state.outbox.let_go(name, state.patience)
+        name, token = hashed(key), current_mmref()
+        # What is spooled came first, although the outbox does not have it yet.
+        if token is not None and not state.spool.of(name):
+            _keep(state, name, invitation_of(token))
 
 
-def _keep(state: State, name: str, invitation: Invitation, moment: int) -> None:
+def _keep(state: State, name: str, invitation: Invitation) -> None:
     try:
-        state.outbox.hold(name, invitation, moment, state.patience)
+        state.outbox.hold(name, invitation, milliseconds(), state.patience)
     except Exception as e:  # whatever it is, the token must not vanish
         state.put_by(state.note("", invitation)._replace(held=name), str(e))
 
@@ -60,7 +56,7 @@ def recall(state: State, key: str | int) -> Note | None:
     if held is not None:
         return note._replace(token=held.token, referrer=held.referrer)
     if spooled:
-        _, kept = spooled[-1]
+        _, kept = spooled[0]
         return note._replace(token=kept.token, referrer=kept.referrer)
     return None
 

@@ -433,10 +433,46 @@ class TestHeld:
         assert outbox.held("one", 2000) is None
         assert outbox.held("two", 2000) is not None
 
-    def test_the_last_one_under_a_key_is_held(self, outbox: Outbox) -> None:
+    def test_the_first_one_under_a_key_stays(self, outbox: Outbox) -> None:
         outbox.hold("one", INVITATION, 1000)
-        outbox.hold("one", Invitation("newer"), 2000)
-        assert outbox.held("one", 3000) == Invitation("newer")
+        outbox.hold("one", Invitation("later"), 1000)
+        outbox.hold("one", Invitation("later"), 2000)
+        assert outbox.held("one", 3000) == INVITATION
+        outbox.let_go("one")
+        outbox.hold("one", Invitation("next"), 3000)
+        assert outbox.held("one", 3000) == Invitation("next")
+
+    def test_one_that_came_first_but_is_recorded_later_stays(
+        self, outbox: Outbox
+    ) -> None:
+        outbox.hold("one", Invitation("later"), 2000)
+        outbox.hold("one", INVITATION, 1000)
+        assert outbox.held("one", 3000) == INVITATION
+
+    def test_one_that_has_expired_makes_room(self, outbox: Outbox) -> None:
+        outbox.hold("one", INVITATION, 1000)
+        later = 1000 + TOKEN_LIFETIME * 1000
+        outbox.hold("one", Invitation("next"), later)
+        assert outbox.held("one", later) == Invitation("next")
+
+    def test_of_two_at_once_one_is_held(self, outbox: Outbox) -> None:
+        start = threading.Barrier(2)
+
+        def hold(invitation: Invitation) -> None:
+            start.wait(20)
+            outbox.hold("one", invitation, 1000)
+
+        rivals = [INVITATION, Invitation("other")]
+        threads = [threading.Thread(target=hold, args=(each,)) for each in rivals]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        first = outbox.held("one", 2000)
+        assert first in rivals
+        for each in rivals:
+            outbox.hold("one", each, 1000)
+        assert outbox.held("one", 2000) == first
 
     def test_it_ends_with_its_token(self, outbox: Outbox) -> None:
         lifetime = TOKEN_LIFETIME * 1000

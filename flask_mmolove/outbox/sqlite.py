@@ -14,7 +14,9 @@ from ..log import logger
 from .database import Database
 from .database import patiently
 from .entry import Entry
+from .entry import Invitation
 from .entry import PATIENCE
+from .rules import HELD_FOR
 from .salvage import salvage
 from .schema import Schema
 from .store import Outbox
@@ -119,8 +121,9 @@ class SQLiteTransaction(Transaction):
     def merge_held(self, other: sqlite3.Connection) -> None:
         """The same for invitations that are held there."""
         with contextlib.suppress(sqlite3.Error):
-            held = other.execute("SELECT * FROM held").fetchall()
-            self._db.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?)", held)
+            held = other.execute("SELECT name, token, referrer, expires FROM held")
+            for key, token, referrer, expires in held.fetchall():
+                self.hold(key, Invitation(token, referrer), expires - HELD_FOR)
 
     def _insert(self, entry: Entry) -> int | None:
         # Only what is set: Python looks in vain for an adapter of each None that is

@@ -140,26 +140,24 @@ class Transaction(abc.ABC):
         return new
 
     def hold(self, key: str, invitation: Invitation, now: int) -> None:
-        """Keep an invitation for an account that is yet to be, in place of an earlier
-        one, for as long as its token can be good.
+        """Keep an invitation for an account that is made later, for as long as its
+        token is valid. The first one under a key stays: whoever learns the key must
+        not replace it.
 
         :param key: At most 64 characters.
-        :param now: When it came, which may be a while ago; a later one stays.
+        :param now: When it came. That may be a while ago, so a later one may be here.
         """
         held = self._dialect.held
-        later = self.execute(
-            f"SELECT name FROM {held} WHERE name = :name AND expires > :expires",
-            {"name": key, "expires": now + HELD_FOR},
-        )
-        if later:
-            return
         self.execute(f"DELETE FROM {held} WHERE expires <= :now", {"now": now})
-        self.let_go(key)
-        self.execute(
-            f"INSERT INTO {held} (name, token, referrer, expires)"
-            " VALUES (:name, :token, :referrer, :expires)",
-            {"name": key, **invitation._asdict(), "expires": now + HELD_FOR},
-        )
+        row = {"name": key, **invitation._asdict(), "expires": now + HELD_FOR}
+        of_this_key = f"FROM {held} WHERE name = :name"
+        self.execute(f"DELETE {of_this_key} AND expires > :expires", row)
+        if not self.execute(f"SELECT name {of_this_key}", row):
+            self.execute(
+                f"INSERT INTO {held} (name, token, referrer, expires)"
+                " VALUES (:name, :token, :referrer, :expires)",
+                row,
+            )
 
     def held(self, key: str, now: int) -> Invitation | None:
         """What is kept under a key."""

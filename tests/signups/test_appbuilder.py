@@ -101,6 +101,22 @@ def test_a_name_that_is_taken_sends_no_mail_and_reports_nobody(
     assert plug.sandbox.sandbox.arrivals == []
 
 
+def test_who_sent_the_form_first_in_a_friends_name_holds_no_token_for_them(
+    site: Site, plug: Plug
+) -> None:
+    stranger = site.sign_up(plug.visit(site.app))
+    assert stranger is not None
+    with site.app.app_context():  # the owner deletes what the stranger asked for
+        manager = site.builder.sm
+        manager.del_register_user(manager.find_register_user(stranger.split("/")[-1]))
+    friend = site.app.test_client()
+    friend.get(f"/?mmref={(token := plug.sandbox.mint())}")
+    link = site.sign_up(friend)
+    assert link is not None
+    site.app.test_client().get(link)
+    assert [event.token for event in plug.sandbox.sandbox.events] == [token]
+
+
 def test_an_account_whose_commit_fails_is_not_reported(
     site: Site, plug: Plug, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,15 @@ from signups.conftest import snippets
 
 def test_every_page_with_lines_to_paste_is_run() -> None:
     pages = {page.stem for page in DOCS.glob("*.md") if snippets(page.stem)}
-    assert pages == {"outside", "login", "security", "appbuilder", "social", "api"}
+    assert pages == {
+        "outside",
+        "login",
+        "security",
+        "mail",
+        "appbuilder",
+        "social",
+        "api",
+    }
 
 
 @pytest.fixture
@@ -48,6 +56,30 @@ def test_the_page_on_flask_login(app: Flask, plug: Plug) -> None:
     assert friend.post("/register").status_code == 409
     assert plug.sandbox.sandbox.arrivals == []
     friend.post("/register", data={"name": "anna"})
+    assert plug.reported == [("registered", "7")]
+
+
+def test_the_page_on_mails(app: Flask, plug: Plug) -> None:
+    links: list[str] = []
+    pending = {"code": Player()}
+    [code] = snippets("mail")
+    plug.run(
+        app,
+        code,
+        **names(
+            url_for=flask.url_for,
+            save_pending=lambda form: "code",
+            send_mail=lambda address, link: links.append(link),
+            make_account=lambda code: pending.pop(code, None),
+        ),
+    )
+    for friend in (plug.visit(app), app.test_client()):
+        friend.post("/register", data={"mail": "anna@example.org"})
+    sealed, plain = links
+    assert "friend" not in plain
+    device = app.test_client()
+    assert device.get(sealed).status_code == 302
+    assert device.get(sealed).status_code == 404
     assert plug.reported == [("registered", "7")]
 
 
