@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing as t
 
 from . import signals
-from .delivery.pay import REWARD_LEASE
 from .errors import OrderError
 from .outbox import Entry
 from .outbox import EntryState
@@ -53,9 +52,9 @@ def forget(state: State, player: str) -> list[Entry]:
 def _check_again(state: State, entry: Entry | None, now: int) -> None:
     if state.callbacks.reward is None:
         raise OrderError("The site has no @mmolove.reward, so nothing can be given.")
-    if entry and entry.state == "unknown":
-        if now - (entry.settled or 0) < REWARD_LEASE:
-            raise OrderError(
-                f"The reward of event {entry.id} may be under way at this moment. Look "
-                "again in five minutes."
-            )
+    # Its callback is renewing that lease, or has ended less than one ago.
+    if entry and entry.state == "unknown" and (entry.due or 0) > now:
+        raise OrderError(
+            f"The reward of event {entry.id} may be under way at this moment. Look "
+            "again in five minutes."
+        )

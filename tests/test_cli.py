@@ -338,7 +338,8 @@ class TestRewards:
         ids = {entry["identity"]: str(entry["id"]) for entry in listed}
         result = run(app, "rewards", "--again", ids["8"])
         assert "may be under way at this moment" in result.output
-        monkeypatch.setattr("flask_mmolove.desk.REWARD_LEASE", 0)
+        outbox = app.extensions["mmolove"].outbox
+        outbox.renew([outbox.journal.get(int(ids["8"]))], 1)  # its lease ends
         result = run(app, "rewards", "--paid", ids["7"], "--again", ids["8"])
         assert "noted as given" in result.output
         assert given == ["7", "8", "8"]

@@ -317,7 +317,6 @@ class TestOrders:
         app: Flask,
         owner: FlaskClient,
         mmolove_sandbox: SiteSandbox,
-        monkeypatch: pytest.MonkeyPatch,
         given: str,
     ) -> None:
         sign_up(app, mmolove_sandbox, "unlucky")
@@ -329,7 +328,7 @@ class TestOrders:
         if given == "no":
             text = send(owner, url, given="no").text
             assert "Nothing was done. The reward of event" in text
-            monkeypatch.setattr("flask_mmolove.desk.REWARD_LEASE", 0)
+            outbox.renew([entry], 1)  # its lease ends
         text = send(owner, url, given=given).text
         words = {"yes": "is noted as given", "no": "is given now"}[given]
         assert f"The reward of event {entry.id} {words}." in text

@@ -7,10 +7,12 @@ import typing as t
 from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 from conftest import MakeApp
 from flask import current_app
 from flask import Flask
 from flask import jsonify
+from flask.cli import ScriptInfo
 
 from flask_mmolove import IdentityError
 from flask_mmolove import MMOLove
@@ -20,6 +22,8 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove import reward_failed
+from flask_mmolove.cli import mmolove as command
+from flask_mmolove.delivery import Delivery
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 
@@ -190,6 +194,47 @@ def test_the_callback_runs_in_the_apps_context_and_may_be_async(
         qualify(7)
     assert done.wait(20)
     assert seen == [(app.name, "7")]
+
+
+@pytest.mark.parametrize("delivery", ["inline", "thread", "manual", "celery"])
+def test_however_it_is_called_a_long_callback_keeps_its_lease(
+    make_app: MakeApp,
+    mmolove: MMOLove,
+    mmolove_sandbox: SiteSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    delivery: str,
+) -> None:
+    assert (defaults := Delivery.__init__.__kwdefaults__) is not None
+    monkeypatch.setitem(defaults, "lease", 90)
+    renewed, given = threading.Semaphore(0), threading.Event()
+    app = make_app(mmolove, DELIVERY=delivery)
+    app.extensions["celery"] = Celery("site", broker="memory://", set_as_current=False)
+    state = app.extensions["mmolove"]
+    renew = state.outbox.renew
+
+    def note(*args: t.Any) -> t.Any:
+        lost = renew(*args)
+        assert lost == []
+        renewed.release()
+        return lost
+
+    monkeypatch.setattr(state.outbox, "renew", note)
+
+    @mmolove.reward
+    def grant(referral: Referral) -> None:
+        for _ in range(4):  # longer than the lease
+            assert renewed.acquire(timeout=20)
+        given.set()
+
+    with app.app_context():
+        registered("7", token=mmolove_sandbox.mint())
+        qualify("7")
+    if delivery == "manual":
+        info = ScriptInfo(create_app=lambda: app)
+        app.test_cli_runner().invoke(command, ["deliver"], obj=info)
+    elif delivery == "celery":
+        state.engine.deliver(None)  # what the task does
+    assert given.wait(20)
 
 
 def test_the_signals_tell_of_a_reward_and_of_a_failure(

@@ -36,6 +36,7 @@ from flask_mmolove import event_recorded
 from flask_mmolove import IdentityError
 from flask_mmolove import invitations
 from flask_mmolove import MMOLove
+from flask_mmolove import OutboxBusy
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
@@ -791,6 +792,22 @@ class TestReward:
             delivery.step()
             delivery.step()
         assert (self.state_of(site), site.count(Gift)) == ("accepted", 0)
+
+    def test_nobody_can_claim_one_whose_callback_runs(self, site: Site) -> None:
+        """However long: it is locked, so its lease need not be renewed."""
+        calls = []
+        outbox = site.state.outbox
+        delivery = site.state.make_delivery()
+
+        @site.mmolove.reward
+        def grant(referral: Referral) -> None:
+            calls.append(referral)
+            later = delivery.now() + 10**6
+            with pytest.raises(OutboxBusy):
+                outbox.run(lambda db: db.claim("accepted", later, 1000, 1), 0.1)
+
+        delivery.drain()
+        assert (self.state_of(site), len(calls)) == ("rewarded", 1)
 
     def test_at_most_once_is_as_ever(self, site: Site) -> None:
         @site.mmolove.reward(at_most_once=True)

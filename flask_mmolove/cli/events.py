@@ -141,7 +141,7 @@ def show(state: State, id: int, as_json: bool) -> None:
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
     click.echo(f"inviter   {entry.referrer or 'not known'}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
-    if entry.due:
+    if entry.due and entry.state != "unknown":
         click.echo(f"due       {_when(entry.due)} UTC")
     click.echo(f"attempts  {entry.attempts}")
     if entry.referral_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ..log import logger
@@ -10,12 +11,14 @@ from ..outbox import Outbox
 from ..outbox import Settlement
 from .backoff import backoff
 from .backoff import CRASHES
+from .lease import Leases
 from .report import NO_CALLBACK
 
 #: Times a reward callback may raise before its reward is set aside for a person.
 REWARD_FAILURES = 5
 
-#: Milliseconds for which a reward callback has its entry alone.
+#: Milliseconds after which a reward is given by another process, if the one that
+#: claimed it has died. It is renewed while the callback runs.
 REWARD_LEASE = 300_000
 
 #: Rewards that are paid before events are looked at again.
@@ -48,6 +51,7 @@ class Payer:
     :param tell: Told each entry whose state changed.
     :param now: Gives the time in milliseconds.
     :param uniform: Random numbers between two.
+    :param leases: Those of this process.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class Payer:
         tell: t.Callable[[Entry], None],
         now: t.Callable[[], int],
         uniform: t.Callable[[float, float], float],
+        leases: Leases,
     ) -> None:
         self._outbox = outbox
         self._rewarder = rewarder
         self._tell = tell
         self._now = now
         self._uniform = uniform
+        self._leases = leases
         # Given, and not yet written down: the store may fail in between.
         self._paid: set[tuple[str, str, bool]] = set()
         self._stopped = False
@@ -79,7 +85,8 @@ class Payer:
             # has to wait for its lease.
             if self._stopped:
                 return count
-            entries = self._outbox.claim("accepted", self._now(), REWARD_LEASE, 1)
+            lease = self._leases.length
+            entries = self._outbox.claim("accepted", self._now(), lease, 1)
             if not entries:
                 return count
             self._give(rewarder, entries[0])
@@ -94,14 +101,31 @@ class Payer:
             self._settle(Settlement(entry, "unpaid", answer=words))
             return
         give = rewarder.prepare(entry)
-        if rewarder.promise == "at-most-once":
+        begun = self._begin(rewarder.promise, entry)
+        if begun is not None:
+            self._call(rewarder, begun, give)
+
+    def _begin(self, promise: Promise, entry: Entry) -> Entry | None:
+        """The entry as it is when its callback is called; None if somebody else has
+        claimed it meanwhile.
+        """
+        if promise == "at-most-once":
             # Recorded first: a crash from here on leaves it for a person to decide.
-            begun = self._settle(Settlement(entry, "unknown"))
-            if begun is None:
-                return
-            entry = begun
+            due = self._now() + self._leases.length
+            return self._settle(Settlement(entry, "unknown", due))
+        if promise == "exactly-once":
+            return entry  # the transaction in which it is given finds out
+        return entry if self._leases.holds(entry) else None
+
+    def _call(
+        self,
+        rewarder: Rewarder,
+        entry: Entry,
+        give: t.Callable[[], Entry | None],
+    ) -> None:
         try:
-            written = None if entry.key in self._paid else give()
+            with self._keep(rewarder.promise, entry):
+                written = None if entry.key in self._paid else give()
         except KeyboardInterrupt:
             raise
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
@@ -114,6 +138,14 @@ class Payer:
                 self._settle(self._failed(entry, e))
         else:
             self._write_down(rewarder, entry, written)
+
+    def _keep(self, promise: Promise, entry: Entry) -> t.ContextManager[None]:
+        """Keep others from an entry while its callback runs."""
+        if promise == "exactly-once":
+            # The callback's transaction has its row locked: nobody else can claim it,
+            # and nobody could renew its lease.
+            return contextlib.nullcontext()
+        return self._leases.keep(entry)
 
     def _write_down(
         self, rewarder: Rewarder, entry: Entry, written: Entry | None

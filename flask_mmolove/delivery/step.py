@@ -26,7 +26,9 @@ from ..wire import shorten
 from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES
+from .lease import Leases
 from .pay import Payer
+from .pay import REWARD_LEASE
 from .pay import Rewarder
 from .report import NO_CALLBACK
 from .report import Reporter
@@ -61,6 +63,7 @@ class Delivery:
         reach or is back.
     :param clock: Unix seconds; for tests.
     :param uniform: Random numbers between two; for tests.
+    :param lease: How long a reward is claimed for, in milliseconds; for tests.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Delivery:
         watch: t.Callable[[Breaker, Breaker], None] = lambda before, after: None,
         clock: t.Callable[[], float] = time.time,
         uniform: t.Callable[[float, float], float] = random.uniform,
+        lease: int = REWARD_LEASE,
     ) -> None:
         self.outbox = outbox
         self._client = client
@@ -82,7 +86,8 @@ class Delivery:
         self._tell = Reporter(report)
         #: How many entries it brought to each state.
         self.counts = self._tell.counts
-        self._payer = Payer(outbox, reward, self._tell, self.now, uniform)
+        leases = Leases(outbox, self.now, lease)
+        self._payer = Payer(outbox, reward, self._tell, self.now, uniform, leases)
         self._watch = watch
         self._settings = settings
         self._spool = spool

@@ -135,6 +135,11 @@ class Outbox(abc.ABC):
     def release(self, entries: t.Sequence[Entry], patience: float = PATIENCE) -> None:
         self.run(lambda db: db.release(entries), patience)
 
+    def renew(
+        self, entries: t.Sequence[Entry], due: int, patience: float = PATIENCE
+    ) -> list[Entry]:
+        return self.run(lambda db: db.renew(entries, due), patience)
+
     def next_due(self, now: int, patience: float = PATIENCE) -> int | None:
         return self.run(lambda db: db.next_due(now), patience, writes=False)
 

@@ -257,6 +257,26 @@ class Transaction(abc.ABC):
                 [{**_key(entry.key), "claim": entry.claim} for entry in entries],
             )
 
+    def renew(self, entries: t.Sequence[Entry], due: int) -> list[Entry]:
+        """Let claims last until ``due``, and give the entries whose claim is not the
+        caller's any more. One whose lease is over, but which nobody else has claimed,
+        still is.
+        """
+        return [
+            entry
+            for entry in entries
+            if not self.change(
+                f"UPDATE {self._event} SET due = :due WHERE {_KEY} AND state = :state"
+                " AND coalesce(claim, '') = :claim",
+                {
+                    **_key(entry.key),
+                    "due": due,
+                    "state": entry.state,
+                    "claim": entry.claim or "",
+                },
+            )
+        ]
+
     def next_due(self, now: int) -> int | None:
         """When something is next to be done, in milliseconds."""
         first = f"SELECT min(due) FROM {self._event} WHERE due > 0 AND state ="
