@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from .errors import IdentityError
+from .wire import is_trimmed
 from .wire import TEXT_LIMIT
 
 _CURE = (
@@ -47,9 +48,15 @@ def _as_text(value: t.Any, subject: str) -> str:
         raise IdentityError(
             f"{subject} is {value!r}, which is not a lasting id. " + _CURE
         )
-    text = str(value).strip()
-    if not text:
+    text = str(value)
+    if not text.strip():
         raise IdentityError(f"{subject} is empty. {_CURE}")
+    if not is_trimmed(text):
+        raise IdentityError(
+            f"{subject} has white space around it: {text!r}. MMOLove cuts that off, so "
+            "that two accounts could be one player there. Pass an id without it, such "
+            f"as the number of the account's row. {_CURE}"
+        )
     if len(text) > TEXT_LIMIT or "\0" in text:
         raise IdentityError(
             f"{subject} is longer than {TEXT_LIMIT} characters or contains a NUL. "

@@ -53,6 +53,14 @@ def is_token(value: object) -> t.TypeGuard[str]:
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
+def is_trimmed(text: str) -> bool:
+    """Whether a text has no white space around it. MMOLove cuts that off, so texts that
+    differ in nothing else are one and the same there.
+    """
+    # The mark is white space to JavaScript, and not to Python.
+    return text == text.strip() == text.strip("\N{ZERO WIDTH NO-BREAK SPACE}")
+
+
 def shorten(token: str) -> str:
     """A token as logs and pages may show it: enough to tell two apart, too little to
     use.
@@ -128,6 +136,10 @@ class Event:
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise EventError(f"{name!r} must be a non-empty string.", name)
+    if not is_trimmed(value):
+        raise EventError(
+            f"{name!r} has white space around it, which MMOLove would cut off.", name
+        )
     try:
         value.encode()
     except UnicodeEncodeError as e:

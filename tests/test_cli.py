@@ -519,6 +519,16 @@ class TestEvents:
         today = [x for x in before.splitlines() if x.startswith("Today")]
         assert today[0] in run(site, "status").output
 
+    @pytest.mark.parametrize("player", ["7 ", "7\xa0", " 7", "7\n", "\ufeff7"])
+    def test_an_id_with_white_space_around_it_forgets_nobody_else(
+        self, site: Flask, run: Run, player: str
+    ) -> None:
+        for args in (["forget", player, "--yes"], ["events", "--player", player]):
+            result = run(site, *args)
+            assert result.exit_code == 2
+            assert "has white space around it" in result.output
+        assert "player 7" in run(site, "show", "1").output
+
     def test_who_invited_others_is_forgotten_as_such(
         self, site: Flask, run: Run, mmolove_sandbox: SiteSandbox
     ) -> None:

@@ -35,7 +35,8 @@ UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         (0, "0"),
         (10**30, str(10**30)),
         ("anna", "anna"),
-        ("  7 ", "7"),
+        ("anna moor", "anna moor"),
+        ("bob\u200b", "bob\u200b"),
         ("Ünï 🐉", "Ünï 🐉"),
         (SimpleNamespace(id=7), "7"),
         (SimpleNamespace(id=0), "0"),
@@ -79,6 +80,13 @@ def test_the_rule_is_given_the_player_itself() -> None:
         (SimpleNamespace(name="anna"), "has neither an id nor a get_id()"),
         (WithGetId(None), "get_id() of a WithGetId is None"),
         (WithGetId(""), "get_id() of a WithGetId is empty"),
+        (" 7", "A player has white space around it: ' 7'"),
+        (SimpleNamespace(id="bob\xa0"), "white space around it: 'bob\\xa0'"),
+        (SimpleNamespace(id="bob\xa0"), "Pass an id without it"),
+        (WithGetId("bob\n"), "get_id() of a WithGetId has white space around it"),
+        ("\ufeffbob", "white space around it"),
+        ("bob\u3000", "white space around it"),
+        ("bob\x1f", "white space around it"),
         (True, "A player is True, which is not a lasting id"),
         ("", "A player is empty"),
         (None, "A NoneType has neither"),
@@ -100,6 +108,11 @@ def test_a_player_without_an_identity_is_an_error_that_says_what_to_return(
 def test_a_rule_that_gives_no_identity_is_named_as_the_cause(answer: object) -> None:
     with pytest.raises(IdentityError, match="@mmolove.identity returns for a Simple"):
         identify(SimpleNamespace(id=7), lambda player: answer)
+
+
+def test_a_rule_that_leaves_white_space_is_named_as_the_cause() -> None:
+    with pytest.raises(IdentityError, match=r"@mmolove.identity returns .* 'bob '"):
+        identify(SimpleNamespace(id=7), lambda player: "bob ")
 
 
 def test_an_id_that_is_not_there_yet_says_when_it_will_be() -> None:

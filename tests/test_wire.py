@@ -74,8 +74,8 @@ def test_a_dry_run_says_so_last() -> None:
 
 
 def test_text_goes_out_as_it_is_in_utf_8() -> None:
-    body = make_event(referee_identity="Ünïcødé 🐉 </x>\u2028").encode()
-    assert '"Ünïcødé 🐉 </x>\u2028"'.encode() in body
+    body = make_event(referee_identity="Ünïcødé\u2028🐉 </x>").encode()
+    assert '"Ünïcødé\u2028🐉 </x>"'.encode() in body
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,18 @@ def test_an_identity_on_a_later_event_may_be_missing_but_not_wrong() -> None:
 def test_the_largest_whole_second_that_both_sides_hold_exactly_is_sent() -> None:
     body = make_event(ts=MAX_SAFE_INTEGER).encode()
     assert body.endswith(b'"ts":9007199254740991}')
+
+
+@pytest.mark.parametrize(
+    "name", ["token", "server_id", "server_event_id", "referee_identity"]
+)
+@pytest.mark.parametrize("mark", [" ", "\n", "\xa0", "\u3000", "\ufeff", "\x1c"])
+def test_what_mmolove_would_trim_is_refused(name: str, mark: str) -> None:
+    for value in (f"bob{mark}", f"{mark}bob"):
+        with pytest.raises(EventError, match="white space around it") as caught:
+            make_event(**{name: value})
+        assert caught.value.field == name
+    make_event(**{name: f"bob{mark}moor"})
 
 
 def test_an_event_shows_no_token() -> None:
@@ -319,7 +331,7 @@ _ALPHABETS = [
 
 def random_text(rng: random.Random) -> str:
     alphabet = rng.choice(_ALPHABETS)
-    return "x" + "".join(rng.choices(alphabet, k=rng.randrange(40)))
+    return f"x{''.join(rng.choices(alphabet, k=rng.randrange(40)))}x"
 
 
 def random_fields(rng: random.Random) -> dict[str, t.Any]:

@@ -20,6 +20,7 @@ from ..words import data
 from ..words import hint
 from ..words import many
 from ..words import STATES
+from .site import check_player
 from .site import json_option
 from .site import print_table
 from .site import with_site
@@ -36,7 +37,9 @@ _PAGE = 1000
 _state_option = click.option(
     "--state", "name", type=click.Choice(list(STATES)), help="Only in this state."
 )
-_player_option = click.option("--player", metavar="ID", help="Only of this player.")
+_player_option = click.option(
+    "--player", callback=check_player, metavar="ID", help="Only of this player."
+)
 
 
 @click.command()

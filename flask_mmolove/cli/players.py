@@ -9,12 +9,13 @@ from ..outbox.tally import DAY
 from ..state import milliseconds
 from ..state import State
 from ..words import many
+from .site import check_player
 from .site import with_site
 from .site import yes_option
 
 
 @click.command()
-@click.argument("player")
+@click.argument("player", callback=check_player)
 @yes_option
 @with_site
 def forget(state: State, player: str, yes: bool) -> None:

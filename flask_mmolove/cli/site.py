@@ -17,12 +17,25 @@ from ..client import said
 from ..errors import MMOLoveError
 from ..outbox import Entry
 from ..state import current_state
+from ..wire import is_trimmed
 from ..words import data
 from ..words import hint
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def check_player(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> str | None:
+    """The id of a player, exactly as it is stored."""
+    if value is not None and not is_trimmed(value):
+        raise click.BadParameter(
+            f"{value!r} has white space around it, and no player's id has. Write the "
+            "id alone."
+        )
+    return value
 
 
 def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
