@@ -116,8 +116,9 @@ class MMOLove:
         It is called with the :class:`Referral`, in the app's context, by whatever runs
         the delivery: usually a thread, not a request. It is called until it returns, so
         at least once; a game that honours ``referral.reward_key`` gives the reward
-        once. If it raises, it is called again later, and after the fifth time the
-        reward is set aside for a person.
+        once. It may take as long as it needs: while it runs, it is not called for the
+        same referral elsewhere. If it raises, it is called again later, and after the
+        fifth time the reward is set aside for a person.
 
         :param at_most_once: Record the reward first, then call. A crash in between, or
             an exception, leaves the reward ``unknown``, for a person to settle with

@@ -419,6 +419,45 @@ class TestPerson:
         assert outbox.journal.page(state="rejected", limit=9) == [first]
 
 
+class TestRenew:
+    def test_a_claim_lasts_longer(self, outbox: Outbox) -> None:
+        add(outbox)
+        entry = claim_one(outbox)
+        assert outbox.renew([entry], 1000 + 2 * LEASE) == []
+        assert outbox.claim("pending", 1000 + LEASE, LEASE, 1) == []
+        assert claim_one(outbox, 1000 + 2 * LEASE).crashes == 1
+
+    def test_one_whose_lease_is_over_is_held_until_another_claims_it(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox)
+        first = claim_one(outbox)
+        assert outbox.renew([first], 1000) == []
+        second = claim_one(outbox)
+        assert outbox.renew([first], 10**12) == [first]
+        assert outbox.of("7", False)["registered"] == second
+        assert outbox.renew([second], 2000) == []
+
+    @pytest.mark.parametrize("state", ["accepted", "rejected", "pending"])
+    def test_what_is_settled_is_held_by_nobody(
+        self, outbox: Outbox, state: EntryState
+    ) -> None:
+        add(outbox)
+        entry = claim_one(outbox)
+        outbox.settle([Settlement(entry, state, 5000)], 1000)
+        assert outbox.renew([entry], 10**12) == [entry]
+        assert outbox.of("7", False)["registered"].due == 5000
+
+    def test_several_are_renewed_at_once(self, outbox: Outbox) -> None:
+        for identity in "abc":
+            add(outbox, identity)
+        entries = outbox.claim("pending", 1000, LEASE, 3)
+        outbox.settle([Settlement(entries[1], "accepted")], 1000)
+        assert outbox.renew(entries, 9000) == [entries[1]]
+        assert outbox.of("c", False)["registered"].due == 9000
+        assert outbox.renew([], 9000) == []
+
+
 INVITATION = Invitation("tok", "3")
 
 
