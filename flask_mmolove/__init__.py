@@ -11,6 +11,7 @@ from .errors import MMOLoveError as MMOLoveError
 from .errors import OrderError as OrderError
 from .errors import OutboxBusy as OutboxBusy
 from .errors import OutboxError as OutboxError
+from .errors import RewardLater as RewardLater
 from .errors import SignatureError as SignatureError
 from .extension import MMOLove as MMOLove
 from .invite import invitations as invitations

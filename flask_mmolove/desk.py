@@ -38,6 +38,18 @@ def settle_reward(state: State, id: int, *, given: bool) -> Entry:
     return decided
 
 
+def retry_rewards(state: State) -> int:
+    """Have all rewards granted that the callback could not grant, and give how many
+    those are. What may have been granted is left alone.
+
+    :raises OrderError: If the site has no callback.
+    """
+    _check_callback(state)
+    count = state.outbox.retry_rewards(milliseconds(), state.patience)
+    state.engine.wake()
+    return count
+
+
 def forget(state: State, player: str) -> list[Entry]:
     """Erase everything stored about a player, in the outbox and in the emergency exit,
     but the counts of the days. Gives what was erased.
@@ -50,11 +62,15 @@ def forget(state: State, player: str) -> list[Entry]:
 
 
 def _check_again(state: State, entry: Entry | None, now: int) -> None:
-    if state.callbacks.reward is None:
-        raise OrderError("The site has no @mmolove.reward, so nothing can be given.")
+    _check_callback(state)
     # Its callback is renewing that lease, or has ended less than one ago.
     if entry and entry.state == "unknown" and (entry.due or 0) > now:
         raise OrderError(
             f"The reward of event {entry.id} may be under way at this moment. Look "
             "again in five minutes."
         )
+
+
+def _check_callback(state: State) -> None:
+    if state.callbacks.reward is None:
+        raise OrderError("The site has no @mmolove.reward, so nothing can be given.")

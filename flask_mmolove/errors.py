@@ -7,6 +7,7 @@
     ├── IdentityError     a player has no stable identity (yet)
     ├── EventError        an event that MMOLove could only refuse
     ├── OrderError        a person's order that cannot be carried out
+    ├── RewardLater       raised by a reward callback: the game cannot give it now
     ├── SignatureError    a signature that does not hold
     └── OutboxError       the outbox could not be read or written
         └── OutboxBusy    ... within the time a caller may wait
@@ -50,6 +51,24 @@ class EventError(MMOLoveError, ValueError):
 
 class OrderError(MMOLoveError):
     """A person's order, on the page or the command line, that cannot be carried out."""
+
+
+class RewardLater(MMOLoveError):
+    """Raise it in a reward callback when the reward cannot be granted now, as while the
+    game restarts. The callback is called again later, and no traceback is logged.
+
+    .. code-block:: python
+
+        @mmolove.reward
+        def grant(referral):
+            if not game.is_running():
+                raise RewardLater("the game restarts")
+
+    :param reason: What ``flask mmolove status`` and the dashboard show meanwhile.
+    """
+
+    def __init__(self, reason: str = "the callback asked to be called later") -> None:
+        super().__init__(reason)
 
 
 class SignatureError(MMOLoveError):

@@ -7,12 +7,15 @@ import typing as t
 from .alarm import CURES
 from .errors import OutboxError
 from .outbox import Breaker
+from .outbox import Entry
 from .outbox import Journal
+from .outbox import RewardBreaker
 from .outbox import Worker
 from .outbox.entry import EntryState
 from .state import State
 from .words import ago
 from .words import FOR_A_PERSON
+from .words import many
 
 #: Milliseconds for which something may be due before nobody seems to deliver.
 OVERDUE = 2 * 60_000
@@ -51,6 +54,7 @@ class Signs(t.NamedTuple):
     :param spooled: Since when something lies in the emergency exit of this machine.
     :param accepted: When MMOLove last took a signup.
     :param stuck: How many events wait for a person, by state.
+    :param failing: The rewards whose callback failed and is called again.
     """
 
     breaker: Breaker
@@ -60,6 +64,8 @@ class Signs(t.NamedTuple):
     spooled: int | None
     accepted: int | None
     stuck: dict[EntryState, int]
+    rewards: RewardBreaker = RewardBreaker()
+    failing: t.Sequence[Entry] = ()
 
 
 def examine(state: State, now: int) -> Health:
@@ -79,6 +85,8 @@ def examine(state: State, now: int) -> Health:
             state.spool.oldest(),
             journal.last_signup(),
             count_stuck(journal),
+            state.outbox.reward_breaker(state.patience),
+            journal.failing_rewards(),
         )
     except OutboxError as e:
         return Health("bad", "The outbox cannot be read.", str(e))
@@ -99,9 +107,11 @@ def of_signs(signs: Signs, now: int, delivery: str) -> Health:
     return (
         _of_breaker(signs.breaker, now)
         or _of_worker(signs, now, delivery)
+        or _of_rewards(signs.rewards, now)
         or _of_spool(signs.spooled, now)
         or _of_clock(signs.worker)
         or _of_stuck(signs.stuck)
+        or _of_failing(signs.failing)
         or _of_waiting(signs.oldest, now)
         or _well(signs.accepted, now)
     )
@@ -129,6 +139,23 @@ def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"
     line = f"Nothing delivers: an event is {ago(signs.due, now)} overdue, and {last}."
     return Health("bad", line, CURES[delivery])
+
+
+def _of_rewards(rewards: RewardBreaker, now: int) -> Health | None:
+    if rewards.open_since is None:
+        return None
+    line = (
+        f"Rewards have been paused for {ago(rewards.open_since, now)}, because the "
+        f"reward callback fails each time: {rewards.reason}."
+    )
+    return Health("bad", line, _REWARDS)
+
+
+def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
+    if not failing:
+        return None
+    line = f"{many(len(failing), 'reward')} failed: {failing[0].answer}."
+    return Health("look", line, _FAILING)
 
 
 def _of_spool(spooled: int | None, now: int) -> Health | None:
@@ -168,6 +195,11 @@ def _well(accepted: int | None, now: int) -> Health:
     )
 
 
+_REWARDS = (
+    "Fix the callback or start the game. A reward is tried at least once a minute, and "
+    "all follow by themselves as soon as one succeeds."
+)
+_FAILING = "It is tried again by itself, at least every 15 minutes."
 _ON = "Set MMOLOVE_ENABLED to true and restart the site."
 _SPOOLED = (
     "'flask mmolove check' says whether the outbox can be written; then the next "

@@ -13,6 +13,7 @@ import pytest
 from flask_mmolove import OutboxBusy
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
+from flask_mmolove import RewardLater
 from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import Promise
@@ -22,6 +23,7 @@ from flask_mmolove.delivery.backoff import backoff
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.delivery.pay import REWARD_LEASE
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
@@ -234,6 +236,7 @@ def test_nothing_is_begun_or_sent_twice_when_the_outbox_fails_in_the_middle(
     for number in range(32):
         bench.add(str(number), "registered")
     settle, run = bench.outbox.settle, Senders(senders).run
+    monkeypatch.setattr("flask_mmolove.delivery.step._GROUP_SECONDS", 60)
 
     def fail(*args: t.Any) -> t.NoReturn:
         raise OSError("the disk is full")
@@ -365,7 +368,10 @@ def test_a_callback_that_exits_ends_nothing(make_bench: Fixture) -> None:
     made: Bench = make_bench(Exiting())
     made.add("7", "registered", "qualified")
     made.pass_time(DAY, steps=30)
-    assert made.state("7", "qualified") == "unpaid"
+    made.add("8", "registered")
+    made.delivery.drain()
+    assert made.state("7", "qualified") == "accepted"
+    assert made.state("8", "registered") == "accepted"
 
 
 def test_a_stop_does_not_wait_for_a_store_that_is_held(bench: Bench) -> None:
@@ -443,18 +449,91 @@ class TestReward:
         assert bench.state("7", "qualified") == "rewarded"
         assert bench.told.count(("qualified", "accepted")) == 1
 
-    def test_after_five_times_it_is_set_aside_and_a_person_decides(
-        self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        bench = make_bench(grant := Grant(failures=5))
+    def test_it_waits_out_a_restart_of_the_game(self, make_bench: Fixture) -> None:
+        bench = make_bench(grant := Grant(failures=10**9))
+        for identity in "abcdefgh":
+            bench.add(identity, "registered", "qualified")
+        bench.pass_time(2 * 3600, steps=240)
+        assert 100 < 10**9 - grant.failures < 140  # one a minute, not one each
+        assert bench.outbox.reward_breaker().is_open
+        assert bench.outbox.reward_breaker().reason == "RuntimeError: the game is down"
+        grant.failures = 0
+        bench.pass_time(61, steps=61)
+        assert sorted(grant.given) == list("abcdefgh")
+        assert bench.outbox.reward_breaker() == RewardBreaker()
+
+    def test_one_that_fails_alone_holds_up_no_other(self, make_bench: Fixture) -> None:
+        class Poison(Grant):
+            def give(self, entry: Entry) -> None:
+                if entry.identity == "poison":
+                    raise RuntimeError("no such item")
+                super().give(entry)
+
+        bench = make_bench(grant := Poison())
+        bench.add("poison", "registered", "qualified")
+        bench.pass_time(3600, steps=60)
+        assert not bench.outbox.reward_breaker().is_open
         bench.add("7", "registered", "qualified")
-        bench.pass_time(DAY, steps=50)
-        entry = bench.outbox.of("7", False)["qualified"]
-        assert (entry.state, grant.failures) == ("unpaid", 0)
-        assert "flask mmolove rewards" in caplog.text
-        assert bench.outbox.decide(entry.id, "accepted", bench.delivery.now())
         bench.delivery.drain()
         assert grant.given == ["7"]
+
+    def test_one_that_fails_for_days_is_left_to_a_person(
+        self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench = make_bench(grant := Grant(failures=10**9))
+        bench.add("7", "registered", "qualified")
+        bench.pass_time(6.9 * DAY, steps=700)
+        assert bench.state("7", "qualified") == "accepted"
+        bench.pass_time(0.2 * DAY, steps=20)
+        entry = bench.outbox.of("7", False)["qualified"]
+        assert (entry.state, entry.answer) == (
+            "unpaid",
+            "RuntimeError: the game is down",
+        )
+        assert "flask mmolove rewards" in caplog.text
+        grant.failures = 0
+        assert bench.outbox.retry_rewards(bench.delivery.now()) == 1
+        bench.delivery.drain()
+        assert grant.given == ["7"]
+
+    def test_first_retries_are_quick_and_later_ones_a_quarter_of_an_hour_apart(
+        self, make_bench: Fixture
+    ) -> None:
+        called: list[float] = []
+
+        class Noting(Grant):
+            def give(self, entry: Entry) -> None:
+                called.append(made.clock.time)
+                raise RuntimeError("the game is down")
+
+        made: Bench = make_bench(Noting())
+        made.add("7", "registered", "qualified")
+        made.pass_time(60, steps=60)
+        assert len(called) >= 4
+        made.pass_time(DAY, steps=1440)
+        pauses = [b - a for a, b in zip(called, called[1:], strict=False)]
+        assert max(pauses) <= 15 * 60 + 60
+
+    @pytest.mark.parametrize("promise", t.get_args(Promise)[:2])
+    def test_not_now_is_no_failure_and_has_no_traceback(
+        self, make_bench: Fixture, promise: Promise, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Restarting(Grant):
+            def give(self, entry: Entry) -> None:
+                if self.failures:
+                    self.failures -= 1
+                    raise RewardLater("the game restarts")
+                super().give(entry)
+
+        bench = make_bench(grant := Restarting(2, promise))
+        bench.add("7", "registered", "qualified")
+        bench.delivery.drain()
+        (failing,) = bench.outbox.journal.failing_rewards()
+        assert (failing.answer, failing.status) == ("the game restarts", None)
+        bench.pass_time(60, steps=60)
+        assert grant.given == ["7"]
+        assert "the game restarts" in caplog.text
+        assert "Traceback" not in caplog.text
 
     def test_at_most_once_is_not_called_again_after_it_raised(
         self, make_bench: Fixture
@@ -464,6 +543,7 @@ class TestReward:
         bench.pass_time(DAY, steps=10)
         entry = bench.outbox.of("7", False)["qualified"]
         assert (entry.state, grant.given) == ("unknown", [])
+        assert entry.answer == "RuntimeError: the game is down"
         assert bench.outbox.decide(entry.id, "rewarded", bench.delivery.now())
         assert bench.state("7", "qualified") == "rewarded"
 

@@ -93,6 +93,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
     pages.get("/events")(events)
     pages.get("/events/<int:id>")(event)
     pages.route("/retry", methods=["GET", "POST"])(retry_all)
+    pages.route("/rewards/retry", methods=["GET", "POST"])(retry_rewards)
     pages.route("/events/<int:id>/retry", methods=["GET", "POST"])(retry)
     pages.route("/events/<int:id>/reward", methods=["GET", "POST"])(reward)
     pages.register_error_handler(OutboxError, _no_outbox)
@@ -195,6 +196,21 @@ def retry_all() -> ResponseReturnValue:
         return render_template("mmolove/retry.html", entry=None, count=count)
     sent = len(desk.send_again(current_state()))
     say(f"{many(sent, 'rejected event')} {'is' if sent == 1 else 'are'} sent again.")
+    return _go("events")
+
+
+def retry_rewards() -> ResponseReturnValue:
+    """Grant all rewards that failed."""
+    if request.method == "GET":
+        count = current_state().outbox.journal.count("unpaid")
+        return render_template("mmolove/retry_rewards.html", count=count)
+    try:
+        count = desk.retry_rewards(current_state())
+    except MMOLoveError as e:
+        say(f"Nothing was done. {e}")
+    else:
+        be = "is" if count == 1 else "are"
+        say(f"{many(count, 'failed reward')} {be} being granted now.")
     return _go("events")
 
 

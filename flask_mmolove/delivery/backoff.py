@@ -10,6 +10,10 @@ LEAST = 1_000
 FIRST = 2_000
 MOST = 4 * 3_600_000
 
+#: The longest pause between two calls of a reward callback: a game comes back sooner
+#: than a service, and players wait for what they were promised.
+MOST_REWARD = 15 * 60_000
+
 #: Attempts that are made before an event is given up, however old it is.
 ATTEMPTS_AT_LEAST = 12
 
@@ -19,12 +23,14 @@ CRASHES = 20
 
 
 def backoff(
-    attempts: int, uniform: t.Callable[[float, float], float] = random.uniform
+    attempts: int,
+    uniform: t.Callable[[float, float], float] = random.uniform,
+    most: int = MOST,
 ) -> int:
     """Milliseconds to wait after so many attempts, with full jitter.
 
     Anything between the least pause and a ceiling that doubles with each attempt, so
     that what failed together does not come back together.
     """
-    ceiling = min(MOST, FIRST * 2 ** min(max(attempts, 1) - 1, 20))
+    ceiling = min(most, FIRST * 2 ** min(max(attempts, 1) - 1, 20))
     return int(uniform(LEAST, ceiling))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from ..errors import RewardLater
 from ..log import logger
 from ..outbox import Entry
 from ..outbox import Outbox
+from ..outbox import RewardBreaker
 from ..outbox import Settlement
+from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES
+from .backoff import MOST_REWARD
 from .lease import Leases
 from .report import NO_CALLBACK
-
-#: Times a reward callback may raise before its reward is set aside for a person.
-REWARD_FAILURES = 5
 
 #: Milliseconds after which a reward is given by another process, if the one that
 #: claimed it has died. It is renewed while the callback runs.
@@ -52,6 +53,8 @@ class Payer:
     :param now: Gives the time in milliseconds.
     :param uniform: Random numbers between two.
     :param leases: Those of this process.
+    :param give_up_after: Seconds after which a reward that fails while others are
+        granted is left to a person.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class Payer:
         now: t.Callable[[], int],
         uniform: t.Callable[[float, float], float],
         leases: Leases,
+        give_up_after: float,
     ) -> None:
+        self._give_up_after = give_up_after * 1000
         self._outbox = outbox
         self._rewarder = rewarder
         self._tell = tell
@@ -129,13 +134,7 @@ class Payer:
         except KeyboardInterrupt:
             raise
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
-            logger.exception(
-                "The reward callback raised for player %s.",
-                entry.identity,
-                extra={"event_id": entry.id},
-            )
-            if rewarder.promise != "at-most-once":
-                self._settle(self._failed(entry, e))
+            self._failed(rewarder, entry, e)
         else:
             self._write_down(rewarder, entry, written)
 
@@ -155,18 +154,68 @@ class Payer:
         if rewarder.promise != "exactly-once":
             self._paid.add(entry.key)
             self._settle(Settlement(entry, "rewarded", sure=True))
+        self._outbox.reward_granted(self._now())
 
-    def _failed(self, entry: Entry, error: BaseException) -> Settlement:
-        words = f"its callback raised {type(error).__name__}"
-        if entry.attempts - entry.crashes >= REWARD_FAILURES:
-            return Settlement(entry, "unpaid", answer=words)
-        due = self._now() + backoff(entry.attempts, self._uniform)
-        return Settlement(entry, "accepted", due=due, answer=words)
+    def _failed(self, rewarder: Rewarder, entry: Entry, error: BaseException) -> None:
+        now, words = self._now(), _in_words(error)
+        was_open = self._outbox.reward_breaker().is_open
+        breaker = self._outbox.reward_failed(entry.id, words, now)
+        _log_failure(entry, error, words)
+        if breaker.is_open and not was_open:
+            logger.error(
+                "Rewards are paused because the callback fails for each of them: %s. "
+                "One is tried again at least once a minute, and all follow as soon as "
+                "it succeeds.",
+                words,
+            )
+        if rewarder.promise == "at-most-once" and not isinstance(error, RewardLater):
+            self._settle(Settlement(entry, "unknown", answer=words))
+        elif self._is_hopeless(entry, breaker):
+            self._settle(Settlement(entry, "unpaid", answer=words))
+        else:
+            due = now + backoff(entry.attempts, self._uniform, MOST_REWARD)
+            self._settle(Settlement(entry, "accepted", due=due, answer=words))
+
+    def _is_hopeless(self, entry: Entry, breaker: RewardBreaker) -> bool:
+        """Whether a reward has failed for long although others succeed."""
+        if breaker.is_open or entry.attempts - entry.crashes < ATTEMPTS_AT_LEAST:
+            return False
+        return self._now() - entry.begun > self._give_up_after
 
     def _settle(self, settlement: Settlement) -> Entry | None:
-        settled = settlement._replace(status=settlement.entry.status)
+        # With an answer of the callback's own, MMOLove's status would be misleading.
+        status = settlement.entry.status if settlement.answer is None else None
+        settled = settlement._replace(status=status)
         changed = self._outbox.settle([settled], self._now())
         self._paid.discard(settlement.entry.key)
         for entry in changed:
             self._tell(entry)
         return changed[0] if changed else None
+
+
+def _in_words(error: BaseException) -> str:
+    """What a callback's error says, in a line."""
+    words = " ".join(str(error).split())[:300]
+    if isinstance(error, RewardLater):
+        return words
+    name = type(error).__name__
+    return f"{name}: {words}" if words else name
+
+
+def _log_failure(entry: Entry, error: BaseException, words: str) -> None:
+    mark = {"event_id": entry.id}
+    if isinstance(error, RewardLater):
+        logger.warning(
+            "The reward for player %s is tried again later: %s",
+            entry.identity,
+            words,
+            extra=mark,
+        )
+    else:
+        logger.error(
+            "The reward callback raised for player %s: %s.",
+            entry.identity,
+            words,
+            exc_info=error,
+            extra=mark,
+        )

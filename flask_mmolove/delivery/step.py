@@ -87,7 +87,15 @@ class Delivery:
         #: How many entries it brought to each state.
         self.counts = self._tell.counts
         leases = Leases(outbox, self.now, lease)
-        self._payer = Payer(outbox, reward, self._tell, self.now, uniform, leases)
+        self._payer = Payer(
+            outbox,
+            reward,
+            self._tell,
+            self.now,
+            uniform,
+            leases,
+            settings.give_up_after,
+        )
         self._watch = watch
         self._settings = settings
         self._spool = spool

@@ -12,5 +12,6 @@ from .journal import Journal as Journal
 from .journal import Referrer as Referrer
 from .journal import Worker as Worker
 from .note import Note as Note
+from .reward_breaker import RewardBreaker as RewardBreaker
 from .spool import Spool as Spool
 from .store import Outbox as Outbox

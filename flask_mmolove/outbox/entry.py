@@ -112,7 +112,7 @@ class Entry(t.NamedTuple):
     :param attempts: Counted when it is claimed, so that a crash counts.
     :param crashes: Those of the attempts that nobody settled.
     :param begun: The uptime at its first claim, by which its age is measured; 0 before.
-        See :meth:`Breaker.uptime`.
+        See :meth:`Breaker.uptime`. For a reward, the time of its first attempt.
     :param status: The last answer's HTTP status; 0 where none came.
     :param answer: The last answer's words, or what went wrong.
     :param referrer: The identity of who invited the player, where it is known.

@@ -149,6 +149,14 @@ class Journal:
         breaker = self._run(lambda db: db.breaker(), writes=False)
         return Summary(counts, waiting, self.oldest_pending(), breaker)
 
+    def failing_rewards(self, limit: int = 100) -> list[Entry]:
+        """The rewards whose callback failed and is called again by itself."""
+        return self._entries(
+            "state = 'accepted' AND due > 0 AND attempts > 0 AND status IS NULL"
+            " LIMIT :limit",
+            limit=limit,
+        )
+
     def last_signup(self) -> int | None:
         """When MMOLove last took a signup, in milliseconds. Milestones are settled
         again when they are rewarded.

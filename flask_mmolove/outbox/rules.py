@@ -135,6 +135,7 @@ def settlement_columns(settlement: Settlement, now: int) -> dict[str, t.Any]:
         "history": _history(entry),
         "attempts": 0 if settlement.renewed else entry.attempts,
         "crashes": 0 if settlement.renewed else entry.crashes,
+        "begun": 0 if settlement.renewed else entry.begun,
     }
 
 
@@ -150,6 +151,7 @@ def decision_columns(entry: Entry, state: EntryState, now: int) -> dict[str, t.A
         "history": _history(entry),
         "attempts": 0,
         "crashes": 0,
+        "begun": 0,
     }
 
 

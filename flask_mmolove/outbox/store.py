@@ -17,6 +17,7 @@ from .entry import Settlement
 from .journal import Journal
 from .note import Note
 from .note import record
+from .reward_breaker import RewardBreaker
 from .transaction import Dialect
 from .transaction import Transaction
 
@@ -172,5 +173,29 @@ class Outbox(abc.ABC):
             return None
         return self.run(lambda db: db.decide(id, state, now), patience)
 
+    def retry_rewards(self, now: int, patience: float = PATIENCE) -> int:
+        """Have the rewards granted that failed, and give how many those are."""
+        total, journal = 0, self.inspect(patience)
+        while batch := journal.page(state="unpaid", limit=_BATCH):
+            total += self._retry_rewards(batch, now, patience)
+        return total
+
+    def _retry_rewards(self, entries: list[Entry], now: int, patience: float) -> int:
+        def work(db: Transaction) -> int:
+            decided = [db.decide(entry.id, "accepted", now) for entry in entries]
+            return sum(entry is not None for entry in decided)
+
+        return self.run(work, patience)
+
     def breaker(self, patience: float = PATIENCE) -> Breaker:
         return self.run(lambda db: db.breaker(), patience, writes=False)
+
+    def reward_breaker(self, patience: float = PATIENCE) -> RewardBreaker:
+        return self.run(lambda db: db.reward_breaker(), patience, writes=False)
+
+    def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
+        return self.run(lambda db: db.reward_failed(id, reason, now))
+
+    def reward_granted(self, now: int) -> None:
+        if self.reward_breaker() != RewardBreaker():
+            self.run(lambda db: db.reward_granted(now))

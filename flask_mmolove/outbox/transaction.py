@@ -23,6 +23,7 @@ from .entry import Entry
 from .entry import EntryState
 from .entry import Invitation
 from .entry import Settlement
+from .reward_breaker import RewardBreaker
 from .rules import as_claimed
 from .rules import begin
 from .rules import decision_columns
@@ -43,6 +44,9 @@ from .tally import reached
 Values = dict[str, t.Any]
 
 COLUMNS = ", ".join(Entry._fields)
+
+# The name of the fact that holds the reward breaker.
+_REWARDS = "rewards"
 
 _KEY = "identity = :identity AND event = :event AND test = :test"
 
@@ -192,28 +196,40 @@ class Transaction(abc.ABC):
     ) -> list[Entry]:
         """Take due entries of a state, until ``now + lease`` for this caller alone.
 
-        No more ``pending`` ones are given than the breaker bears. An entry whose last
+        No more ``pending`` ones are given than the breaker bears, and only one
+        ``accepted`` now and then while rewards are paused. An entry whose last
         claim was never settled comes alone, so that it is clear which one it is that
         kills its worker.
 
         :param ids: Take none but these, a few hundred at the most.
         """
+        if state == "accepted":
+            return self._claim_rewards(now, lease, limit, ids)
         breaker = self.breaker()
-        if state == "pending":
-            if breaker.is_open or breaker.width is not None:
-                # There is room for few: one process after another looks and takes.
-                breaker = self._lock_breaker()
-            limit = breaker.room(now, lambda: self._in_flight(now), limit)
-        taken: list[Entry] = []
-        while not taken:
-            batch = isolate_crashed(self._due(state, now, limit, ids))
-            if not batch:
-                return []
-            claimed = as_claimed(batch, now, lease, breaker.uptime(now))
-            taken = self._take(batch, claimed)
-        if state == "pending":
+        if breaker.is_open or breaker.width is not None:
+            # There is room for few: one process after another looks and takes.
+            breaker = self._lock_breaker()
+        limit = breaker.room(now, lambda: self._in_flight(now), limit)
+        taken = self._claim(state, now, lease, limit, breaker.uptime(now), ids)
+        if taken:
             self._remember(breaker.probing(now, lease), breaker)
         return taken
+
+    def reward_breaker(self, lock: str = "") -> RewardBreaker:
+        """What is known of the site's reward callback."""
+        return RewardBreaker.from_json(self.fact(_REWARDS, lock))
+
+    def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
+        """The callback failed for a reward. Gives what is known of it now."""
+        breaker = self.reward_breaker(self._dialect.lock)
+        breaker = breaker.failure(id, reason, now)
+        self.set_fact(_REWARDS, breaker.to_json())
+        return breaker
+
+    def reward_granted(self, now: int) -> None:
+        """The callback works again, so what failed need not wait any longer."""
+        self.set_fact(_REWARDS, RewardBreaker().to_json())
+        self._hasten("accepted", now)
 
     def settle(
         self,
@@ -242,7 +258,7 @@ class Transaction(abc.ABC):
                 for entry in wrongly_rejected(self._rejected(), after):
                     self._redrive(entry, now, entry.attempts)
             else:
-                self._hasten(now)
+                self._hasten("pending", now)
             changed = list(self._anew(changed).values())
         if counts:
             self.count(itertools.chain(*itertools.starmap(reached, steps)))
@@ -280,11 +296,15 @@ class Transaction(abc.ABC):
     def next_due(self, now: int) -> int | None:
         """When something is next to be done, in milliseconds."""
         first = f"SELECT min(due) FROM {self._event} WHERE due > 0 AND state ="
-        ((pending, accepted, breaker),) = self.execute(
+        fact = f"SELECT value FROM {self._dialect.fact} WHERE name ="
+        ((pending, accepted, breaker, rewards),) = self.execute(
             f"SELECT ({first} 'pending'), ({first} 'accepted'),"
-            f" (SELECT value FROM {self._dialect.fact} WHERE name = 'breaker')",
+            f" ({fact} 'breaker'), ({fact} '{_REWARDS}')",
             {},
         )
+        if accepted is not None:
+            wait = RewardBreaker.from_json(rewards).wait(now)
+            accepted = max(accepted, now + wait) if wait else accepted
         return soonest(pending, accepted, Breaker.from_json(breaker), now)
 
     def adopt(self, fingerprint: str, server_id: str, now: int) -> int | None:
@@ -302,7 +322,7 @@ class Transaction(abc.ABC):
         again = [
             entry for entry in refused(self._rejected()) if self._redrive(entry, now)
         ]
-        self._hasten(now)
+        self._hasten("pending", now)
         self._readdress(server_id)
         self._remember(Breaker(down=now - breaker.uptime(now)), None)
         return len(again)
@@ -390,6 +410,35 @@ class Transaction(abc.ABC):
                 for (each, step), more in sorted(counts.items())
             ],
         )
+
+    def _claim_rewards(
+        self, now: int, lease: int, limit: int, ids: t.Collection[int] | None
+    ) -> list[Entry]:
+        breaker = self.reward_breaker()
+        if breaker.is_open:
+            breaker = self.reward_breaker(self._dialect.lock)
+            if breaker.wait(now):
+                return []
+            limit = 1
+        taken = self._claim("accepted", now, lease, limit, now, ids)
+        if taken and breaker.is_open:
+            self.set_fact(_REWARDS, breaker.probing(now).to_json())
+        return taken
+
+    def _claim(
+        self,
+        state: EntryState,
+        now: int,
+        lease: int,
+        limit: int,
+        uptime: int,
+        ids: t.Collection[int] | None,
+    ) -> list[Entry]:
+        while batch := isolate_crashed(self._due(state, now, limit, ids)):
+            claimed = as_claimed(batch, now, lease, uptime)
+            if taken := self._take(batch, claimed):
+                return taken
+        return []
 
     def _start(self, identity: str, name: str, test: bool, now: int) -> Start:
         """What an event begins as: a ``qualified`` goes by its ``registered``, which
@@ -509,9 +558,9 @@ class Transaction(abc.ABC):
         if changes:
             self.execute(
                 f"UPDATE {self._event} SET state = :state, due = :due, claim = :claim,"
-                " attempts = :attempts, crashes = :crashes, settled = :settled,"
-                " status = :status, answer = :answer, referral_id = :referral_id,"
-                " history = :history WHERE id = :id",
+                " attempts = :attempts, crashes = :crashes, begun = :begun,"
+                " settled = :settled, status = :status, answer = :answer,"
+                " referral_id = :referral_id, history = :history WHERE id = :id",
                 changes,
             )
         return steps
@@ -538,12 +587,12 @@ class Transaction(abc.ABC):
         )
         return changed > 0
 
-    def _hasten(self, now: int) -> None:
-        """MMOLove is well again: what failed meanwhile need not wait any longer."""
+    def _hasten(self, state: EntryState, now: int) -> None:
+        """What failed has a chance again, so it need not wait any longer."""
         self.execute(
             f"UPDATE {self._event} SET due = :now"
-            " WHERE state = 'pending' AND due > :now AND claim IS NULL",
-            {"now": now},
+            " WHERE state = :state AND due > :now AND claim IS NULL",
+            {"state": state, "now": now},
         )
 
     def _readdress(self, server_id: str) -> None:
