@@ -117,12 +117,14 @@ class MMOLove:
         the delivery: usually a thread, not a request. It is called until it returns, so
         at least once; a game that honours ``referral.reward_key`` gives the reward
         once. It may take as long as it needs: while it runs, it is not called for the
-        same referral elsewhere. If it raises, it is called again later, and after the
-        fifth time the reward is set aside for a person.
+        same referral elsewhere. If it raises, it is called again: soon at first, later
+        at least every 15 minutes, for ``MMOLOVE_GIVE_UP_AFTER`` days. Raise
+        :exc:`RewardLater` when the game is only away for a while. If it fails for every
+        reward, all are paused but for one attempt a minute.
 
         :param at_most_once: Record the reward first, then call. A crash in between, or
-            an exception, leaves the reward ``unknown``, for a person to settle with
-            ``flask mmolove rewards``.
+            an exception other than :exc:`RewardLater`, leaves the reward ``unknown``,
+            for a person to settle with ``flask mmolove rewards``.
         """
         if callback is None:
             return partial(self.reward, at_most_once=at_most_once)

@@ -347,6 +347,50 @@ class TestRewards:
         result = run(app, "rewards", "--paid", ids["7"])
         assert result.exit_code == 1
 
+    def test_all_that_failed_are_given_again_at_once(
+        self,
+        make_app: MakeApp,
+        run: Run,
+        mmolove_sandbox: SiteSandbox,
+    ) -> None:
+        mmolove = MMOLove()
+        app = make_app(mmolove)
+        with app.app_context():
+            for player in (7, 8):  # set aside, because there is no callback yet
+                registered(player, token=mmolove_sandbox.mint())
+                qualify(player)
+        given: list[str] = []
+
+        @mmolove.reward
+        def grant(referral: t.Any) -> None:
+            given.append(referral.identity)
+
+        for wrong in (["--all"], ["--again"], ["--again", "seven"]):
+            assert run(app, "rewards", *wrong).exit_code == 2
+        result = run(app, "rewards", "--again", "--all")
+        assert result.output == "2 failed rewards will be given now.\n"
+        assert sorted(given) == ["7", "8"]
+
+    def test_status_quotes_a_callback_that_fails(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove = MMOLove()
+
+        @mmolove.reward
+        def grant(referral: t.Any) -> None:
+            raise KeyError("no such item")
+
+        app = make_app(mmolove)
+        with app.app_context():
+            for player in range(1, 4):
+                registered(player, token=mmolove_sandbox.mint())
+                qualify(player)
+                output = run(app, "status").output
+                assert "no such item" in output
+                assert ("Rewards have been paused" in output) == (player == 3)
+        events = run(app, "show", "2").output
+        assert "no such item" in events and "HTTP 200: KeyError" not in events
+
     def test_without_a_callback_nothing_can_be_given(
         self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox
     ) -> None:

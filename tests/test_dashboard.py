@@ -311,6 +311,34 @@ class TestOrders:
         response = owner.post("/mmolove/retry", data={"token": token})
         assert response.status_code == 303
 
+    def test_all_failed_rewards_are_granted_again(
+        self,
+        make_app: MakeApp,
+        mmolove_sandbox: SiteSandbox,
+    ) -> None:
+        mmolove = MMOLove()
+        app = make_app(mmolove)
+        app.register_blueprint(
+            mmolove.dashboard(access=lambda: True), url_prefix="/mmolove"
+        )
+        owner = app.test_client()
+        sign_up(app, mmolove_sandbox, "unlucky")
+        with app.app_context():
+            qualify("unlucky")
+        assert "/mmolove/rewards/retry" in owner.get("/mmolove/").text
+        url = "/mmolove/rewards/retry"
+        text = send(owner, url).text
+        assert "Nothing was done. The site has no @mmolove.reward" in text
+        given: list[str] = []
+
+        @mmolove.reward
+        def grant(referral: t.Any) -> None:
+            given.append(referral.identity)
+
+        assert "1 failed reward is being granted now." in send(owner, url).text
+        assert given == ["unlucky"]
+        assert "No reward has failed." in owner.get(url).text
+
     @pytest.mark.parametrize("given", ["yes", "no"])
     def test_a_reward_in_doubt_is_settled(
         self,
