@@ -66,6 +66,7 @@ def main(where: str, promise: Promise, lease: int, now: int) -> None:
         clock,
         random.uniform,
         Telling(outbox, clock, lease),
+        7 * 86_400,
     )
     payer.pay()
     outbox.close()

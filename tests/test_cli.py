@@ -336,10 +336,12 @@ class TestRewards:
         assert "rewards --paid ID\n" in run(app, "rewards").output
         listed = json.loads(run(app, "rewards", "--json").output)
         ids = {entry["identity"]: str(entry["id"]) for entry in listed}
+        outbox = app.extensions["mmolove"].outbox
+        entry = outbox.journal.get(int(ids["8"]))
+        outbox.renew([entry], 1 << 50)  # a process keeps it
         result = run(app, "rewards", "--again", ids["8"])
         assert "may be under way at this moment" in result.output
-        outbox = app.extensions["mmolove"].outbox
-        outbox.renew([outbox.journal.get(int(ids["8"]))], 1)  # its lease ends
+        outbox.renew([entry], 1)  # its lease ends
         result = run(app, "rewards", "--paid", ids["7"], "--again", ids["8"])
         assert "noted as given" in result.output
         assert given == ["7", "8", "8"]

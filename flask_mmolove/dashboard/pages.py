@@ -54,7 +54,7 @@ _POLICY = (
 )
 
 #: The views that act, when a form is sent to them.
-_ACTIONS = {"retry_all", "retry", "reward"}
+_ACTIONS = {"retry_all", "retry_rewards", "retry", "reward"}
 
 Access = t.Callable[[], t.Any]
 
@@ -201,8 +201,8 @@ def retry_all() -> ResponseReturnValue:
 
 def retry_rewards() -> ResponseReturnValue:
     """Grant all rewards that failed."""
-    if request.method == "GET":
-        count = current_state().outbox.journal.count("unpaid")
+    if request.method != "POST":
+        count = current_state().journal.count("unpaid")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
         count = desk.retry_rewards(current_state())
