@@ -278,7 +278,7 @@ def _assemble(
         settings=settings,
         callbacks=callbacks,
         outbox=outbox,
-        spool=Spool(settings.spool),
+        spool=Spool(settings.spool, settings.secret),
         make_delivery=make_delivery,
         engine=_choose_engine(app, settings, make_delivery),
         session=session,

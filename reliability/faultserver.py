@@ -469,7 +469,7 @@ class _Run:
             self.outbox,
             self.client,
             settings,
-            Spool(path),
+            Spool(path, SECRET),
             reward=lambda: None,
             report=lambda entry: None,
             clock=self.clock,

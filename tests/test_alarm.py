@@ -18,7 +18,7 @@ class Site:
     def __init__(self, folder: Path, delivery: str = "thread") -> None:
         self.outbox = SQLiteOutbox(folder / "outbox.db")
         self.passed = 0.0
-        self.spool = Spool(folder / "outbox.db")
+        self.spool = Spool(folder / "outbox.db", "secret")
         self.alarm = Alarm(
             self.outbox,
             self.spool,

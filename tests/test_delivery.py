@@ -88,7 +88,7 @@ class Bench:
             self.outbox,
             client,
             self.settings,
-            Spool(self.outbox._db.path),
+            Spool(self.outbox._db.path, self.settings.secret),
             reward=lambda: self.grant,
             report=lambda entry: self.told.append((entry.event, entry.state)),
             clock=self.clock,

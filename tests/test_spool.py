@@ -20,8 +20,10 @@ from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.folder import Folder
 from flask_mmolove.testing import SiteSandbox
 
+SECRET = "the site's secret"
 NOTE = Note("7", "tok", ["registered"], False, 1_700_000_000_000)
 
 
@@ -60,7 +62,7 @@ def run_out_of_files(*args: object) -> t.NoReturn:
 
 
 def test_a_note_is_kept_and_read_again(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     file = spool.write(NOTE)
     assert file.parent == tmp_path / "outbox.db.spool"
     assert file.stat().st_mode & 0o077 == 0
@@ -70,7 +72,7 @@ def test_a_note_is_kept_and_read_again(tmp_path: Path) -> None:
 
 
 def test_notes_are_read_in_the_order_of_time(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     for number in range(20):
         spool.write(NOTE._replace(identity=str(number)))
     read = [note.identity for _, note in spool.read()]
@@ -80,18 +82,18 @@ def test_notes_are_read_in_the_order_of_time(tmp_path: Path) -> None:
 def test_only_what_concerns_a_player_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     for number in range(20):
         spool.write(NOTE._replace(identity=str(number)))
     spool.write(NOTE._replace(identity="", held="k", names=[]))
     opened: list[Path] = []
-    read_bytes = Path.read_bytes
+    read = Folder.read
 
-    def note(path: Path) -> bytes:
-        opened.append(path)
-        return read_bytes(path)
+    def note(folder: Folder, name: str, limit: int) -> bytes:
+        opened.append(folder.path / name)
+        return read(folder, name, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", note)
+    monkeypatch.setattr(Folder, "read", note)
     assert [note.identity for _, note in spool.of("7")] == ["7"]
     assert [note.held for _, note in spool.of("k")] == ["k"]
     assert spool.of("20") == []
@@ -105,10 +107,10 @@ def test_where_it_cannot_be_kept_beside_the_outbox_it_is_kept_elsewhere(
     tmp_path: Path, elsewhere: Path
 ) -> None:
     (tmp_path / "outbox.db.spool").write_text("in the way")
-    file = Spool(tmp_path / "outbox.db").write(NOTE)
+    file = Spool(tmp_path / "outbox.db", SECRET).write(NOTE)
     assert file.parent.parent == elsewhere
-    assert Spool(tmp_path / "outbox.db").read() == [(file, NOTE)]
-    assert Spool(tmp_path / "another.db").read() == []
+    assert Spool(tmp_path / "outbox.db", SECRET).read() == [(file, NOTE)]
+    assert Spool(tmp_path / "another.db", SECRET).read() == []
 
 
 def test_where_it_cannot_be_kept_at_all_it_is_said(
@@ -118,7 +120,7 @@ def test_where_it_cannot_be_kept_at_all_it_is_said(
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
     with pytest.raises(OutboxError, match="Make room"):
-        Spool(tmp_path / "outbox.db").write(NOTE)
+        Spool(tmp_path / "outbox.db", SECRET).write(NOTE)
 
 
 def test_a_folder_for_temporary_files_may_be_missing(
@@ -128,13 +130,13 @@ def test_a_folder_for_temporary_files_may_be_missing(
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", fail)
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     file = spool.write(NOTE)
     assert spool.read() == [(file, NOTE)]
 
 
 def test_junk_in_the_folder_is_passed_over(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     file = spool.write(NOTE)
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"x": 1}')):
         file.with_name(f"{name}.event").write_text(text)
@@ -142,7 +144,7 @@ def test_junk_in_the_folder_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_what_stands_of_a_player_is_erased(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     of_another = NOTE._replace(identity="8", referrer="7")
     files = {name: spool.write(NOTE) for name in ("event", "unreadable", "half")}
     spool.set_aside(files["unreadable"], "it is damaged")
@@ -158,16 +160,16 @@ def test_what_stands_of_a_player_is_erased(tmp_path: Path) -> None:
 def test_nothing_is_said_to_be_erased_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     spool.set_aside(spool.write(NOTE), "it is damaged")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", run_out_of_files)
+        patch.setattr(Folder, "read", run_out_of_files)
         with pytest.raises(OutboxError, match="Too many open files"):
             spool.erase("7")
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     file = spool.write(NOTE)
     recent = file.rename(file.with_suffix(".1a2b.half"))
     file = spool.write(NOTE)
@@ -178,14 +180,14 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     assert [*recent.parent.iterdir()] == [recent]
 
 
-@pytest.mark.parametrize("call", [(Path, "read_bytes"), (os, "listdir")])
+@pytest.mark.parametrize("call", [(Folder, "read"), (os, "listdir")])
 def test_what_cannot_be_read_for_now_is_left_for_the_next_time(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     call: tuple[t.Any, str],
 ) -> None:
-    spool = Spool(tmp_path / "outbox.db")
+    spool = Spool(tmp_path / "outbox.db", SECRET)
     file = spool.write(NOTE)
     with monkeypatch.context() as patch:
         patch.setattr(*call, run_out_of_files)
@@ -203,7 +205,7 @@ def test_a_milestone_is_kept_while_its_signup_cannot_be_read(
         sign_up(site, mmolove_sandbox.mint())
     with site.app_context():
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", run_out_of_files)
+            patch.setattr(Folder, "read", run_out_of_files)
             assert qualify(7) is None
         site.extensions["mmolove"].engine.wake()
     assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]

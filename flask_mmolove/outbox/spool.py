@@ -2,7 +2,8 @@
 its own, and is taken in later.
 
 A file for each event, renamed into place when it is whole: nothing to lock, and nothing
-half written to be read.
+half written to be read. Each is signed with the site's secret, for others may write
+into the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -12,18 +13,27 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import tempfile
 import time
+import typing as t
 from pathlib import Path
+
+from itsdangerous import Signer
 
 from ..errors import OutboxError
 from ..log import Brake
 from ..log import logger
+from .folder import Folder
+from .folder import HALF
+from .folder import NotOurs
 from .note import Note
 
 _SUFFIX = ".event"
-_HALF = ".half"
 _UNREADABLE = ".unreadable"
+
+# Bytes; the longest note has a third of that.
+_LIMIT = 64 * 1024
 
 # Seconds after which nobody is still at work on a file that is not whole.
 _HALF_LIFE = 3600
@@ -32,16 +42,29 @@ _HALF_LIFE = 3600
 class Spool:
     """Keeps notes in the first of its places that takes them.
 
+    A note is believed if its signature is right. Beside the outbox one is believed
+    without it too, after a change of the secret: whoever can write there can write
+    to the outbox itself.
+
     :param outbox: The file of the outbox, or a name beside it. The places are a folder
         beside it, for when it is busy or damaged, and one for temporary files, for when
         its disk is full.
+    :param secret: Signs the notes.
     """
 
-    def __init__(self, outbox: Path) -> None:
+    def __init__(self, outbox: Path, secret: str) -> None:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
-        self._beside = outbox.with_name(f"{outbox.name}.spool")
-        self._name_elsewhere = f"flask-mmolove-{name}"
+        self._beside = Folder(outbox.with_name(f"{outbox.name}.spool"))
+        self._prefix = f"flask-mmolove-{name}"
+        # Without a secret nothing is reported, so nothing is believed either.
+        self._signer = Signer(
+            secret or secrets.token_hex(),
+            salt="flask-mmolove.spool",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
         self._complaint = Brake(600)
+        self._warned = Brake(float("inf"))
 
     def write(self, note: Note) -> Path:
         """Put a note on disk, and give its file.
@@ -51,23 +74,25 @@ class Spool:
         # Names in the order of time, so that they are taken in in that order.
         mark, chance = _mark(note.key), secrets.token_hex(4)
         name = f"{time.time_ns():020d}-{mark}-{chance}{_SUFFIX}"
-        failures = []
-        for place in self._usable():
-            try:
-                return _write(place / name, note)
-            except OSError as e:
-                failures.append(f"{place}: {e.strerror}")
-        raise OutboxError(
-            f"{note.subject} could not be kept anywhere ({'; '.join(failures)}). Make "
-            "room on the disks."
-        )
+        try:
+            return self._keep(name, note, self._beside)
+        except OSError as e:
+            beside = f"{self._beside.path}: {e.strerror}"
+        try:
+            return self._keep(name, note, self._elsewhere())
+        except OSError as e:
+            raise OutboxError(
+                f"{note.subject} could not be kept anywhere ({beside}; temporary "
+                f"files: {e.strerror}). Make room on the disks."
+            ) from e
 
     def read(self, *, strict: bool = False) -> list[tuple[Path, Note]]:
         """The notes that wait, oldest first. What cannot be read for now, with too many
-        files open or a network disk away, is logged and left for the next time.
+        files open or a network disk away, is logged and left for the next time. What is
+        not provably ours is left where it is, and logged once.
 
-        :param strict: Raise instead.
-        :raises OutboxError: If so, and something cannot be read for now.
+        :param strict: Raise where something cannot be read for now.
+        :raises OutboxError: If so.
         """
         return self._read(self._files(_SUFFIX, strict=strict), strict)
 
@@ -83,13 +108,12 @@ class Spool:
     def _read(self, files: list[Path], strict: bool) -> list[tuple[Path, Note]]:
         notes = []
         for file in files:
+            content = self._content(file, strict)
+            if content is None or not self._is_believed(file, content):
+                continue
             try:
-                notes.append((file, Note(**json.loads(file.read_bytes()))))
-            except FileNotFoundError:
-                pass  # another process took it in
-            except OSError as e:
-                self._pass_over(file, e, strict)
-            except (ValueError, TypeError) as e:
+                notes.append((file, _parse(content)))
+            except (ValueError, TypeError, RecursionError) as e:
                 self.set_aside(file, str(e))
         return notes
 
@@ -105,14 +129,12 @@ class Spool:
             elif note.referrer == player:
                 self._rewrite(file, note._replace(referrer=None))
         name = json.dumps(player).encode()
-        for file in self._files(_HALF, _UNREADABLE, strict=True):
-            try:
-                if name in file.read_bytes():
-                    self.remove(file)
-            except FileNotFoundError:
-                pass  # it is whole by now, or gone
-            except OSError as e:
-                self._pass_over(file, e, strict=True)
+        for file in self._files(_SUFFIX, HALF, _UNREADABLE, strict=True):
+            content = self._content(file, strict=True)
+            if content is None or name not in content:
+                continue
+            if file.suffix != _SUFFIX or not self._is_believed(file, content):
+                self.remove(file)
 
     def oldest(self) -> int | None:
         """Since when something waits, in milliseconds."""
@@ -121,29 +143,75 @@ class Spool:
                 return int(file.name.partition("-")[0]) // 1_000_000
         return None
 
-    def _rewrite(self, file: Path, note: Note) -> None:
-        try:
-            _write(file, note)
-        except OSError as e:
-            raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
+    def remove(self, file: Path) -> None:
+        """Forget a note that was taken in."""
+        Folder(file.parent).remove(file.name)
 
     def set_aside(self, file: Path, reason: str) -> None:
         """Put a note that cannot be taken in out of the way, for a person."""
         logger.error("The event kept in %s cannot be taken in: %s", file, reason)
         with contextlib.suppress(OSError):
-            file.rename(file.with_suffix(_UNREADABLE))
+            name = file.with_suffix(_UNREADABLE).name
+            Folder(file.parent).rename(file.name, name)
+
+    def _rewrite(self, file: Path, note: Note) -> None:
+        try:
+            Folder(file.parent).write(file.name, self._sign(note))
+        except OSError as e:
+            raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
+
+    def _keep(self, name: str, note: Note, place: Folder) -> Path:
+        place.write(name, self._sign(note))
+        return place.path / name
+
+    def _sign(self, note: Note) -> bytes:
+        content = json.dumps(note._asdict()).encode()
+        return b"%s\n%s\n" % (content, self._signer.get_signature(content))
+
+    def _is_believed(self, file: Path, content: bytes) -> bool:
+        text, _, signature = content.partition(b"\n")
+        if self._signer.verify_signature(text, signature.strip()):
+            return True
+        if file.parent == self._beside.path:
+            if self._warned.passes():
+                logger.warning(
+                    "What lies in %s is taken in although it is not signed with "
+                    "MMOLOVE_REFERRAL_SECRET: only this site can write there. Nothing "
+                    "is wrong if the secret was changed, or the package updated.",
+                    file.parent,
+                )
+            return True
+        self._warn(
+            file,
+            "it is not signed with MMOLOVE_REFERRAL_SECRET. If this site wrote it, and "
+            f"the secret was changed, move it to {self._beside.path}; else remove it",
+        )
+        return False
+
+    def _content(self, file: Path, strict: bool) -> bytes | None:
+        try:
+            return Folder(file.parent).read(file.name, _LIMIT)
+        except FileNotFoundError:
+            pass  # another process took it in
+        except NotOurs as e:
+            self._warn(file, f"{e.filename} {e.strerror}. See who put it there")
+        except OSError as e:
+            self._pass_over(file, e, strict)
+        return None
 
     def _files(self, *suffixes: str, strict: bool) -> list[Path]:
         found: list[Path] = []
-        for place in self._usable():
+        for place in self._places(strict):
             try:
-                found += (place / name for name in os.listdir(place))
-            except (FileNotFoundError, NotADirectoryError):
+                found += (place.path / name for name in place.names())
+            except FileNotFoundError:
                 pass  # it was never used
+            except NotOurs as e:
+                self._warn(place.path, f"it {e.strerror}. Remove or rename it")
             except OSError as e:
-                self._pass_over(place, e, strict)
+                self._pass_over(place.path, e, strict)
         for file in found:
-            if file.suffix == _HALF:
+            if file.suffix == HALF:
                 self._clear_away(file)
         wanted = (file for file in found if file.suffix in suffixes)
         return sorted(wanted, key=lambda file: file.name)
@@ -151,7 +219,7 @@ class Spool:
     def _clear_away(self, half: Path) -> None:
         """Remove what was left by a process that was killed before it had kept it."""
         with contextlib.suppress(OSError):
-            if time.time() - half.stat().st_mtime > _HALF_LIFE:
+            if Folder(half.parent).age(half.name, time.time()) > _HALF_LIFE:
                 self.remove(half)
 
     def _pass_over(self, path: Path, error: OSError, strict: bool) -> None:
@@ -161,18 +229,33 @@ class Spool:
         if self._complaint.passes():
             logger.error("%s cannot be read for now: %s.", path, error.strerror)
 
-    def _usable(self) -> list[Path]:
-        try:
-            elsewhere = Path(tempfile.gettempdir(), self._name_elsewhere)
-            # In a folder that all may write to, somebody else could be there first.
-            is_free = not elsewhere.exists() or _is_ours(elsewhere)
-        except OSError:  # no folder for temporary files can be written
-            is_free = False
-        return [self._beside, elsewhere] if is_free else [self._beside]
+    def _warn(self, path: Path, words: str) -> None:
+        if self._warned.passes(str(path)):
+            logger.warning("%s is passed over: %s.", path, words)
 
-    def remove(self, file: Path) -> None:
-        """Forget a note that was taken in."""
-        file.unlink(missing_ok=True)
+    def _places(self, strict: bool) -> list[Folder]:
+        try:
+            return [self._beside, *self._found_elsewhere()]
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass  # what cannot be looked through is not written to
+        except OSError as e:
+            self._pass_over(Path(tempfile.gettempdir()), e, strict)
+        return [self._beside]
+
+    def _elsewhere(self) -> Folder:
+        """A folder for temporary files. Its name is chosen by chance, so that nobody
+        can be there first.
+        """
+        for place in self._found_elsewhere():
+            with contextlib.suppress(OSError):
+                place.names()
+                return place
+        return Folder(Path(tempfile.mkdtemp(prefix=f"{self._prefix}-")))
+
+    def _found_elsewhere(self) -> list[Folder]:
+        with os.scandir(tempfile.gettempdir()) as entries:
+            names = [each for each in entries if each.name.startswith(self._prefix)]
+        return [Folder(Path(each.path)) for each in names if _is_mine(each)]
 
 
 def _mark(key: str) -> str:
@@ -180,34 +263,15 @@ def _mark(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def _write(file: Path, note: Note) -> Path:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = json.dumps(note._asdict()).encode()
-    half = file.with_suffix(f".{secrets.token_hex(4)}{_HALF}")
+def _parse(content: bytes) -> Note:
+    fields: dict[str, t.Any] = json.loads(content.partition(b"\n")[0])
+    return Note(**fields)
+
+
+def _is_mine(entry: os.DirEntry[str]) -> bool:
     try:
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        half.rename(file)
-    except OSError:
-        half.unlink(missing_ok=True)
-        raise
-    _sync_folder(file.parent)
-    return file
-
-
-def _is_ours(place: Path) -> bool:
-    if place.is_symlink() or not place.is_dir():
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
         return False
-    return not hasattr(os, "getuid") or place.stat().st_uid == os.getuid()
-
-
-def _sync_folder(place: Path) -> None:
-    with contextlib.suppress(OSError):  # not every system can open a folder
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    is_folder = stat.S_ISDIR(status.st_mode)
+    return is_folder and (not hasattr(os, "getuid") or status.st_uid == os.geteuid())

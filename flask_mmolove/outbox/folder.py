@@ -1,0 +1,158 @@
+"""A folder that belongs to this site alone, even where other users may write beside it.
+
+Whatever is there is opened first, without following links and without waiting, and
+judged by what was opened: nobody can swap it between the check and the use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import typing as t
+from pathlib import Path
+
+# Windows has neither owners nor descriptors of folders; its temporary folder is not
+# shared, either.
+_HAS_OWNERS = hasattr(os, "getuid")
+_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_SAFE = (
+    getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+#: The ending of what is not written to its end yet.
+HALF = ".half"
+
+
+class NotOurs(OSError):
+    """A file or folder that this site has not put there, as far as anyone can tell."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EPERM, why, str(path))
+
+
+class Folder:
+    """A folder and the files in it.
+
+    It and its files must belong to this user, or to the owner of the folder that holds
+    it, who could replace it anyway. Nobody else may be able to write to them.
+
+    :param path: Where it is; :meth:`write` creates it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        """The names of what is in it.
+
+        :raises NotOurs: If it is somebody else's.
+        :raises OSError: If it cannot be read.
+        """
+        with self._opened() as folder:
+            return os.listdir(self.path if folder is None else folder)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a file.
+
+        :param limit: Bytes; a longer file is none of ours.
+        :raises NotOurs: If it, or the folder, is somebody else's or no regular file.
+        :raises OSError: If it cannot be read.
+        """
+        path = self.path / name
+        with self._opened() as folder:
+            place = self._place(name, folder)
+            # Opening a device can have effects, so what is no file is not opened.
+            self._check(path, os.lstat(place, dir_fd=folder), stat.S_ISREG)
+            descriptor = os.open(place, os.O_RDONLY | _SAFE, dir_fd=folder)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                self._check(path, status, stat.S_ISREG)
+                if _HAS_OWNERS and status.st_nlink > 1:
+                    raise NotOurs(path, "has a second name elsewhere")
+                content = file.read(limit + 1)
+        if len(content) > limit:
+            raise NotOurs(path, f"is longer than {limit} bytes")
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file under another name, and rename it when it is on the disk.
+
+        :raises OSError: If that fails, or the folder is somebody else's.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        half = f"{name}.{secrets.token_hex(4)}{HALF}"
+        with self._opened() as folder:
+            place = self._place(half, folder)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
+                descriptor = os.open(place, flags, 0o600, dir_fd=folder)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(descriptor)
+                self._rename(half, name, folder)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(place, dir_fd=folder)
+                raise
+            if folder is not None:
+                with contextlib.suppress(OSError):  # not every file system can do it
+                    os.fsync(folder)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a file another name.
+
+        :raises OSError: If that fails, or the folder is somebody else's.
+        """
+        with self._opened() as folder:
+            self._rename(name, new, folder)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError), self._opened() as folder:
+            os.unlink(self._place(name, folder), dir_fd=folder)
+
+    def age(self, name: str, now: float) -> float:
+        """Seconds since a file was last written."""
+        with self._opened() as folder:
+            return now - os.lstat(self._place(name, folder), dir_fd=folder).st_mtime
+
+    @contextlib.contextmanager
+    def _opened(self) -> t.Iterator[int | None]:
+        """A descriptor of the folder, for as long as it is used."""
+        self._check(self.path, os.lstat(self.path), stat.S_ISDIR)
+        if os.open not in os.supports_dir_fd:
+            yield None
+            return
+        descriptor = os.open(self.path, _FOLDER_FLAGS | _SAFE)
+        try:
+            self._check(self.path, os.fstat(descriptor), stat.S_ISDIR)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _check(
+        self, path: Path, status: os.stat_result, is_right: t.Callable[[int], bool]
+    ) -> None:
+        if not is_right(status.st_mode):
+            kind = "folder" if is_right is stat.S_ISDIR else "file"
+            raise NotOurs(path, f"is no ordinary {kind}")
+        if not _HAS_OWNERS:
+            return
+        if status.st_uid not in {os.geteuid(), os.stat(self.path.parent).st_uid}:
+            raise NotOurs(path, "belongs to another user")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise NotOurs(path, "can be written by other users")
+
+    def _place(self, name: str, folder: int | None) -> str:
+        return name if folder is not None else str(self.path / name)
+
+    def _rename(self, name: str, new: str, folder: int | None) -> None:
+        old_place, new_place = (self._place(each, folder) for each in (name, new))
+        os.replace(old_place, new_place, src_dir_fd=folder, dst_dir_fd=folder)
