@@ -278,6 +278,81 @@ class TestRescue:
         worker.close()
         assert len(claimed) == 300
 
+    @pytest.mark.parametrize("mode", [0o600, 0o640])
+    def test_what_it_moved_aside_is_its_own_whatever_its_mode_was(
+        self, outbox: SQLiteOutbox, path: Path, mode: int
+    ) -> None:
+        add(outbox, *map(str, range(100)))
+        path.chmod(mode)
+        path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
+        self.recover(outbox)
+        assert len(identities(everything(outbox))) == 101
+
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("outbox.db.corrupt-evil", "has a name"),
+            ("outbox.db.corrupt-20260101-000000-ab12.db", "has a name"),
+            ("outbox.db.corrupt-20260101-000000-ab12", "is open to other users"),
+            ("outbox.db.corrupt-20260101-000000-ab12 link", "is no ordinary file"),
+            ("outbox.db.corrupt-20260101-000000-ab12 twice", "has a second name"),
+            ("outbox.db.corrupt-20260101-000000-ab12 fifo", "is no ordinary file"),
+            pytest.param(
+                "outbox.db.corrupt-20260101-000000-ab12 theirs",
+                "belongs to another user",
+                marks=pytest.mark.skipif(
+                    os.getuid() != 0, reason="only root makes files of another user"
+                ),
+            ),
+        ],
+    )
+    def test_a_file_that_it_did_not_move_aside_is_not_believed(
+        self,
+        outbox: SQLiteOutbox,
+        path: Path,
+        caplog: pytest.LogCaptureFixture,
+        name: str,
+        why: str,
+    ) -> None:
+        # The file of somebody who knows how an outbox is made, in an upload folder.
+        forged = SQLiteOutbox(path.with_name("forged.db"))
+        add(forged, "666")
+        accept(forged)
+        forged.close()
+        name, _, kind = name.partition(" ")
+        planted = path.with_name(name)
+        source = path.with_name("forged.db")
+        if kind == "link":
+            planted.symlink_to(source)
+        elif kind == "twice":
+            os.link(source, planted)
+        elif kind == "fifo":
+            os.mkfifo(planted, 0o600)
+        else:
+            planted.write_bytes(source.read_bytes())
+            planted.chmod(0o600 if kind else 0o644)
+            if kind == "theirs":
+                os.chown(planted, 65534, 65534)
+        add(outbox, "7")
+        assert outbox.rescue() == 0
+        outbox._db.incident = True
+        assert outbox.rescue() == 0
+        assert identities(everything(outbox)) == ["7"]
+        assert os.path.lexists(planted)
+        assert caplog.text.count(f"it {why}") == 1
+
+    def test_a_log_beside_it_that_is_not_its_own_is_left_out(
+        self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        add(outbox, *map(str, range(100)))
+        path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
+        with pytest.raises(OutboxError):
+            add(outbox, "new")
+        (aside,) = outbox._db.files_aside()
+        os.mkfifo(aside.with_name(f"{aside.name}-wal"))
+        assert outbox.rescue() == 200
+        assert "-wal is passed over" in caplog.text
+
     @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
     def test_a_read_only_file_is_said_and_used_again_when_it_can_be(
         self, outbox: SQLiteOutbox, path: Path

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import random
+import re
 import secrets
 import sqlite3
 import threading
@@ -14,12 +16,17 @@ from pathlib import Path
 
 from ..errors import OutboxBusy
 from ..errors import OutboxError
+from ..log import Brake
 from ..log import logger
 from .damage import CHECK
 from .damage import in_words
 from .damage import is_damage
 from .damage import is_sound
 from .entry import PATIENCE
+from .folder import NotOurs
+from .folder import read_file
+from .folder import Rule
+from .folder import user
 from .group import Group
 from .group import Work
 from .schema import foreign
@@ -34,6 +41,9 @@ _WAL_IS_SOUND = (3, 51, 3)
 
 # A file of SQLite's own may stand beside the database.
 _SIDE_FILES = ("", "-journal", "-wal", "-shm")
+
+# How the name of a damaged file ends once it was moved aside, and a side file's.
+_ASIDE = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}(-journal|-wal|-shm)?", re.ASCII)
 
 # SQLite's own busy handler waits longer and longer, so that under load the unlucky
 # starve for seconds. Short random pauses are fair enough.
@@ -59,6 +69,7 @@ class Database:
         #: happened before this process began.
         self.incident = True
         self._handles: dict[int, _Handle] = {}
+        self._warned = Brake(float("inf"))
 
     @contextlib.contextmanager
     def transaction(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
@@ -161,10 +172,64 @@ class Database:
                 raise sqlite3.DatabaseError("malformed")
 
     def files_aside(self) -> list[Path]:
-        """Damaged files that were moved out of the way, oldest first."""
-        found = self.path.parent.glob(f"{self.path.name}.corrupt-*")
-        sides = tuple(filter(None, _SIDE_FILES))
-        return sorted(file for file in found if not file.name.endswith(sides))
+        """Damaged files that were moved out of the way, oldest first. One that this
+        site has not moved there, as far as anyone can tell, is logged and left out.
+        """
+        prefix = f"{self.path.name}.corrupt-"
+        found = []
+        for file in sorted(self.path.parent.glob(f"{glob.escape(prefix)}*")):
+            name = _ASIDE.fullmatch(file.name, len(prefix))
+            if name is None:
+                self._pass_over(file, "has a name that this site does not give")
+            elif not name[1] and self._is_ours(file):
+                found.append(file)
+        return found
+
+    def read_aside(self, file: Path) -> bytes | None:
+        """The content of one of them, or of a file beside it; None if it is not there,
+        or somebody else's.
+
+        :raises OSError: If it cannot be read.
+        """
+        try:
+            return read_file(file, self._rule)
+        except FileNotFoundError:
+            return None
+        except NotOurs as e:
+            self._pass_over(file, e.why)
+            return None
+
+    def _is_ours(self, file: Path) -> bool:
+        try:
+            self._rule.check(file, os.lstat(file), folder=False)
+        except FileNotFoundError:
+            return False
+        except NotOurs as e:
+            self._pass_over(file, e.why)
+            return False
+        return True
+
+    @property
+    def _rule(self) -> Rule:
+        """It was the outbox once: its owner has not changed, nor who may read it."""
+        owners = {user(), os.stat(self.path.parent).st_uid}
+        closed = 0o077
+        with contextlib.suppress(FileNotFoundError):  # no new one is begun yet
+            status = os.stat(self.path)
+            owners.add(status.st_uid)
+            closed &= ~status.st_mode
+        return Rule(owners, closed)
+
+    def _pass_over(self, file: Path, why: str) -> None:
+        if self._warned.passes(file.name):
+            logger.warning(
+                "%s is passed over: it %s. If it is an outbox of this site that was "
+                "damaged, give it the owner and the mode of the outbox and a name such "
+                "as %s.corrupt-20300131-235959-0a1b; else remove it.",
+                file,
+                why,
+                self.path.name,
+            )
 
     def _open(self, handle: _Handle, deadline: float) -> sqlite3.Connection:
         if handle.connection is not None:
@@ -231,6 +296,8 @@ class Database:
             with self._alone():
                 if _inode(self.path) != damaged:
                     return  # another process was faster
+                with contextlib.suppress(OSError):  # it is somebody else's
+                    self.path.chmod(0o600)
                 for suffix in _SIDE_FILES:
                     side = self.path.with_name(self.path.name + suffix)
                     if side.exists():

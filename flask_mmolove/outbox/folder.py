@@ -1,4 +1,5 @@
-"""A folder that belongs to this site alone, even where other users may write beside it.
+"""Files and folders that belong to this site alone, even where other users may write
+beside them.
 
 Whatever is there is opened first, without following links and without waiting, and
 judged by what was opened: nobody can swap it between the check and the use.
@@ -30,10 +31,71 @@ HALF = ".half"
 
 
 class NotOurs(OSError):
-    """A file or folder that this site has not put there, as far as anyone can tell."""
+    """A file or folder that this site has not put there, as far as anyone can tell.
+
+    :param why: What is wrong with it, to follow "it".
+    """
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(errno.EPERM, why, str(path))
+        self.why = why
+
+
+class Rule(t.NamedTuple):
+    """Whose a file or folder must be.
+
+    :param owners: The users to whom it may belong.
+    :param closed: The bits of its mode that may not be set.
+    """
+
+    owners: t.Collection[int]
+    closed: int = stat.S_IWGRP | stat.S_IWOTH
+
+    def check(self, path: Path, status: os.stat_result, *, folder: bool) -> None:
+        """Do nothing if it is right.
+
+        :raises NotOurs: If it is not.
+        """
+        is_right = stat.S_ISDIR if folder else stat.S_ISREG
+        if not is_right(status.st_mode):
+            raise NotOurs(path, f"is no ordinary {'folder' if folder else 'file'}")
+        if not _HAS_OWNERS:
+            return
+        if status.st_uid not in self.owners:
+            raise NotOurs(path, "belongs to another user")
+        if status.st_mode & self.closed:
+            mode = stat.S_IMODE(status.st_mode & ~self.closed)
+            raise NotOurs(path, f"is open to other users (chmod {mode:o} closes it)")
+        if not folder and status.st_nlink > 1:
+            raise NotOurs(path, "has a second name elsewhere")
+
+
+def user() -> int:
+    """The user as whom this process runs."""
+    return os.geteuid() if _HAS_OWNERS else 0
+
+
+def read_file(
+    path: Path, rule: Rule, limit: int = -1, *, folder: int | None = None
+) -> bytes:
+    """The content of a regular file.
+
+    :param limit: Bytes; a longer file is none of ours.
+    :param folder: A descriptor of the folder that holds it.
+    :raises NotOurs: If it is somebody else's.
+    :raises OSError: If it cannot be read.
+    """
+    place = path if folder is None else path.name
+    # Opening a device can have effects, and closing a second name of a database drops
+    # its locks: so it is looked at before it is opened, too.
+    rule.check(path, os.lstat(place, dir_fd=folder), folder=False)
+    descriptor = os.open(place, os.O_RDONLY | _SAFE, dir_fd=folder)
+    with os.fdopen(descriptor, "rb") as file:
+        rule.check(path, os.fstat(descriptor), folder=False)
+        content = file.read(limit if limit < 0 else limit + 1)
+    if 0 <= limit < len(content):
+        raise NotOurs(path, f"is longer than {limit} bytes")
+    return content
 
 
 class Folder:
@@ -64,21 +126,8 @@ class Folder:
         :raises NotOurs: If it, or the folder, is somebody else's or no regular file.
         :raises OSError: If it cannot be read.
         """
-        path = self.path / name
         with self._opened() as folder:
-            place = self._place(name, folder)
-            # Opening a device can have effects, so what is no file is not opened.
-            self._check(path, os.lstat(place, dir_fd=folder), stat.S_ISREG)
-            descriptor = os.open(place, os.O_RDONLY | _SAFE, dir_fd=folder)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                self._check(path, status, stat.S_ISREG)
-                if _HAS_OWNERS and status.st_nlink > 1:
-                    raise NotOurs(path, "has a second name elsewhere")
-                content = file.read(limit + 1)
-        if len(content) > limit:
-            raise NotOurs(path, f"is longer than {limit} bytes")
-        return content
+            return read_file(self.path / name, self._rule, limit, folder=folder)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file under another name, and rename it when it is on the disk.
@@ -126,29 +175,20 @@ class Folder:
     @contextlib.contextmanager
     def _opened(self) -> t.Iterator[int | None]:
         """A descriptor of the folder, for as long as it is used."""
-        self._check(self.path, os.lstat(self.path), stat.S_ISDIR)
+        self._rule.check(self.path, os.lstat(self.path), folder=True)
         if os.open not in os.supports_dir_fd:
             yield None
             return
         descriptor = os.open(self.path, _FOLDER_FLAGS | _SAFE)
         try:
-            self._check(self.path, os.fstat(descriptor), stat.S_ISDIR)
+            self._rule.check(self.path, os.fstat(descriptor), folder=True)
             yield descriptor
         finally:
             os.close(descriptor)
 
-    def _check(
-        self, path: Path, status: os.stat_result, is_right: t.Callable[[int], bool]
-    ) -> None:
-        if not is_right(status.st_mode):
-            kind = "folder" if is_right is stat.S_ISDIR else "file"
-            raise NotOurs(path, f"is no ordinary {kind}")
-        if not _HAS_OWNERS:
-            return
-        if status.st_uid not in {os.geteuid(), os.stat(self.path.parent).st_uid}:
-            raise NotOurs(path, "belongs to another user")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise NotOurs(path, "can be written by other users")
+    @property
+    def _rule(self) -> Rule:
+        return Rule({user(), os.stat(self.path.parent).st_uid})
 
     def _place(self, name: str, folder: int | None) -> str:
         return name if folder is not None else str(self.path / name)

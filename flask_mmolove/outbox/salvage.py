@@ -30,21 +30,28 @@ Pages = t.Mapping[int, bytes]
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
-def salvage(path: Path) -> list[Entry]:
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def salvage(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> list[Entry]:
     """The entries that can still be read from a damaged file, and from the
     write-ahead log beside it. Where one is found in several stages of its life, it is
     the last.
 
     The file must not be open as a database in this process: closing it here would drop
     the locks.
+
+    :param read: Gives a file's content; None if it is not there.
     """
-    content = path.read_bytes()
+    content = read(path) or b""
     size = _page_size(content)
     pages = [content[i : i + size] for i in range(0, len(content), size)]
     by_number = dict(enumerate(pages, 1))
     wal = path.with_name(f"{path.name}-wal")
-    if wal.exists():
-        frames = wal.read_bytes()[_WAL_HEADER:]
+    logged = read(wal)
+    if logged is not None:
+        frames = logged[_WAL_HEADER:]
         step = _WAL_FRAME_HEADER + size
         for i in range(_WAL_FRAME_HEADER, len(frames), step):
             pages.append(frames[i : i + size])

@@ -27,6 +27,7 @@ from ..log import logger
 from .folder import Folder
 from .folder import HALF
 from .folder import NotOurs
+from .folder import user
 from .note import Note
 
 _SUFFIX = ".event"
@@ -194,7 +195,7 @@ class Spool:
         except FileNotFoundError:
             pass  # another process took it in
         except NotOurs as e:
-            self._warn(file, f"{e.filename} {e.strerror}. See who put it there")
+            self._warn(file, f"{e.filename} {e.why}. See who put it there")
         except OSError as e:
             self._pass_over(file, e, strict)
         return None
@@ -207,7 +208,7 @@ class Spool:
             except FileNotFoundError:
                 pass  # it was never used
             except NotOurs as e:
-                self._warn(place.path, f"it {e.strerror}. Remove or rename it")
+                self._warn(place.path, f"it {e.why}. Remove or rename it")
             except OSError as e:
                 self._pass_over(place.path, e, strict)
         for file in found:
@@ -273,5 +274,4 @@ def _is_mine(entry: os.DirEntry[str]) -> bool:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return False
-    is_folder = stat.S_ISDIR(status.st_mode)
-    return is_folder and (not hasattr(os, "getuid") or status.st_uid == os.geteuid())
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == user()

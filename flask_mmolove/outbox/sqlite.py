@@ -219,7 +219,7 @@ class SQLiteOutbox(Outbox):
         name = f"rescued {file.name}"
         if self.run(lambda db: db.fact(name), writes=False) is not None:
             return 0
-        entries = salvage(file)
+        entries = salvage(file, self._db.read_aside)
 
         def work(db: SQLiteTransaction) -> int:
             count = db.merge(entries)
