@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
 import random
 import socket
 import sqlite3
@@ -29,6 +30,7 @@ from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.sandbox import Server
 from flask_mmolove.sandbox import State
+from flask_mmolove.sandbox.ledger import Ledger
 from flask_mmolove.wire import Event
 from flask_mmolove.wire import is_token
 from flask_mmolove.wire import sign_referral_body
@@ -102,6 +104,51 @@ def error(response: TestResponse) -> tuple[int, str]:
 
 def changes_nothing(desk: Desk) -> bool:
     return all(referral.state == "clicked" for referral in desk.state.referrals)
+
+
+# Who may call
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:8765",
+        "127.8.9.10",
+        "localhost",
+        "LOCALHOST:8765",
+        "localhost.:8765",
+        "[::1]:8765",
+        "mmolove.test",
+        "MMOLove.Test:80",
+    ],
+)
+def test_it_answers_to_its_own_names(host: str) -> None:
+    desk = Desk(host_names=["mmolove.test", "other.test"])
+    assert desk.client.get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8765",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "127.0.0.1@evil.example",
+        "10.0.0.1",
+        "0.0.0.0:8765",
+        "[::2]",
+        "[::1",
+        "x:y:z",
+        "",
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/history.json", "/r/demo-server?ref=a", EVENTS])
+def test_it_answers_to_no_other_name(desk: Desk, host: str, path: str) -> None:
+    response = desk.client.get(path, headers={"Host": host})
+    assert response.status_code == 403
+    assert "--host-name" in response.text
+    assert not desk.state.referrals and not desk.state.arrivals
 
 
 # The journey
@@ -636,6 +683,29 @@ def test_everything_that_arrived_is_listed_with_what_was_answered(desk: Desk) ->
     assert "signature does not match" in bad.reason
     assert "MMOLOVE_REFERRAL_SECRET" in bad.hint
     assert (broken.status, broken.event, broken.body) == (400, None, b"{")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_only_its_user_can_read_what_it_remembers(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.db", tmp_path / "old.db"
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        file = tmp_path / f"old.db{suffix}"
+        file.touch()
+        file.chmod(0o644)
+    umask = os.umask(0)
+    try:
+        Ledger(new).close()
+        Ledger(old).close()
+        desk = Desk(path=new)
+        with desk.state.ledger.transaction():
+            desk.state.mint()
+            modes = {
+                file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()
+            }
+    finally:
+        os.umask(umask)
+    assert "new.db-journal" in modes
+    assert set(modes.values()) == {0o600}
 
 
 def test_a_restart_forgets_nothing_that_is_in_a_file(tmp_path: Path) -> None:

@@ -44,7 +44,13 @@ if t.TYPE_CHECKING:
     "--state",
     "path",
     type=click.Path(dir_okay=False),
-    help="Keep what arrived in this file.",
+    help="Keep what arrived in this file, which only you can read.",
+)
+@click.option(
+    "--host-name",
+    "host_names",
+    multiple=True,
+    help="Answer to this name too, besides 127.0.0.1 and localhost. Repeatable.",
 )
 @click.option("--fail", type=click.IntRange(300, 599), help="Answer with this status.")
 @click.option(
@@ -67,6 +73,7 @@ def sandbox(
     server_id: str,
     secret: str,
     path: str | None,
+    host_names: tuple[str, ...],
     rate: float,
     **faults: t.Any,
 ) -> None:
@@ -81,6 +88,7 @@ def sandbox(
             registration_url=register_url,
             path=path,
             faults=Faults(rate=rate, **faults),
+            host_names=host_names,
             port=port,
         )
     except ValueError as e:

@@ -23,6 +23,7 @@ from flask.wrappers import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from ..settings import is_loopback
 from ..wire import SIGNATURE_HEADER
 from .faults import Faults
 from .faults import hang_up
@@ -53,6 +54,7 @@ def create_sandbox(
     path: str | os.PathLike[str] | None = None,
     faults: Faults = NO_FAULTS,
     now: t.Callable[[], float] = time.time,
+    host_names: t.Collection[str] = (),
 ) -> Flask:
     """Create a stand-in for MMOLove with one server. Its :class:`State` is
     ``app.extensions["mmolove_sandbox"]``.
@@ -63,18 +65,44 @@ def create_sandbox(
     :param path: A file for the ledger, so that a restart forgets nothing.
     :param faults: What goes wrong.
     :param now: Unix seconds.
+    :param host_names: Names, besides those of this machine, under which it may be
+        called. Any other is refused: a page of another site whose name suddenly means
+        127.0.0.1 could read the tokens with its visitor's browser.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     server = Server(server_id, secret, registration_url)
     state = State(server, Ledger(path), faults, now)
     app.extensions["mmolove_sandbox"] = state
+    _refuse_strange_hosts(app, {name.lower() for name in host_names})
     _add_share_links(app, state)
     _add_endpoint(app, state)
     _add_pages(app, state)
     _add_answers(app, state)
     app.add_template_filter(_moment, "moment")
     return app
+
+
+def _refuse_strange_hosts(app: Flask, names: t.Collection[str]) -> None:
+    @app.before_request
+    def refuse() -> Response | None:
+        host = request.environ.get("HTTP_HOST", "localhost")
+        name = _name_of(host)
+        if name in names or is_loopback(name):
+            return None
+        words = (
+            f"The sandbox is not called {host!r}. Call it 127.0.0.1 or localhost, or "
+            "start it with --host-name and that name (host_names=[...] in Python).\n"
+        )
+        return Response(words, 403, mimetype="text/plain")
+
+
+def _name_of(host: str) -> str:
+    """The name in a ``Host`` header, without its port; empty if it is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
 
 
 def _add_share_links(app: Flask, state: State) -> None:

@@ -12,6 +12,7 @@ import threading
 import typing as t
 import weakref
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import astuple
 from dataclasses import dataclass
 from dataclasses import field
@@ -125,6 +126,17 @@ class Arrival:
         return None if self.token is None else shorten(self.token)
 
 
+def _close_to_others(path: str | os.PathLike[str]) -> None:
+    """Create a file that this user alone can read, for tokens stand in it; or make one
+    that is there such a file, with what SQLite has put beside it.
+    """
+    with suppress(OSError):  # SQLite will say what is wrong with it
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError):
+            os.chmod(os.fspath(path) + suffix, 0o600)
+
+
 _REFERRAL = ", ".join(column.name for column in fields(Referral))
 _ARRIVAL = ", ".join(f'"{column.name}"' for column in fields(Arrival))
 
@@ -132,10 +144,13 @@ _ARRIVAL = ", ".join(f'"{column.name}"' for column in fields(Arrival))
 class Ledger:
     """The book of the stand-in, safe to use from several threads.
 
-    :param path: A file that outlives a restart; in memory, unless given.
+    :param path: A file that outlives a restart; in memory, unless given. Only this
+        user can read it.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        if path is not None:
+            _close_to_others(path)
         # One connection, as each connection to ":memory:" is a database of its own.
         self._db = sqlite3.connect(
             ":memory:" if path is None else path,

@@ -46,6 +46,7 @@ class Sandbox:
         path: str | os.PathLike[str] | None = None,
         faults: Faults = NO_FAULTS,
         now: t.Callable[[], float] = time.time,
+        host_names: t.Collection[str] = (),
         port: int = 0,
     ) -> None:
         self.app = create_sandbox(
@@ -55,6 +56,7 @@ class Sandbox:
             path=path,
             faults=faults,
             now=now,
+            host_names=host_names,
         )
         self.server_id = server_id
         self._secret = secret
