@@ -30,6 +30,11 @@ RETRY_AFTER_LIMIT = 3600
 #: Seconds by which our clock must differ from MMOLove's to be corrected.
 CLOCK_TOLERANCE = 60
 
+#: What MMOLove's clock may show, in Unix seconds: the years 2020 to 2099. A ``Date``
+#: outside them is a mistake. Our own clock may be as wrong as that: some machines start
+#: in 1970.
+PLAUSIBLE = (1_577_836_800, 4_102_444_800)
+
 
 class Verdict(enum.Enum):
     """What is to be done about an event after an attempt."""
@@ -408,8 +413,10 @@ def _read_clock(headers: t.Mapping[str, str], middle: float) -> float | None:
     # It came over TLS or from this machine, so nobody on the way can have forged it;
     # but one with an age is of an answer that was kept.
     date = None if "Age" in headers else _read_date(headers.get("Date", ""))
+    if date is None or not PLAUSIBLE[0] <= date < PLAUSIBLE[1]:
+        return None
     # A ``Date`` has whole seconds: it names the middle of one at best.
-    return None if date is None else date + 0.5 - middle
+    return date + 0.5 - middle
 
 
 def _read_json(body: str) -> dict[str, t.Any]:

@@ -378,6 +378,16 @@ def signed_at(server: RawServer) -> list[int]:
     return moments
 
 
+IMPOSSIBLE = [
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Fri, 01 Jan 2100 00:00:00 GMT",
+    "Tue, 31 Dec 2019 23:59:59 GMT",
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Fri, 01 Jan 1960 00:00:00 GMT",
+    "Mon, 01 Jan 0001 00:00:00 GMT",
+]
+
+
 @pytest.mark.parametrize("off", [-90_000, -301, 301, 86_400, 10**8])
 def test_a_wrong_clock_is_corrected_by_the_answers_date(
     reach: Reach, caplog: pytest.LogCaptureFixture, off: int
@@ -390,6 +400,16 @@ def test_a_wrong_clock_is_corrected_by_the_answers_date(
     [record] = caplog.records
     side = "behind" if off > 0 else "ahead of"
     assert f" s {side} MMOLove's" in record.getMessage()
+
+
+@pytest.mark.parametrize("ours", [86_400.0, 10.0**10], ids=["1970", "2286"])
+def test_our_own_clock_may_show_any_time(
+    reach: Reach, clock: Clock, ours: float
+) -> None:
+    clock.now = ours
+    with RawServer(dated(401, NOW), dated(200, NOW)) as server:
+        assert reach(server.url).send(BODY).ok
+    assert signed_at(server)[1] == NOW
 
 
 def test_a_corrected_clock_that_is_put_right_is_corrected_back(
@@ -420,6 +440,7 @@ def test_two_signatures_are_the_most_for_one_attempt(reach: Reach) -> None:
         answer(401),
         answer(401, Date="yesterday"),
         answer(401, Date=""),
+        *(answer(401, Date=date) for date in IMPOSSIBLE),
         dated(400, NOW + 900),
         dated(403, NOW + 900),
         dated(500, NOW + 900),
@@ -432,6 +453,7 @@ def test_two_signatures_are_the_most_for_one_attempt(reach: Reach) -> None:
         "no date",
         "junk",
         "blank",
+        *IMPOSSIBLE,
         "400",
         "403",
         "500",
