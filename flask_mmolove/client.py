@@ -13,6 +13,7 @@ from functools import cached_property
 
 from .errors import ConfigError
 from .log import logger
+from .mask import mask
 from .settings import check_endpoint
 from .settings import check_key_id
 from .settings import check_text
@@ -195,7 +196,7 @@ class ReferralClient:
         return self._ahead
 
     def __repr__(self) -> str:
-        return f"<ReferralClient {self.server_id!r} {self.endpoint!r}>"
+        return f"<ReferralClient {self.server_id!r} {mask(self.endpoint)!r}>"
 
     @cached_property
     def _transport(self) -> Transport:

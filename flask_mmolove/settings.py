@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigError
 from .log import logger
+from .mask import mask
 from .wire import ENDPOINT
 from .wire import TEXT_LIMIT
 
@@ -128,7 +129,7 @@ class Settings(t.NamedTuple):
 
     def __repr__(self) -> str:
         # Neither the secret nor the outbox, whose URL can hold a password.
-        return f"<Settings of {self.server_id!r} for {self.endpoint}>"
+        return f"<Settings of {self.server_id!r} for {mask(self.endpoint)}>"
 
 
 class _Reader:
@@ -198,7 +199,7 @@ class _Reader:
     def outbox(self, name: str, instance_path: Path) -> Path | str:
         value = self._get(name)
         if not isinstance(value, (str, os.PathLike)):
-            raise _wrong(name, f"must be a file or a URL, not {value!r}")
+            raise _wrong(name, f"must be a file or a URL, not {mask(repr(value))}")
         text = os.fspath(value)
         scheme, separator, path = text.partition("://")
         if separator and scheme != "sqlite":
@@ -244,20 +245,21 @@ def check_endpoint(value: str) -> str:
 
     :raises ValueError: With what is wrong, to follow its name.
     """
+    shown = mask(value)
     try:
         url = urlsplit(value)
         host = url.hostname or ""
         _ = url.port  # raises where it is not a number
         host.encode("idna")  # and where it is no name that can be looked up
     except ValueError:
-        raise ValueError(f"is not a valid URL: {value!r}") from None
+        raise ValueError(f"is not a valid URL: {shown!r}") from None
     if not host or url.scheme not in {"http", "https"}:
-        raise ValueError(f"must be an https:// URL, not {value!r}")
+        raise ValueError(f"must be an https:// URL, not {shown!r}")
     if url.username is not None:
         raise ValueError("contains a user name or password: leave them out")
     if url.scheme == "http" and not is_loopback(host):
         raise ValueError(
-            f"is {value!r}: over plain http anyone on the way could read the tokens. "
+            f"is {shown!r}: over plain http anyone on the way could read the tokens. "
             "Write https:// (http is taken for this machine only)"
         )
     return value

@@ -10,12 +10,16 @@ import io
 import logging
 import traceback
 import typing as t
+from urllib.parse import quote
+from urllib.parse import quote_plus
 
 import pytest
 from click.testing import CliRunner
 from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
 from flask_mmolove import ConfigError
 from flask_mmolove import MMOLove
@@ -23,6 +27,8 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_captured
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
+from flask_mmolove.mask import mask
+from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
@@ -142,3 +148,86 @@ def test_a_fingerprint_does_not_tell_it(tmp_path: t.Any) -> None:
     ).fingerprint
     assert one != two
     assert "one" not in one
+
+
+# -- passwords in URLs -----------------------------------------------------------------
+
+PASSWORD = "h&rd/to@guess"
+QUOTED = "h%26rd%2Fto%40guess"
+DATABASES = [
+    f"postgresql+psycopg://anna:{QUOTED}@127.0.0.1:1/site",
+    f"postgresql+psycopg://anna@127.0.0.1:1/site?password={QUOTED}",
+    f"postgresql+psycopg://anna@127.0.0.1:1/site?p%61ssword={QUOTED}",
+    f"postgresql+psycopg://127.0.0.1:1/site?user=anna&sslpassword={QUOTED}",
+    f"mariadb+pymysql://anna@127.0.0.1:1/site?charset=utf8mb4&passwd={QUOTED}",
+    f"mariadb+pymysql://anna@127.0.0.1:1/site?password={QUOTED}",
+]
+
+
+def forms(password: str) -> set[str]:
+    quoted = {quote(password), quote(password, safe=""), quote_plus(password)}
+    return {password, *quoted}
+
+
+@pytest.mark.parametrize("url", DATABASES)
+@pytest.mark.parametrize("arguments", [["check"], ["status"], ["init-db"], ["deliver"]])
+def test_no_command_prints_a_databases_password(
+    make_app: MakeApp, url: str, arguments: list[str], log: io.StringIO
+) -> None:
+    # Nobody listens there, so that the errors are shown too.
+    app = make_app(OUTBOX=url, DELIVERY="manual")
+    info = ScriptInfo(create_app=lambda: app)
+    result = CliRunner().invoke(command, arguments, obj=info)
+    shown = f"{result.output}{log.getvalue()}{app.extensions['mmolove'].outbox}"
+    assert "***@" in shown or "=***" in shown or "=%2A%2A%2A" in shown
+    assert not [form for form in forms(PASSWORD) if form in shown]
+
+
+@pytest.mark.parametrize("url", DATABASES)
+def test_no_error_quotes_a_databases_password(url: str) -> None:
+    outbox = SQLAlchemyOutbox(url)
+    for form in forms(PASSWORD):
+        said = Exception(f"invalid connection option: {form!r} of host")
+        error = DBAPIError("SELECT 1", {}, said)
+        told = outbox._in_words(error)
+        told.__cause__ = outbox._cause(error)
+        text = "".join(traceback.format_exception(told))
+        assert "invalid connection option" in text
+        assert not [each for each in forms(PASSWORD) if each in text]
+    harmless = DBAPIError("SELECT 1", {}, Exception("no such host"))
+    assert outbox._cause(harmless) is harmless.orig
+    outbox.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mysql://u:p@h/d?charset=utf8", "mysql://u:***@h/d?charset=utf8"),
+        ("mysql://u:p@ss/w:rd@h/d", "mysql://u:***@h/d"),
+        ("mysql://:p@h/d", "mysql://:***@h/d"),
+        ("mysql://u@h/d?passwd=p&x=1", "mysql://u@h/d?passwd=***&x=1"),
+        ("mysql://h/d?x=1&sslPassword=p#q", "mysql://h/d?x=1&sslPassword=***"),
+        ("mysql://h/d?%70assword=a%20b", "mysql://h/d?%70assword=***"),
+        ("cannot reach redis://:p@h:1/0 now", "cannot reach redis://:***@h:1/0 now"),
+        ("https://h:80/a?b=c", "https://h:80/a?b=c"),
+        ("C:/folder/mmolove.db", "C:/folder/mmolove.db"),
+    ],
+)
+def test_a_url_is_shown_without_its_passwords(text: str, shown: str) -> None:
+    assert mask(text) == shown
+
+
+def test_no_setting_that_is_wrong_is_quoted_with_its_password(
+    make_app: MakeApp,
+) -> None:
+    for endpoint in (
+        f"ftp://anna:{PASSWORD}@mmolove.com/",
+        f"http://mmolove.com/?password={QUOTED}",
+        f"https://mmolove.com:port/?password={QUOTED}",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make_app(ENDPOINT=endpoint)
+        assert not [form for form in forms(PASSWORD) if form in str(caught.value)]
+    with pytest.raises(ConfigError, match="must be a file or a URL") as caught:
+        make_app(OUTBOX=make_url(DATABASES[1]))
+    assert not [form for form in forms(PASSWORD) if form in str(caught.value)]

@@ -14,6 +14,7 @@ from ..client import ReferralClient
 from ..client import said
 from ..errors import MMOLoveError
 from ..errors import OutboxError
+from ..mask import mask
 from ..state import State
 from .site import json_option
 from .site import with_site
@@ -52,7 +53,7 @@ class _Finding(t.NamedTuple):
 def _check(state: State) -> t.Iterator[_Finding]:
     settings = state.settings
     reward = "" if state.callbacks.reward else "; no @mmolove.reward is registered"
-    words = f"server {settings.server_id} at {settings.endpoint}{reward}"
+    words = f"server {settings.server_id} at {mask(settings.endpoint)}{reward}"
     yield _Finding("settings", True, words)
     yield _check_key(state)
     yield _check_outbox(state)
@@ -96,7 +97,7 @@ def _check_celery(state: State) -> _Finding:
     except MMOLoveError as e:
         return _Finding("celery", False, str(e))
     except Exception as e:  # each broker has its own errors
-        words = f"the broker does not answer: {type(e).__name__}: {e}"
+        words = f"the broker does not answer: {type(e).__name__}: {mask(str(e))}"
         return _Finding("celery", False, words)
     if not workers:
         words = "no worker answers: start one with 'celery -A ... worker --beat'"

@@ -10,6 +10,7 @@ import click
 from ..funnel import periods
 from ..funnel import read_days
 from ..health import examine
+from ..mask import mask
 from ..outbox import Summary
 from ..state import milliseconds
 from ..state import State
@@ -35,7 +36,9 @@ def status(state: State, as_json: bool) -> None:
         data["in_emergency_exit"] = spooled
         click.echo(json.dumps(data))
         return
-    click.echo(f"server    {state.settings.server_id} at {state.settings.endpoint}")
+    click.echo(
+        f"server    {state.settings.server_id} at {mask(state.settings.endpoint)}"
+    )
     click.echo(f"outbox    {state.outbox}")
     click.echo(f"delivery  {state.settings.delivery}{_dry(state)}")
     click.echo(f"health    {health}\n")

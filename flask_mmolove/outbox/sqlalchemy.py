@@ -26,6 +26,9 @@ from sqlalchemy.pool import StaticPool
 from ..errors import ConfigError
 from ..errors import OutboxBusy
 from ..errors import OutboxError
+from ..mask import is_secret
+from ..mask import mask
+from ..mask import mask_values
 from .entry import PATIENCE
 from .rows import DIALECTS
 from .rows import SQLAlchemyTransaction
@@ -158,7 +161,7 @@ class SQLAlchemyOutbox(Outbox):
         self._engine()  # so that a missing driver is told now, not at a signup
 
     def __str__(self) -> str:
-        return self._url.render_as_string(hide_password=True)
+        return mask(self._url.render_as_string(hide_password=True))
 
     @property
     def is_in_memory(self) -> bool:
@@ -190,7 +193,7 @@ class SQLAlchemyOutbox(Outbox):
             try:
                 transaction = self.within(connection)
             except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
-                raise self._in_words(e) from getattr(e, "orig", None)
+                raise self._in_words(e) from self._cause(e)
             savepoint = connection.begin_nested()
             try:
                 result = work(transaction)
@@ -198,7 +201,7 @@ class SQLAlchemyOutbox(Outbox):
             except BaseException as e:
                 savepoint.rollback()  # fails if the whole is lost
                 if isinstance(e, SQLAlchemyError) and not connection.invalidated:
-                    raise self._in_words(e) from getattr(e, "orig", None)
+                    raise self._in_words(e) from self._cause(e)
                 raise
         return result
 
@@ -249,7 +252,7 @@ class SQLAlchemyOutbox(Outbox):
                 continue
             elif is_late or not _is_busy(error):
                 # The driver's own error: SQLAlchemy's shows what was to be written.
-                raise self._in_words(error) from getattr(error, "orig", None)
+                raise self._in_words(error) from self._cause(error)
             pause(attempt)
         raise AssertionError
 
@@ -284,14 +287,12 @@ class SQLAlchemyOutbox(Outbox):
         return engine
 
     def _in_words(self, error: SQLAlchemyError) -> OutboxError:
-        shown = self._url.set(query={}).render_as_string(hide_password=True)
         if _is_busy(error):
-            return OutboxBusy(f"The outbox in {shown} was kept busy by others.")
+            return OutboxBusy(f"The outbox in {self} was kept busy by others.")
         orig = getattr(error, "orig", None)
         cause = str(orig.args[-1] if orig and orig.args else type(error).__name__)
         cause = cause.strip().partition("\n")[0]  # PostgreSQL shows the statement too
-        if self._url.password:
-            cause = cause.replace(str(self._url.password), "***")
+        cause = self._masked(cause)
         if _has_no_table(error):
             cure = "Make its tables with a migration, or with 'flask mmolove init-db'."
         else:
@@ -299,7 +300,17 @@ class SQLAlchemyOutbox(Outbox):
                 f"See that the server runs, that {self._key} names it, and that the "
                 "user may read and write its tables mmolove_*."
             )
-        return OutboxError(f"The outbox in {shown} failed: {cause}. {cure}")
+        return OutboxError(f"The outbox in {self} failed: {cause}. {cure}")
+
+    def _cause(self, error: SQLAlchemyError) -> BaseException | None:
+        """The driver's own error, for a traceback, unless it quotes a password."""
+        orig: BaseException | None = getattr(error, "orig", None)
+        return orig if self._masked(str(orig)) == str(orig) else None
+
+    def _masked(self, text: str) -> str:
+        query = self._url.normalized_query
+        secrets = [each for name in query if is_secret(name) for each in query[name]]
+        return mask_values(mask(text), [str(self._url.password or ""), *secrets])
 
 
 def _check(url: URL | str, key: str) -> URL:
