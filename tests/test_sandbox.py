@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from werkzeug.test import Client
+from werkzeug.test import create_environ
+from werkzeug.test import run_wsgi_app
 from werkzeug.test import TestResponse
 
 from flask_mmolove.sandbox import create_sandbox
@@ -145,9 +147,10 @@ def test_it_answers_to_its_own_names(host: str) -> None:
 )
 @pytest.mark.parametrize("path", ["/", "/history.json", "/r/demo-server?ref=a", EVENTS])
 def test_it_answers_to_no_other_name(desk: Desk, host: str, path: str) -> None:
-    response = desk.client.get(path, headers={"Host": host})
-    assert response.status_code == 403
-    assert "--host-name" in response.text
+    environ = create_environ(path) | {"HTTP_HOST": host}
+    content, status, _ = run_wsgi_app(desk.app, environ)
+    assert status == "403 FORBIDDEN"
+    assert b"--host-name" in b"".join(content)
     assert not desk.state.referrals and not desk.state.arrivals
 
 
