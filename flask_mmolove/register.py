@@ -282,10 +282,15 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
         if state.settings.enabled:
             signup = Signup(state, current_mmref())
             request.environ[_ENVIRON] = signup
-            if find_token is not None and is_token(token := find_token()):
-                signup.visitor = token
+            # A body that cannot be read is for the view to refuse.
+            with contextlib.suppress(HTTPException):
+                if find_token is not None and is_token(token := find_token()):
+                    signup.visitor = token
     if signup is not None and signup.visitor is not None:
-        with shielded("Who was there before a signup is not known."):
+        with (
+            shielded("Who was there before a signup is not known."),
+            contextlib.suppress(HTTPException),
+        ):
             signup.before = newcomer.before()
             signup.newcomer = newcomer
     return signup

@@ -496,6 +496,31 @@ def counting(app: Flask) -> Counting:
     return counting
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"player": new_by_field("name", int), "token": None},
+        {"player": None, "token": lambda: request.form["token"]},
+        {"player": None, "token": lambda: request.get_json()["token"]},
+    ],
+)
+def test_a_form_that_cannot_be_read_is_the_views_to_refuse(
+    app: Flask,
+    visitor: FlaskClient,
+    way: dict[str, t.Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app.config["MAX_CONTENT_LENGTH"] = 9
+
+    @app.post("/join")
+    @referral_register(**way)
+    def join() -> str:
+        return request.form["name"]
+
+    assert visitor.post("/join", data={"name": "7777777"}).status_code == 413
+    assert not caplog.records
+
+
 def test_a_site_may_bring_an_answer_of_its_own(
     counting: Counting, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
