@@ -197,6 +197,19 @@ def test_a_share_link_without_a_code_is_a_readable_400(desk: Desk, query: str) -
     assert "A share link ends in ?ref=" in response.text
 
 
+@pytest.mark.parametrize(
+    ("host", "query"), [("127.0.0.1", "ref=\xed"), ("a" * 64, "ref=anna")]
+)
+def test_what_no_browser_sends_is_refused_and_is_no_error(
+    desk: Desk, host: str, query: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = {"HTTP_HOST": host, "QUERY_STRING": query}
+    response = desk.client.get("/r/demo-server", environ_overrides=raw)
+    assert 400 <= response.status_code < 500
+    assert "MMOLove sandbox" in response.text
+    assert not caplog.records
+
+
 def test_a_share_link_of_an_unknown_server_is_a_readable_404(desk: Desk) -> None:
     response = desk.client.get("/r/<b>?ref=anna")
     assert response.status_code == 404

@@ -111,7 +111,10 @@ def _add_share_links(app: Flask, state: State) -> None:
         server = state.servers.get(server_id)
         if server is None:
             abort(404, f"There is no server {server_id!r} here.")
-        ref = request.args.get("ref", "").strip()
+        try:
+            ref = request.args.get("ref", "").strip()
+        except UnicodeDecodeError:  # Werkzeug raises it for raw bytes in a query
+            ref = ""
         if not is_ref(ref):
             abort(
                 400,
