@@ -10,6 +10,7 @@ from . import crashpoints
 from . import damage
 from . import database
 from . import diskfull
+from . import doors
 from . import faultserver
 from . import mutants
 from . import recycling
@@ -38,6 +39,7 @@ for harness in (
     database,
     commits,
     celery,
+    doors,
     mutants,
 ):
     main.add_command(harness.command)
