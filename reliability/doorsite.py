@@ -82,7 +82,13 @@ class DoorSite:
         self._populate()
         self._state.make_delivery().drain()
         self.sandbox.stop()
-        self.ids = [entry.id for entry in self._state.outbox.journal.page()]
+        entries = self._state.outbox.journal.page()
+        self.ids = [entry.id for entry in entries]
+        #: Those that may wait for a person, by the page that is for them.
+        self.stuck = {
+            "retry": [each.id for each in entries if each.state == "rejected"],
+            "reward": [each.id for each in entries if each.event == "qualified"],
+        }
         self.tokens = [self.sandbox.mint() for _ in range(8)]
         self._hand_out()
         self._watcher = sqlite3.connect(self._state.settings.outbox)

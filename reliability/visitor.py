@@ -44,8 +44,6 @@ _STRANGE = [
     "😀",
     "\r\nX-Forged: 1",
     "7\nall is well\x1b[2J",
-    *MARKUP,
-    f'"><{MARKUP[0][1:]}',
     "{{ 7 * 7 }}{% for %}",
     "%s%n{0}",
     "%00%ff%",
@@ -198,14 +196,19 @@ class Visitor:
         return environ
 
     def _page(self) -> tuple[str, dict[str, t.Any]]:
-        id = self._pick(*self._site.ids) if self._chance(0.8) else self._any_text()
-        page = self._pick(
-            *("", "events", f"events/{id}", f"events/{id}/retry", "static/heart.svg"),
-            *(f"events/{id}/retry", f"events/{id}/reward", f"events/{id}/reward"),
-            *("retry" if self._chance(0.1) else "static/x", self._any_text()),
-        )
+        """The path of a page, and what its form holds besides the token."""
+        page = self._pick("retry", "reward", "reward", "event", "other")
+        ids = self._site.stuck.get(page, self._site.ids)
+        id = self._pick(*ids) if self._chance(0.8) else self._any_text()
+        if page == "other":
+            page = self._pick("", "events", "static/heart.svg", "static/x")
+            return f"/mmolove/{page}", {}
+        if page == "event":
+            return f"/mmolove/events/{id}", {}
+        if page == "retry" and self._chance(0.05):
+            return "/mmolove/retry", {}
         given = self._pick("yes", "no", "no", self._any_text())
-        return f"/mmolove/{page}", {"given": given} if page.endswith("reward") else {}
+        return f"/mmolove/events/{id}/{page}", {"given": given}
 
     def _hold(self) -> Environ:
         path = self._pick("/hold", "/confirm")
@@ -406,6 +409,8 @@ class Visitor:
         return self._scratch(text) if chosen < 0.85 else self._any_text()
 
     def _any_text(self) -> str:
+        if self._chance(0.1):
+            return str(self._pick("", '"', "</p>") + self._pick(*MARKUP))
         if self._chance(0.8):
             return t.cast(str, self._pick(*_STRANGE))
         length = self._pick(1, 3, 20)

@@ -512,11 +512,10 @@ def test_a_form_that_cannot_be_read_is_the_views_to_refuse(
 ) -> None:
     app.config["MAX_CONTENT_LENGTH"] = 9
 
-    @app.post("/join")
-    @referral_register(**way)
     def join() -> str:
         return request.form["name"]
 
+    app.post("/join")(referral_register(**way)(join))
     assert visitor.post("/join", data={"name": "7777777"}).status_code == 413
     assert not caplog.records
 
