@@ -301,7 +301,9 @@ class Guard:
 
     def _judge_refusal(self, environ: Environ, answer: Answer) -> t.Iterator[Flaw]:
         """Ask for what is not there in the same way, and compare."""
-        unknown = self._call(self._site.app, _ask_again(environ, "/nowhere"))
+        is_static = environ["PATH_INFO"].startswith("/mmolove/static/")
+        path = "/static/nowhere" if is_static else "/nowhere"
+        unknown = self._call(self._site.app, _ask_again(environ, path))
         self._listener.take()
         if (answer.status, answer.body) != (unknown.status, unknown.body):
             yield "refused otherwise than an unknown URL", answer

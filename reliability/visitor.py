@@ -244,7 +244,7 @@ class Visitor:
             server = SERVER_ID if self._chance(0.7) else self._any_text()
             ref = self._near(self._pick("demo", *self._site.codes))
             return self._request("GET", f"/r/{server}", {"ref": ref})
-        if chosen < 0.45:
+        if chosen < 0.42:
             page = self._pick("/", "/history.json", "/static/x", "/any")
             return self._request("GET", page)
         return self._event()
