@@ -14,6 +14,8 @@
     a Flask site on the public API, with a diary of what it attempted and was told
 ``accounts.py``
     the same with accounts and gifts of its own, in one database with the outbox
+``doorsite.py``, ``visitor.py``
+    a site with every door that a stranger finds, and what strangers send
 ``evidence.py``
     the comparison of the diary with the server's history
 """

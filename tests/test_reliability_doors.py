@@ -44,7 +44,7 @@ class TestItCanFail:
 
     def test_a_form_without_its_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pages, "check_token", lambda: None)
-        result = knock(1, range(1500))
+        result = knock(1, range(4000))
         assert result.failures["dashboard: the store was changed"]
 
     def test_a_form_that_head_sends(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ class TestItCanFail:
             return call(app, environ, start)
 
         monkeypatch.setattr(Flask, "wsgi_app", act)
-        result = knock(1, range(1500))
+        result = knock(1, range(4000))
         assert result.failures["dashboard: the store was changed"]
         shown = result.examples["dashboard: the store was changed"]
         assert "'REQUEST_METHOD': 'HEAD'" in shown
