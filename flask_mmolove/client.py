@@ -18,6 +18,7 @@ from .settings import check_endpoint
 from .settings import check_key_id
 from .settings import check_text
 from .settings import Settings
+from .text import printable
 from .wire import ENDPOINT
 from .wire import Event
 from .wire import sign_referral_body
@@ -383,7 +384,7 @@ def said(status: int | None, words: str | None) -> str:
     :param status: As :class:`Outcome` has it.
     :param words: Its text, or what went wrong on the way.
     """
-    line = " ".join((words or "")[:300].split())
+    line = printable(" ".join((words or "")[:300].split()))
     if not status:
         return line
     return f"HTTP {status}: {line}" if line else f"HTTP {status}"

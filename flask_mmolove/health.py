@@ -13,6 +13,7 @@ from .outbox import RewardBreaker
 from .outbox import Worker
 from .outbox.entry import EntryState
 from .state import State
+from .text import printable
 from .words import ago
 from .words import FOR_A_PERSON
 from .words import many
@@ -43,7 +44,7 @@ class Health(t.NamedTuple):
     cure: str = ""
 
     def __str__(self) -> str:
-        return f"{self.line} {self.cure}".rstrip()
+        return printable(f"{self.line} {self.cure}".rstrip())
 
 
 class Signs(t.NamedTuple):

@@ -8,8 +8,25 @@ import time
 import typing as t
 
 from .errors import MMOLoveError
+from .text import printable
 
 logger = logging.getLogger("flask_mmolove")
+
+
+def _keep_to_one_line(record: logging.LogRecord) -> bool:
+    """Escape what a message quotes: a player's id must not forge lines of the log."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_as_text, record.args))
+    return True
+
+
+def _as_text(argument: object) -> object:
+    if isinstance(argument, (str, BaseException)):
+        return printable(str(argument))
+    return argument
+
+
+logger.addFilter(_keep_to_one_line)
 
 
 class Brake:

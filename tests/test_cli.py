@@ -548,7 +548,7 @@ class TestEvents:
             text = file.read_text()
             assert len(text.splitlines()) == 4 + (form == "csv")
             assert all(r.token not in text for r in mmolove_sandbox.sandbox.referrals)
-        assert ",'=1+1," in (tmp_path / "events.csv").read_text()
+        assert ""","'=1+1",""" in (tmp_path / "events.csv").read_text()
 
     def test_a_player_is_forgotten(
         self, site: Flask, run: Run, mmolove_sandbox: SiteSandbox

@@ -1,5 +1,8 @@
 """``flask mmolove …``, for the person who runs the game."""
 
+import io
+import sys
+
 import click
 
 from .check import check
@@ -36,3 +39,7 @@ from .status import status
 )
 def mmolove() -> None:
     """Referrals with MMOLove: is it well, what waits, what went wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe may lack a character of a player's id.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -16,6 +16,7 @@ from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..mask import mask
 from ..state import State
+from ..text import printable
 from .site import json_option
 from .site import with_site
 
@@ -39,7 +40,7 @@ def check(state: State, as_json: bool) -> None:
             mark = click.style("ok  ", fg="green")
             if not finding.ok:
                 mark = click.style("FAIL", fg="red", bold=True)
-            click.echo(f"{mark}  {finding.subject:<10}  {finding.words}")
+            click.echo(f"{mark}  {finding.subject:<10}  {printable(finding.words)}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 

@@ -16,6 +16,7 @@ from ..errors import OrderError
 from ..outbox import Entry
 from ..outbox.entry import EntryState
 from ..state import State
+from ..text import printable
 from ..words import data
 from ..words import hint
 from ..words import many
@@ -30,6 +31,9 @@ _PAUSE = 1.0
 _LOOK = 200
 
 _WIDTHS = (7, 10, 16, 8, 19)
+
+# What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 # Rows that are read at a time for an export.
 _PAGE = 1000
@@ -115,7 +119,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     return (
         str(entry.id),
         entry.event,
-        entry.identity,
+        printable(entry.identity),
         entry.state,
         _when(entry.recorded),
         said(entry.status, entry.answer),
@@ -140,15 +144,15 @@ def show(state: State, id: int, as_json: bool) -> None:
         answers = [answer._asdict() for answer in entry.answers]
         click.echo(json.dumps(data(entry) | {"answers": answers}))
         return
-    click.echo(f"Event {entry.id}: {entry.event} of player {entry.identity}")
+    click.echo(f"Event {entry.id}: {entry.event} of player {printable(entry.identity)}")
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
-    click.echo(f"inviter   {entry.referrer or 'not known'}")
+    click.echo(f"inviter   {printable(entry.referrer or 'not known')}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
     if entry.due and entry.state != "unknown":
         click.echo(f"due       {_when(entry.due)} UTC")
     click.echo(f"attempts  {entry.attempts}")
     if entry.referral_id:
-        click.echo(f"referral  {entry.referral_id}")
+        click.echo(f"referral  {printable(entry.referral_id)}")
     for answer in entry.answers:
         words = said(answer.status, answer.words)
         click.echo(f"answer    {_when(answer.settled)} UTC  {words}")
@@ -180,7 +184,7 @@ def export(
     Without tokens; times are milliseconds since 1970.
     """
     count = 0
-    writer = csv.writer(output, lineterminator="\n")
+    writer = csv.writer(output, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for entry in _all(state, name, player):
         values = data(entry)
         if form == "jsonl":
@@ -194,10 +198,10 @@ def export(
 
 
 def _cell(value: t.Any) -> t.Any:
-    # A spreadsheet takes what begins like this for a formula.
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _all(

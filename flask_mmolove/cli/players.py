@@ -8,6 +8,7 @@ from .. import desk
 from ..outbox.tally import DAY
 from ..state import milliseconds
 from ..state import State
+from ..text import printable
 from ..words import many
 from .site import check_player
 from .site import with_site
@@ -31,10 +32,10 @@ def forget(state: State, player: str, yes: bool) -> None:
     if not yes:
         for entry in found:
             click.echo(f"Event {entry.id}: {entry.event}, {entry.state}")
-        what = f"{many(len(found), 'event')} of player {player}"
+        what = f"{many(len(found), 'event')} of player {printable(player)}"
         click.confirm(f"Erase {what}, and that they invited {friends}?", abort=True)
     erased = desk.forget(state, player)
-    click.echo(f"{many(len(erased), 'event')} of player {player} erased.")
+    click.echo(f"{many(len(erased), 'event')} of player {printable(player)} erased.")
     if count:
         click.echo(f"Nobody is known any more to have invited {friends} of theirs.")
     elif not erased:

@@ -7,6 +7,7 @@ import json
 import click
 
 from ..state import State
+from ..text import printable
 from .site import json_option
 from .site import print_table
 from .site import with_site
@@ -29,6 +30,6 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
         click.echo("No invite link has brought a friend yet.")
     else:
         # An identity can be long, and the last column is what may be cut.
-        rows = [(*map(str, counts), player) for player, *counts in best]
+        rows = [(*map(str, counts), printable(player)) for player, *counts in best]
         head = ("FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
         print_table([head, *rows], [len(name) for name in head[:-1]])

@@ -17,6 +17,7 @@ from ..client import said
 from ..errors import MMOLoveError
 from ..outbox import Entry
 from ..state import current_state
+from ..text import printable
 from ..wire import is_trimmed
 from ..words import data
 from ..words import hint
@@ -53,7 +54,7 @@ def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
                     )
                 return ctx.invoke(command, state, *args, **kwargs)
         except MMOLoveError as e:
-            raise click.ClickException(str(e)) from e
+            raise click.ClickException(printable(str(e))) from e
 
     return update_wrapper(wrapper, command)
 
@@ -67,7 +68,8 @@ def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
         click.echo("None.")
     for entry in entries:
         click.echo(
-            f"{entry.id:>7}  {entry.event:<10}  player {entry.identity}  {entry.state}"
+            f"{entry.id:>7}  {entry.event:<10}  player {printable(entry.identity)}  "
+            f"{entry.state}"
         )
         for line in (said(entry.status, entry.answer), hint(entry)):
             if line:

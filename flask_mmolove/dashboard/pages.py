@@ -31,6 +31,7 @@ from ..health import Health
 from ..outbox import Entry
 from ..state import current_state
 from ..state import milliseconds
+from ..text import printable
 from ..words import ago
 from ..words import hint
 from ..words import many
@@ -88,6 +89,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
     pages.after_request(_harden)
     pages.context_processor(_tools)
     pages.add_app_template_filter(_moment, "mmolove_moment")
+    pages.add_app_template_filter(printable, "mmolove_text")
     # A redirect to the slash would tell whoever is refused that there is something.
     pages.get("/", strict_slashes=False)(overview)
     pages.get("/events")(events)

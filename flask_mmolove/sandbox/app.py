@@ -24,6 +24,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ..settings import is_loopback
+from ..text import printable
 from ..wire import SIGNATURE_HEADER
 from .faults import Faults
 from .faults import hang_up
@@ -70,6 +71,8 @@ def create_sandbox(
         127.0.0.1 could read the tokens with its visitor's browser.
     """
     app = Flask(__name__)
+    # Whatever arrives may be shown, but must not forge what stands beside it.
+    app.jinja_options = {"finalize": _show}
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     server = Server(server_id, secret, registration_url)
     state = State(server, Ledger(path), faults, now)
@@ -203,6 +206,10 @@ def _add_answers(app: Flask, state: State) -> None:
         response.headers["Content-Security-Policy"] = _CONTENT_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
+
+
+def _show(value: t.Any) -> t.Any:
+    return printable(value) if type(value) is str else value
 
 
 def _moment(when: float) -> datetime:
