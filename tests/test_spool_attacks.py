@@ -236,7 +236,12 @@ def test_where_somebody_took_the_name_beside_another_place_is_found(
 @as_root
 @pytest.mark.parametrize("kind", ["folder", "file", "symbolic link", "for all"])
 def test_a_name_among_the_temporary_files_can_be_taken_by_anyone(
-    spool: Spool, beside: Path, elsewhere: Path, tmp_path: Path, kind: str
+    spool: Spool,
+    beside: Path,
+    elsewhere: Path,
+    tmp_path: Path,
+    kind: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     beside.write_text("in the way")
     name = spool.write(NOTE).parent.name
@@ -246,7 +251,7 @@ def test_a_name_among_the_temporary_files_can_be_taken_by_anyone(
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / NAME).write_bytes(unsigned(NOTE._replace(identity="666")))
-    for number, squatted in enumerate([fixed, f"{fixed}-1", name]):
+    for squatted in (fixed, f"{fixed}-1", name):
         if kind == "file":
             (elsewhere / squatted).write_text("in the way")
         elif kind == "symbolic link":
@@ -255,11 +260,13 @@ def test_a_name_among_the_temporary_files_can_be_taken_by_anyone(
             shutil.copytree(theirs, elsewhere / squatted)
         if kind == "for all":
             os.chmod(elsewhere / squatted, 0o777)
-        elif number:
+        else:
             os.chown(elsewhere / squatted, NOBODY, NOBODY, follow_symlinks=False)
     file = spool.write(NOTE)
     assert [note for _, note in spool.read()] == [NOTE]
     assert file.parent.stat().st_uid == os.getuid()
+    # Who takes names does not fill the log.
+    assert (str(elsewhere) in caplog.text) == (kind == "for all")
 
 
 @as_root
