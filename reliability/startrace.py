@@ -115,7 +115,9 @@ def _race(path: Path) -> list[tuple[float, float]]:
 
 
 def _add(outbox: SQLiteOutbox, name: str) -> None:
-    event = make_event("registered", name, "token", "srv-1", 1_790_000_000_000, False)
+    event = make_event(
+        "registered", name, f"token-{name}", "srv-1", 1_790_000_000_000, False
+    )
     outbox.add(name, [event], 1_790_000_000_000, PATIENCE_REQUEST)
     outbox.close()
 

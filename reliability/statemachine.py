@@ -145,7 +145,9 @@ class OutboxMachine(RuleBasedStateMachine):
     )
     def record(self, identity: str, names: tuple[str, ...]) -> None:
         events = [
-            make_event(name, identity, "token", self.server_id, self.now, False)
+            make_event(
+                name, identity, f"token-{identity}", self.server_id, self.now, False
+            )
             for name in names
         ]
         new = self.outbox.add(identity, events, self.now)

@@ -16,7 +16,9 @@ EVENTS = 20
 def add(outbox: SQLAlchemyOutbox, name: str) -> None:
     for number in range(EVENTS):
         identity = f"{name}-{number}"
-        event = make_event("registered", identity, "t", "s", 1_700_000_000_000, False)
+        event = make_event(
+            "registered", identity, identity, "s", 1_700_000_000_000, False
+        )
         assert len(outbox.add(identity, [event], 1000)) == 1
 
 

@@ -53,7 +53,7 @@ def start(url: str, barrier: t.Any, number: int) -> None:
     outbox = SQLAlchemyOutbox(url)
     barrier.wait(60)
     identity = str(number)
-    event = make_event("registered", identity, "t", "s", NOW, False)
+    event = make_event("registered", identity, f"t-{identity}", "s", NOW, False)
     outbox.add(identity, [event], NOW)
     outbox.close()
 
@@ -91,7 +91,8 @@ def _work(
     barrier.wait(60)
     for player in range(players):
         identity = f"{number}-{player}"
-        events = [make_event(name, identity, "t", "s", NOW, False) for name in NAMES]
+        token = f"t-{identity}"
+        events = [make_event(name, identity, token, "s", NOW, False) for name in NAMES]
         outbox.add(identity, events, NOW)
     claimed: list[tuple[str, str, float]] = []
     settled: list[tuple[str, str, float]] = []

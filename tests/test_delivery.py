@@ -338,7 +338,7 @@ def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:
 
 def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -> None:
     for number in range(5):
-        bench.add(f"bad-{number}", "registered", token="junk")
+        bench.add(f"bad-{number}", "registered", token=f"junk-{number}")
     bench.delivery.drain()
     bench.add("good", "registered")
     bench.pass_time(2 * DAY, steps=400)

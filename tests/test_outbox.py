@@ -1019,6 +1019,7 @@ class TestSQL:
             "mmolove_fact",
             "mmolove_tally",
             "mmolove_referrer",
+            "mmolove_used",
         }
         assert first.tables == second.tables
         first.close()
@@ -1528,7 +1529,8 @@ def fill(sql: SQLAlchemyOutbox) -> None:
     for number in range(6000):
         state: EntryState = "pending" if number % 3 else "accepted"
         due = 1000 + number if number % 3 == 1 else None
-        row = entry._replace(identity=str(number), state=state, due=due)
+        player = {"identity": str(number), "digest": f"{number:032}"}
+        row = entry._replace(state=state, due=due, **player)
         rows.append({k: v for k, v in row._asdict().items() if k != "id"})
     analyze = "ANALYZE TABLE" if sql._is_mysql else "ANALYZE"
     with sql._engine().begin() as connection:

@@ -65,7 +65,7 @@ class TestSalvage:
         accept(outbox)
         expected = sorted(everything(outbox))
         outbox.close()
-        assert sorted(salvage(path)) == expected
+        assert sorted(salvage(path).entries) == expected
 
     def test_without_its_header_every_row_below_is_read(
         self, outbox: SQLiteOutbox, path: Path
@@ -74,7 +74,7 @@ class TestSalvage:
         outbox.close()
         content = path.read_bytes()
         path.write_bytes(os.urandom(PAGE) + content[PAGE:])
-        assert identities(salvage(path)) == sorted(map(str, range(300)))
+        assert identities(salvage(path).entries) == sorted(map(str, range(300)))
 
     def test_a_row_that_was_touched_is_not_believed(
         self, outbox: SQLiteOutbox, path: Path
@@ -84,7 +84,7 @@ class TestSalvage:
         content = path.read_bytes()
         place = content.index('"token":"tök-7"'.encode())
         path.write_bytes(content[: place + 9] + b"T" + content[place + 10 :])
-        assert len(salvage(path)) == 1
+        assert len(salvage(path).entries) == 1
 
     def test_a_row_that_is_longer_than_its_page_is_read_too(
         self, outbox: SQLiteOutbox, path: Path
@@ -100,7 +100,7 @@ class TestSalvage:
         expected = sorted(everything(outbox))
         assert len(expected[-1].history or "") > 2 * PAGE
         outbox.close()
-        assert sorted(salvage(path)) == expected
+        assert sorted(salvage(path).entries) == expected
 
     def test_what_a_page_has_lost_of_it_takes_no_row_along(
         self, outbox: SQLiteOutbox, path: Path
@@ -114,7 +114,7 @@ class TestSalvage:
         content = path.read_bytes()
         end = content.index(b'no "]]')
         path.write_bytes(content[:end] + b"x" * 6 + content[end + 6 :])
-        assert [each.history for each in salvage(path)] == [None, None]
+        assert [each.history for each in salvage(path).entries] == [None, None]
 
     def test_pages_that_name_themselves_come_to_an_end(self, path: Path) -> None:
         third = (3).to_bytes(4, "big")
@@ -126,12 +126,12 @@ class TestSalvage:
         assert len(leaf) % 4 == 0
         leaf += third * ((PAGE - len(leaf)) // 4)
         path.write_bytes(bytes(PAGE) + leaf + third * (PAGE // 4))
-        assert salvage(path) == []
+        assert salvage(path).entries == []
 
     @pytest.mark.parametrize("content", [b"", b"x", os.urandom(5000), b"\x0d" * 9000])
     def test_junk_holds_nothing(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
-        assert salvage(path) == []
+        assert salvage(path).entries == []
 
 
 class TestRescue:

@@ -208,6 +208,7 @@ class Delivery:
 
     def _adopt(self) -> None:
         settings = self._settings
+        self.outbox.upgrade()
         count = self.outbox.adopt(settings.fingerprint, settings.server_id, self.now())
         self._adopted = True
         if count is not None:

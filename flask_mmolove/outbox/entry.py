@@ -9,6 +9,7 @@ from ..wire import Event
 from ..wire import is_token
 from ..wire import shorten
 from .breaker import Breaker
+from .tokens import TOKEN_USED
 
 #: ``pending``
 #:     To be sent; or, without ``due``, waiting for its player's ``registered``.
@@ -17,7 +18,8 @@ from .breaker import Breaker
 #: ``rewarded``
 #:     The site's reward callback did its work.
 #: ``ignored``
-#:     Another referrer registered the player first: never a reward.
+#:     Another referrer registered the player first, or another account was reported
+#:     with the token first: never a reward.
 #: ``rejected``
 #:     The dead letter: refused or given up, kept until a person sends it again.
 #: ``unknown``
@@ -117,6 +119,8 @@ class Entry(t.NamedTuple):
     :param answer: The last answer's words, or what went wrong.
     :param referrer: The identity of who invited the player, where it is known.
     :param history: The answers before it, as JSON; see :attr:`answers`.
+    :param digest: What of the token is kept from other accounts, where this entry owns
+        it; see :mod:`~flask_mmolove.outbox.tokens`.
     """
 
     id: int
@@ -139,6 +143,12 @@ class Entry(t.NamedTuple):
     referral_id: str | None
     referrer: str | None = None
     history: str | None = None
+    digest: str | None = None
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it is ignored because its token belongs to another account."""
+        return self.state == "ignored" and self.answer == TOKEN_USED
 
     @property
     def answers(self) -> list[Answer]:

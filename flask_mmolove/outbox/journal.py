@@ -15,6 +15,7 @@ from .entry import PATIENCE
 from .entry import Summary
 from .tally import DAY
 from .tally import reached
+from .tokens import digest
 from .transaction import Dialect
 from .transaction import Transaction
 
@@ -233,9 +234,25 @@ class Journal:
         shown = json.dumps(worker)
         self._run(lambda db: db.set_fact("worker", shown), writes=True)
 
+    def use(self, player: str, tokens: t.Iterable[str]) -> None:
+        """See to it that a player's tokens are used, whatever is erased afterwards.
+
+        It is a transaction of its own: a signup that is recorded at the very moment at
+        which the row goes must find its token here already.
+
+        :param tokens: Those that the outbox does not have yet.
+        """
+
+        def work(db: Transaction) -> None:
+            db.use(map(digest, tokens))
+            _use(db, db.of(player, False).values())
+
+        self._run(work, writes=True)
+
     def erase(self, player: str) -> list[Entry]:
-        """Erase all that stands of a player but the counts, and give what it was. What
-        was not sent yet never will be, and nobody was invited by that player any more.
+        """Erase all that stands of a player but the counts and the digests of used
+        tokens, and give what it was. What was not sent yet never will be, and nobody
+        was invited by that player any more.
         """
 
         def work(db: Transaction) -> list[Entry]:
@@ -243,6 +260,7 @@ class Journal:
                 f"identity = :player ORDER BY id{self._dialect.lock}",
                 {"player": player},
             )
+            _use(db, found)
             self._delete(db, found)
             for table in (self._event, self._dialect.held):
                 db.execute(
@@ -291,6 +309,7 @@ class Journal:
                 for each in finished
                 for entry in db.of(each.identity, each.test).values()
             }
+            _use(db, gone.values())
             self._delete(db, list(gone.values()))
             return len(gone)
 
@@ -305,6 +324,10 @@ class Journal:
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
         return self._run(lambda db: db.execute(sql, values), writes=False)
+
+
+def _use(db: Transaction, entries: t.Iterable[Entry]) -> None:
+    db.use(entry.digest for entry in entries if entry.digest)
 
 
 def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:

@@ -9,7 +9,6 @@ from sqlalchemy import Boolean
 from sqlalchemy import Column
 from sqlalchemy import Connection
 from sqlalchemy import Index
-from sqlalchemy import insert
 from sqlalchemy import inspect
 from sqlalchemy import Integer
 from sqlalchemy import LargeBinary
@@ -19,8 +18,6 @@ from sqlalchemy import Table
 from sqlalchemy import Text
 from sqlalchemy import text
 from sqlalchemy import UniqueConstraint
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
 
@@ -34,12 +31,10 @@ from .transaction import Transaction
 from .transaction import Values
 
 _ONCE = "mmolove_event_once"
+_DIGEST = "mmolove_event_digest"
 
 # MariaDB knows it too, but would pass over what is wrong with a row besides.
-_UNLESS_THERE: dict[str, t.Any] = {
-    "postgresql": postgresql.insert,
-    "sqlite": sqlite.insert,
-}
+_KNOW_UNLESS_THERE = {"postgresql", "sqlite"}
 
 #: By what SQLAlchemy calls a database.
 DIALECTS = {
@@ -49,6 +44,7 @@ DIALECTS = {
 DIALECTS["mysql"] = DIALECTS["mariadb"] = Dialect(
     "mmolove_",
     lock=" FOR UPDATE",
+    no_table=" FROM DUAL",
     # It would read all newer rows of the state before those that are wanted.
     by_state="FORCE INDEX (mmolove_event_state)",
     or_add="ON DUPLICATE KEY UPDATE count = {table}.count + VALUES(count)",
@@ -74,6 +70,7 @@ class Tables(t.NamedTuple):
     fact: Table
     tally: Table
     referrer: Table
+    used: Table
 
 
 def tables(metadata: MetaData) -> Tables:
@@ -106,10 +103,12 @@ def tables(metadata: MetaData) -> Tables:
         Column("referral_id", String(500)),
         Column("referrer", String(TEXT_LIMIT)),
         Column("history", Text),
+        Column("digest", String(32)),
         UniqueConstraint("identity", "event", "test", name=_ONCE),
         Index("mmolove_event_due", "state", "due", "id"),
         Index("mmolove_event_state", "state", "id"),
         Index("mmolove_event_referrer", "referrer"),
+        Index(_DIGEST, "digest", unique=True),
     )
     held = define(
         "mmolove_held",
@@ -137,7 +136,8 @@ def tables(metadata: MetaData) -> Tables:
         Column("count", BigInteger, nullable=False),
         Index("mmolove_referrer_best", "step", "count"),
     )
-    return Tables(event, held, fact, tally, referrer)
+    used = define("mmolove_used", Column("digest", String(32), primary_key=True))
+    return Tables(event, held, fact, tally, referrer, used)
 
 
 class SQLAlchemyTransaction(Transaction):
@@ -149,19 +149,31 @@ class SQLAlchemyTransaction(Transaction):
         self._tables = tables
 
     def create(self) -> bool:
-        """Make the tables and indexes that are not there, and say whether there were
-        any.
+        """Make the tables, columns and indexes that are not there, and say whether
+        there were any tables or columns.
         """
         names = {table.name for table in self._tables}
         missing = names - {*inspect(self._db).get_table_names()}
         metadata = self._tables.event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
+        missing |= self._add_columns()
         # MariaDB commits after each statement: one may have died between table and
         # index.
         for table in self._tables:
             for index in table.indexes:
                 index.create(self._db, checkfirst=True)
         return bool(missing)
+
+    def _add_columns(self) -> set[str]:
+        """Add those that a later version brought: all may be NULL."""
+        event = self._tables.event
+        there = {column["name"] for column in inspect(self._db).get_columns(event.name)}
+        missing = [column for column in event.c if column.name not in there]
+        for column in missing:
+            kind = column.type.compile(self._db.dialect)
+            sql = f"ALTER TABLE {event.name} ADD COLUMN {column.name} {kind}"
+            self._db.exec_driver_sql(sql)
+        return {column.name for column in missing}
 
     def execute(self, sql: str, values: Values | list[Values]) -> list[t.Any]:
         result = self._db.execute(text(sql), values)
@@ -181,21 +193,23 @@ class SQLAlchemyTransaction(Transaction):
         event = self._tables.event
         values = entry._asdict()
         del values["id"]
+        sql = self.insertion(values)
+        values["used"] = entry.digest
         dialect = self._db.dialect
-        if dialect.name in _UNLESS_THERE and dialect.insert_returning:
-            statement = _UNLESS_THERE[dialect.name](event)
-            statement = statement.on_conflict_do_nothing().returning(event.c.id)
+        if dialect.name in _KNOW_UNLESS_THERE and dialect.insert_returning:
+            statement = text(f"{sql} ON CONFLICT DO NOTHING RETURNING id")
             return t.cast("int | None", self._db.scalar(statement, values))
         try:
             with self._db.begin_nested():
-                result = self._db.execute(insert(event), values)
+                result = self._db.execute(text(sql), values)
         except IntegrityError as e:
             # SQLite tells the columns, the others the name.
             words = str(e.orig)
-            if _ONCE in words or f"{event.name}.identity" in words:
+            signs = _ONCE, _DIGEST, f"{event.name}.identity", f"{event.name}.digest"
+            if any(sign in words for sign in signs):
                 return None
             raise
-        return int(result.inserted_primary_key[0])  # type: ignore[index]
+        return result.lastrowid if result.rowcount else None
 
 
 def _check_texts(entry: Entry) -> None:

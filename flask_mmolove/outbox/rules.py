@@ -16,6 +16,8 @@ from .entry import ANSWERS_AT_MOST
 from .entry import Entry
 from .entry import EntryState
 from .entry import Settlement
+from .tokens import digest_of
+from .tokens import TOKEN_USED
 
 #: No ``due`` lies further ahead: one that does was set by a clock since put right.
 HORIZON = 6 * 3_600_000
@@ -85,6 +87,20 @@ def new_entry(
         referral_id=None,
         referrer=None if referrer == identity else referrer,
         history=None,
+        digest=digest_of(event),
+    )
+
+
+def as_second(entry: Entry) -> Entry:
+    """A ``registered`` whose token belongs to another account: it is never sent."""
+    return entry._replace(
+        state="ignored",
+        due=None,
+        claim=None,
+        settled=entry.recorded,
+        status=None,
+        answer=TOKEN_USED,
+        digest=None,
     )
 
 

@@ -8,6 +8,7 @@ only if its body is, byte for byte, what its columns say.
 
 from __future__ import annotations
 
+import re
 import struct
 import typing as t
 from pathlib import Path
@@ -22,6 +23,7 @@ _WAL_HEADER = 32
 _WAL_FRAME_HEADER = 24
 # Bytes of a record. Damaged pages can name any length, and each other in a circle.
 _LONGEST = 1 << 20
+_DIGEST = re.compile("[0-9a-f]{32}", re.ASCII)
 _PAGE_SIZES = frozenset(1 << n for n in range(9, 17))
 
 #: By their numbers in the file.
@@ -34,10 +36,19 @@ def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def salvage(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> list[Entry]:
-    """The entries that can still be read from a damaged file, and from the
-    write-ahead log beside it. Where one is found in several stages of its life, it is
-    the last.
+class Remains(t.NamedTuple):
+    """What can still be read of a file.
+
+    :param used: The digests of tokens whose rows are gone.
+    """
+
+    entries: list[Entry]
+    used: set[str]
+
+
+def salvage(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> Remains:
+    """What can still be read from a damaged file, and from the write-ahead log beside
+    it. Where an entry is found in several stages of its life, it is the last.
 
     The file must not be open as a database in this process: closing it here would drop
     the locks.
@@ -58,12 +69,16 @@ def salvage(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> list[
             (page_number,) = struct.unpack_from(">I", frames, i - _WAL_FRAME_HEADER)
             by_number[page_number] = pages[-1]
     found: dict[tuple[str, str, bool], Entry] = {}
+    used: set[str] = set()
     for number, page in enumerate(pages):
-        for entry in _read_page(page, 100 if number == 0 else 0, by_number):
-            known = found.get(entry.key)
-            if known is None or _stage(entry) > _stage(known):
-                found[entry.key] = entry
-    return list(found.values())
+        for each in _read_page(page, 100 if number == 0 else 0, by_number):
+            if isinstance(each, str):
+                used.add(each)
+                continue
+            known = found.get(each.key)
+            if known is None or _stage(each) > _stage(known):
+                found[each.key] = each
+    return Remains(list(found.values()), used)
 
 
 def _stage(entry: Entry) -> tuple[int, int]:
@@ -76,20 +91,20 @@ def _page_size(content: bytes) -> int:
     return size if size in _PAGE_SIZES else 4096
 
 
-def _read_page(page: bytes, start: int, pages: Pages) -> t.Iterator[Entry]:
+def _read_page(page: bytes, start: int, pages: Pages) -> t.Iterator[Entry | str]:
     if len(page) < start + 8 or page[start] != _LEAF:
         return
     (count,) = struct.unpack_from(">H", page, start + 3)
     for number in range(count):
         try:
             (pointer,) = struct.unpack_from(">H", page, start + 8 + 2 * number)
-            entry = _read_cell(page, pointer, pages)
+            each = _read_cell(page, pointer, pages)
         except (LookupError, ValueError, TypeError, struct.error, EventError):
             continue
-        yield entry
+        yield each
 
 
-def _read_cell(page: bytes, position: int, pages: Pages) -> Entry:
+def _read_cell(page: bytes, position: int, pages: Pages) -> Entry | str:
     length, position = _read_varint(page, position)
     rowid, position = _read_varint(page, position)
     payload = _read_payload(page, position, length, pages)
@@ -102,6 +117,9 @@ def _read_cell(page: bytes, position: int, pages: Pages) -> Entry:
     for kind in kinds:
         value, position = _read_value(payload, position, kind)
         values.append(value)
+    match values:
+        case [str(digest)] if _DIGEST.fullmatch(digest):
+            return digest
     # The id is an alias of the row's own number, which stands before the record.
     entry = Entry(rowid, *values[1:])
     return _checked(entry)._replace(test=bool(entry.test))

@@ -26,7 +26,8 @@ class Schema:
     def __init__(self, migrations: t.Sequence[str], signs: t.Sequence[bytes]) -> None:
         self._migrations = migrations
         self._signs = signs
-        self._tables = {*re.findall(r"CREATE TABLE (\w+)", "".join(migrations))}
+        # Those of the first version are in every later one.
+        self._tables = {*re.findall(r"CREATE TABLE (\w+)", migrations[0])}
 
     def is_current(self, read: t.Callable[[str], list[t.Any]]) -> bool:
         """Whether nothing is to be done.

@@ -111,11 +111,17 @@ _CONFLICT = {"40P01", "55P03", "40001", "1213", "1205", "1020", "1305"}
 _CONFLICT_SQLITE = ("is locked",)
 
 # The same, or someone made the same table or fact first.
-_IN_THE_WAY = _CONFLICT | {"23505", "42P07", "1062", "1050", "1061"}
-_IN_THE_WAY_SQLITE = (*_CONFLICT_SQLITE, "already exists", "UNIQUE constraint failed")
+_IN_THE_WAY = _CONFLICT | {"23505", "42P07", "42701", "1062", "1050", "1060", "1061"}
+_IN_THE_WAY_SQLITE = (
+    *_CONFLICT_SQLITE,
+    "already exists",
+    "duplicate column name",
+    "UNIQUE constraint failed",
+)
 
-_NO_TABLE = {"42P01", "1146"}
-_NO_TABLE_SQLITE = ("no such table",)
+# A table is not there, or a column that a later version has brought.
+_NO_TABLE = {"42P01", "1146", "42703", "1054"}
+_NO_TABLE_SQLITE = ("no such table", "no such column", "has no column named")
 
 # Times that a lost connection, or tables that are not there, are made anew.
 _MENDS = 3
@@ -220,7 +226,9 @@ class SQLAlchemyOutbox(Outbox):
         return False
 
     def create(self) -> bool:
-        """Make the tables and indexes that are not there. Others may do so at once."""
+        """Make the tables, columns and indexes that are not there. Others may do so at
+        once.
+        """
         return self.run(SQLAlchemyTransaction.create)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from .salvage import salvage
 from .schema import Schema
 from .store import Outbox
 from .tally import taken
+from .tokens import TOKEN_USED
 from .transaction import COLUMNS
 from .transaction import Dialect
 from .transaction import Transaction
@@ -78,6 +79,13 @@ CREATE INDEX referrer_best ON referrer (step, count);
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
+# With rowids: so what is left of it in a damaged file is found as events are.
+_TOKENS = """
+ALTER TABLE event ADD COLUMN digest TEXT;
+CREATE UNIQUE INDEX event_digest ON event (digest) WHERE digest IS NOT NULL;
+CREATE TABLE used (digest TEXT PRIMARY KEY)
+"""
+
 # The schema stands on the first page, the rows on others.
 _SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
 
@@ -115,15 +123,19 @@ class SQLiteTransaction(Transaction):
         it, or a reward that was paid could be paid again.
         """
         new = [entry for entry in entries if self._insert_or_replace(entry)]
+        for entry in new:
+            if entry.event == "registered":
+                self.own_token(self.of(entry.identity, entry.test)[entry.event])
         self.count(mark for entry in new for mark in taken(entry))
         return len(new)
 
     def merge_held(self, other: sqlite3.Connection) -> None:
-        """The same for invitations that are held there."""
+        """The same for invitations that are held there, and for used tokens."""
         with contextlib.suppress(sqlite3.Error):
             held = other.execute("SELECT name, token, referrer, expires FROM held")
             for key, token, referrer, expires in held.fetchall():
                 self.hold(key, Invitation(token, referrer), expires - HELD_FOR)
+            self.use(digest for (digest,) in other.execute("SELECT digest FROM used"))
 
     def _insert(self, entry: Entry) -> int | None:
         # Only what is set: Python looks in vain for an adapter of each None that is
@@ -131,20 +143,22 @@ class SQLiteTransaction(Transaction):
         fields = zip(Entry._fields[1:], entry[1:], strict=True)
         row = {name: value for name, value in fields if value is not None}
         cursor = self._db.execute(
-            f"INSERT INTO event ({', '.join(row)}) VALUES ({_places(row)})"
-            " ON CONFLICT DO NOTHING",
-            [*row.values()],
+            f"{self.insertion(row)} ON CONFLICT DO NOTHING",
+            {**row, "used": entry.digest},
         )
         return cursor.lastrowid if cursor.rowcount else None
 
     def _insert_or_replace(self, entry: Entry) -> bool:
+        # Whose the token is, is seen afterwards.
         names = Entry._fields[1:]
         news = ", ".join(f"{name} = excluded.{name}" for name in names)
         cursor = self._db.execute(
             f"INSERT INTO event ({', '.join(names)}) VALUES ({_places(names)})"
             f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
-            " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL",
-            entry[1:],
+            " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL"
+            # It was shut out by one that it came before, or not at all.
+            f" OR event.answer = '{TOKEN_USED}'",
+            entry._replace(digest=None)[1:],
         )
         return cursor.rowcount > 0
 
@@ -157,7 +171,7 @@ class SQLiteOutbox(Outbox):
 
     def __init__(self, path: Path) -> None:
         super().__init__(_DIALECT)
-        self._db = Database(path, Schema([_SCHEMA], _SIGNS))
+        self._db = Database(path, Schema([_SCHEMA, _TOKENS], _SIGNS))
 
     def __str__(self) -> str:
         return str(self._db.path)
@@ -219,10 +233,11 @@ class SQLiteOutbox(Outbox):
         name = f"rescued {file.name}"
         if self.run(lambda db: db.fact(name), writes=False) is not None:
             return 0
-        entries = salvage(file, self._db.read_aside)
+        remains = salvage(file, self._db.read_aside)
 
         def work(db: SQLiteTransaction) -> int:
-            count = db.merge(entries)
+            db.use(remains.used)
+            count = db.merge(remains.entries)
             db.set_fact(name, str(count))
             return count
 

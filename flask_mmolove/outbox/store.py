@@ -26,6 +26,9 @@ R = t.TypeVar("R")
 # Rejected entries that are sent again in one transaction.
 _BATCH = 500
 
+# The fact that every token that was reported is owned by an account.
+_OWNED = "tokens owned"
+
 
 class Outbox(abc.ABC):
     """Where entries are kept.
@@ -143,6 +146,19 @@ class Outbox(abc.ABC):
 
     def next_due(self, now: int, patience: float = PATIENCE) -> int | None:
         return self.run(lambda db: db.next_due(now), patience, writes=False)
+
+    def upgrade(self) -> None:
+        """Bring rows of an earlier version up to date. Costs a look where there are
+        none.
+        """
+        if self.run(lambda db: db.fact(_OWNED), writes=False) is None:
+            after: int | None = 0
+            while after is not None:
+                after = self._own_tokens(after)
+            self.run(lambda db: db.set_fact(_OWNED, "yes"))
+
+    def _own_tokens(self, after: int) -> int | None:
+        return self.run(lambda db: db.own_tokens(after))
 
     def adopt(self, fingerprint: str, server_id: str, now: int) -> int | None:
         if self.run(lambda db: db.fact("settings"), writes=False) == fingerprint:

@@ -69,7 +69,7 @@ def taken(entry: Entry) -> list[Mark]:
 
 
 def _marks(entry: Entry, *steps: Step) -> list[Mark]:
-    if entry.test:  # a dry run is no signup
+    if entry.test or entry.is_second:  # no signup that MMOLove ever hears of
         return []
     day = entry.recorded - entry.recorded % DAY
     return [Mark(day, step, entry.referrer) for step in steps]

@@ -25,6 +25,7 @@ from .entry import Invitation
 from .entry import Settlement
 from .reward_breaker import RewardBreaker
 from .rules import as_claimed
+from .rules import as_second
 from .rules import begin
 from .rules import decision_columns
 from .rules import HELD_FOR
@@ -40,6 +41,7 @@ from .rules import Start
 from .rules import wrongly_rejected
 from .tally import Mark
 from .tally import reached
+from .tokens import digest_of
 
 Values = dict[str, t.Any]
 
@@ -47,6 +49,9 @@ COLUMNS = ", ".join(Entry._fields)
 
 # The name of the fact that holds the reward breaker.
 _REWARDS = "rewards"
+
+# Rows that are looked at in one transaction of an upgrade.
+_BATCH = 500
 
 _KEY = "identity = :identity AND event = :event AND test = :test"
 
@@ -62,6 +67,7 @@ class Dialect:
     :param or_add: The end of an INSERT that adds to the count of a row that is there.
         To look for the row first would fail where another transaction makes it
         meanwhile.
+    :param no_table: What follows the values of a SELECT from no table.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Dialect:
         prefix: str = "",
         *,
         lock: str = "",
+        no_table: str = "",
         by_state: str = "",
         or_add: str = (
             "ON CONFLICT ({key}) DO UPDATE SET count = {table}.count + excluded.count"
@@ -79,7 +86,9 @@ class Dialect:
         self.fact = f"{prefix}fact"
         self.tally = f"{prefix}tally"
         self.referrer = f"{prefix}referrer"
+        self.used = f"{prefix}used"
         self.lock = lock
+        self.no_table = no_table
         self.by_state = by_state
         self.or_add = or_add
 
@@ -117,7 +126,9 @@ class Transaction(abc.ABC):
 
     @abc.abstractmethod
     def _insert(self, entry: Entry) -> int | None:
-        """The id of a new row; None if the event stands already."""
+        """The id of a new row; None if the event stands already, or if its token
+        belongs to another account. See :meth:`insertion`.
+        """
 
     def add(
         self,
@@ -130,7 +141,8 @@ class Transaction(abc.ABC):
         """Record events of one player, and give those that are new.
 
         An event that stands already stays as it is. A ``qualified`` waits until its
-        player's ``registered`` is accepted.
+        player's ``registered`` is accepted. A ``registered`` whose token belongs to
+        another account is ignored from the start, and so is what follows it.
 
         :param referrer: Who invited the player, where it is known.
         """
@@ -139,9 +151,70 @@ class Transaction(abc.ABC):
             start = self._start(identity, event.event, event.test, now)
             entry = new_entry(identity, event, start, now, referrer)
             id = self._insert(entry)
+            if id is None and event.event not in self.of(identity, event.test):
+                entry = as_second(entry)
+                id = self._insert(entry)
             if id is not None:
                 new.append(entry._replace(id=id))
         return new
+
+    def insertion(self, names: t.Iterable[str]) -> str:
+        """The statement that puts a row in, unless ``:used`` is the digest of a token
+        whose row is gone.
+        """
+        columns, places = ", ".join(names), ", ".join(f":{name}" for name in names)
+        return (
+            f"INSERT INTO {self._event} ({columns})"
+            f" SELECT {places}{self._dialect.no_table} WHERE NOT EXISTS"
+            f" (SELECT 1 FROM {self._dialect.used} WHERE digest = :used)"
+        )
+
+    def use(self, digests: t.Iterable[str]) -> None:
+        """Keep digests of tokens, whatever becomes of the rows that own them."""
+        used = self._dialect.used
+        values = [{"digest": each, "used": each} for each in sorted({*digests})]
+        if values:
+            self.execute(
+                f"INSERT INTO {used} (digest) SELECT :digest{self._dialect.no_table}"
+                f" WHERE NOT EXISTS (SELECT 1 FROM {used} WHERE digest = :used)",
+                values,
+            )
+
+    def own_tokens(self, after: int) -> int | None:
+        """Give their tokens to accounts that were recorded by a version which let
+        several have one: a few hundred, and the id at which to go on, if there is one.
+
+        :param after: The id after which to begin.
+        """
+        found = self.entries(
+            "id > :after AND event = 'registered' AND test = :no AND digest IS NULL"
+            f" ORDER BY id LIMIT {_BATCH}",
+            {"after": after, "no": False},
+        )
+        for entry in found:
+            self.own_token(entry)
+        return found[-1].id if found else None
+
+    def own_token(self, entry: Entry) -> None:
+        """Let an entry own its token, unless another account has more right to it: one
+        that was rewarded, or else the one that was recorded first. The other's rows are
+        ignored from now on.
+        """
+        digest = digest_of(entry)
+        if digest is None or entry.is_second:
+            return
+        loser = None
+        if owners := self.entries("digest = :digest", {"digest": digest}):
+            loser = max(entry, *owners, key=self._right_to_token)
+        elif self._is_used(digest):
+            loser = entry
+        if loser is not None:
+            self._take_token(loser)
+        if loser is not entry:
+            self.execute(
+                f"UPDATE {self._event} SET digest = :digest WHERE id = :id",
+                {"digest": digest, "id": entry.id},
+            )
 
     def hold(self, key: str, invitation: Invitation, now: int) -> None:
         """Keep an invitation for an account that is made later, for as long as its
@@ -439,6 +512,42 @@ class Transaction(abc.ABC):
             if taken := self._take(batch, claimed):
                 return taken
         return []
+
+    def _is_used(self, digest: str) -> bool:
+        used = self._dialect.used
+        sql = f"SELECT 1 FROM {used} WHERE digest = :digest"
+        return bool(self.execute(sql, {"digest": digest}))
+
+    def _right_to_token(self, entry: Entry) -> tuple[bool, int, int]:
+        """The less, the more right."""
+        milestone = self.of(entry.identity, entry.test).get("qualified")
+        is_rewarded = milestone and milestone.state in ("rewarded", "unknown")
+        return not is_rewarded, entry.recorded, entry.id
+
+    def _take_token(self, entry: Entry) -> None:
+        """Ignore an account whose token is another's. What was rewarded stays so."""
+        second = as_second(entry)
+        self.execute(
+            f"UPDATE {self._event} SET state = :state, due = NULL, claim = NULL,"
+            " settled = :settled, status = NULL, answer = :answer, digest = NULL"
+            " WHERE id = :id",
+            {
+                "id": entry.id,
+                "state": second.state,
+                "settled": second.settled,
+                "answer": second.answer,
+            },
+        )
+        self.execute(
+            f"UPDATE {self._event} SET state = :state, due = NULL, claim = NULL"
+            f" WHERE {_KEY} AND state IN ('pending', 'accepted', 'rejected', 'unpaid')",
+            {
+                "identity": entry.identity,
+                "event": "qualified",
+                "test": entry.test,
+                "state": second.state,
+            },
+        )
 
     def _start(self, identity: str, name: str, test: bool, now: int) -> Start:
         """What an event begins as: a ``qualified`` goes by its ``registered``, which
