@@ -44,7 +44,7 @@ class Ours:
 
     def record(self, player: str) -> None:
         event = make_event(
-            "registered", player, "t" * 60, "srv", 1_790_000_000_000, False
+            "registered", player, f"{player:t>60}", "srv", 1_790_000_000_000, False
         )
         self._outbox.add(player, [event], 1_790_000_000_000, PATIENCE_REQUEST)
 

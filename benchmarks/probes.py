@@ -32,6 +32,12 @@ from . import host
 
 TOKEN = "t" * 60
 
+
+def token_of(player: object) -> str:
+    """A token of that length, for one player alone."""
+    return f"{player!s:t>60}"
+
+
 #: Events of one turn of the delivery, with the settings as they are.
 BATCH = 32
 
@@ -161,7 +167,8 @@ def make_delivery(
     with make_app(MMOLove, **settings) as app:
         state = app.extensions["mmolove"]
         for number in range(count):
-            note = state.note(str(number), Invitation(TOKEN), "registered")
+            invitation = Invitation(token_of(number))
+            note = state.note(str(number), invitation, "registered")
             state.record(note)
         yield state.make_delivery()
 

@@ -25,6 +25,7 @@ from .clock import ratios
 from .clock import Work
 from .probes import make_app
 from .probes import TOKEN
+from .probes import token_of
 from .row import Row
 from .scale import Place
 
@@ -67,7 +68,8 @@ def _record(endpoint: str, delivery: str) -> t.Iterator[Work]:
 
         def record() -> None:
             with app.app_context():
-                registered(str(next(numbers)), token=TOKEN)
+                player = str(next(numbers))
+                registered(player, token=token_of(player))
 
         yield record
 

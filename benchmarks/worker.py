@@ -16,7 +16,7 @@ import servers
 from flask_mmolove import registered
 
 from . import host
-from .probes import TOKEN
+from .probes import token_of
 from .row import Row
 
 _REPEATS = 3
@@ -79,7 +79,8 @@ def _events_a_second(turn: int) -> float:
     outbox = site.extensions["mmolove"].outbox
     with site.app_context():
         for number in range(_EVENTS):
-            registered(f"{turn}-{number}", token=TOKEN)
+            player = f"{turn}-{number}"
+            registered(player, token=token_of(player))
 
     def settled() -> list[int]:
         found = outbox.journal.page(state="accepted", limit=_EVENTS)

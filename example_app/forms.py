@@ -35,6 +35,14 @@ class JoinForm(FlaskForm):  # type: ignore[misc]
     )
 
 
+class DeleteForm(FlaskForm):  # type: ignore[misc]
+    password = PasswordField(
+        "Password",
+        [InputRequired("Enter your password.")],
+        render_kw={"autocomplete": "current-password"},
+    )
+
+
 class LoginForm(FlaskForm):  # type: ignore[misc]
     name = StringField(
         "Character name",

@@ -43,11 +43,23 @@ class Player(Base, UserMixin):  # type: ignore[misc]
         back_populates="invited_by", order_by=id
     )
     items: Mapped[list[Item]] = relationship(
-        back_populates="owner", foreign_keys="Item.owner_id", order_by="Item.id"
+        back_populates="owner",
+        foreign_keys="Item.owner_id",
+        order_by="Item.id",
+        cascade="all, delete-orphan",
+    )
+    # Its friends keep them when the account is deleted.
+    gifts: Mapped[list[Item]] = relationship(
+        back_populates="friend", foreign_keys="Item.friend_id"
     )
 
     # "Anna" and "anna" are one name: the database says so, at any number of workers.
-    __table_args__ = (Index("player_name", func.lower(name), unique=True),)
+    # The id of a deleted account is not given out again, as SQLite would by default:
+    # whoever got it would inherit what others know of it.
+    __table_args__ = (
+        Index("player_name", func.lower(name), unique=True),
+        {"sqlite_autoincrement": True},
+    )
 
     def set_password(self, password: str) -> None:
         method = current_app.config["PASSWORD_HASH_METHOD"]
@@ -69,12 +81,14 @@ class Item(Base):
     name: Mapped[str]
     key: Mapped[str] = mapped_column(unique=True)
     owner_id: Mapped[int] = mapped_column(ForeignKey("player.id"))
-    friend_id: Mapped[int] = mapped_column(ForeignKey("player.id"))
+    friend_id: Mapped[int | None] = mapped_column(ForeignKey("player.id"))
 
     owner: Mapped[Player] = relationship(
         back_populates="items", foreign_keys=[owner_id]
     )
-    friend: Mapped[Player] = relationship(foreign_keys=[friend_id])
+    friend: Mapped[Player | None] = relationship(
+        back_populates="gifts", foreign_keys=[friend_id]
+    )
 
 
 def load_player(player_id: str) -> Player | None:

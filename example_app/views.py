@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 
+from .forms import DeleteForm
 from .forms import JoinForm
 from .forms import LoginForm
 from .models import db
@@ -24,6 +25,7 @@ from .models import Player
 from .referrals import check_milestone
 from .referrals import inviter
 from .referrals import MILESTONE
+from .referrals import mmolove
 from .referrals import share_link
 
 DEEDS = {"train": 2, "fight": 5}
@@ -126,6 +128,24 @@ def friends() -> str:
         capes={item.friend_id for item in current_user.items},
         milestone=MILESTONE,
     )
+
+
+@play.route("/character/delete", methods=["GET", "POST"])
+def delete() -> ResponseReturnValue:
+    form = DeleteForm()
+    if not form.validate_on_submit():
+        return render_template("delete.html", form=form), 422 if form.errors else 200
+    player = find_player(current_user.name)
+    if player is None or not player.check_password(form.password.data):
+        form.password.errors = ["This is not your password."]
+        return render_template("delete.html", form=form), 422
+    id = player.id
+    logout_user()
+    db.session.delete(player)
+    db.session.commit()
+    mmolove.forget(id)
+    flash("Your account is gone. The moor will miss you.")
+    return redirect(url_for("site.home"))
 
 
 @play.post("/logout")

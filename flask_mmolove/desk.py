@@ -8,6 +8,7 @@ from . import signals
 from .errors import OrderError
 from .outbox import Entry
 from .outbox import EntryState
+from .state import current_state
 from .state import milliseconds
 from .state import State
 
@@ -52,13 +53,25 @@ def retry_rewards(state: State) -> int:
 
 def forget(state: State, player: str) -> list[Entry]:
     """Erase everything stored about a player, in the outbox and in the emergency exit,
-    but the counts of the days. Gives what was erased.
+    but the counts of the days and the digests of used tokens. Gives what was erased.
+
+    :raises OutboxError: If something cannot be read or written; then do it again.
     """
+    journal = state.journal
+    notes = (note for _, note in state.spool.of(player, strict=True))
+    tokens = [note.token for note in notes if note.token and not note.test]
+    journal.use(player, tokens)
     state.spool.erase(player)
-    erased = state.journal.erase(player)
+    erased = journal.erase(player)
     if erased:
         state.notify(signals.player_forgotten, count=len(erased))
     return erased
+
+
+def forget_player(player: t.Any) -> None:
+    """See :meth:`flask_mmolove.MMOLove.forget`."""
+    state = current_state()
+    forget(state, state.identify(player))
 
 
 def _check_again(state: State, entry: Entry | None, now: int) -> None:

@@ -21,6 +21,7 @@ from .delivery import InlineEngine
 from .delivery import ManualEngine
 from .delivery import Rewarder
 from .delivery import ThreadEngine
+from .desk import forget_player
 from .errors import ConfigError
 from .hold import hold
 from .invite import invite
@@ -228,6 +229,28 @@ class MMOLove:
         token=...)``; None if the text is not ours, or too old.
         """
         return unseal(text)
+
+    def forget(self, player: t.Any) -> None:
+        """Erase everything stored about a player, as ``flask mmolove forget`` does.
+
+        Call it in the view that deletes an account, once that is committed: what was
+        not sent yet never will be, no reward is given any more, and an account that
+        gets the same id later is a new player. Only counts and the digests of used
+        tokens stay, which name nobody.
+
+        .. code-block:: python
+
+            db.session.delete(player)
+            db.session.commit()
+            mmolove.forget(player)
+
+        :param player: The site's object for the account, or its id.
+        :raises IdentityError: If the player has no identity.
+        :raises OutboxError: If the outbox, or a file beside it, cannot be read or
+            written: to erase is a promise, so this is not hidden. Call it again, or
+            run the command.
+        """
+        forget_player(player)
 
     def invite(self, player: t.Any, *, external: bool = True) -> str:
         """The link that a player shares with friends. It leads to MMOLove by way of the

@@ -34,8 +34,9 @@ class Referral:
 
     :param identity: The referee: the new player's id.
     :param state: ``pending`` until MMOLove has answered; ``accepted``, then
-        ``rewarded``; ``ignored`` if another referrer was first; ``rejected`` if MMOLove
-        refused; ``unknown`` or ``unpaid`` if a person has to look at the reward.
+        ``rewarded``; ``ignored`` if another referrer was first, or another account with
+        the same token; ``rejected`` if MMOLove refused; ``unknown`` or ``unpaid`` if a
+        person has to look at the reward.
     :param reward_key: Always the same for this referral. A game that gives nothing
         twice for one key pays once, whatever happens.
     :param referral_id: MMOLove's name for the referral, once it answered with one.

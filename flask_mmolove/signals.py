@@ -30,8 +30,9 @@ event_recorded = _signals.signal("event-recorded")
 #: MMOLove took an event. Argument: ``entry``.
 event_accepted = _signals.signal("event-accepted")
 
-#: MMOLove ignored an event because another referrer registered the referee first.
-#: Argument: ``entry``.
+#: An event is ignored: another referrer registered the referee first, or another
+#: account was reported with the token first. Argument: ``entry``, whose ``is_second``
+#: says which.
 event_ignored = _signals.signal("event-ignored")
 
 #: An event was refused for good or given up; it waits for ``flask mmolove retry``.

@@ -12,10 +12,13 @@ from flask import has_request_context
 from . import signals
 from .delivery import Delivery
 from .delivery import Engine
+from .delivery.report import warn_of_other_token
+from .delivery.report import warn_of_second
 from .errors import MMOLoveError
 from .identity import identify
 from .log import Brake
 from .log import logger
+from .log import shielded
 from .outbox import Breaker
 from .outbox import Entry
 from .outbox import Invitation
@@ -103,14 +106,18 @@ class State(t.NamedTuple):
         except Exception as e:  # whatever it is, the event must not vanish
             self.put_by(note, str(e))
             return False
-        self.recorded(new)
+        self.recorded(note, new)
         return True
 
-    def recorded(self, new: t.Sequence[Entry]) -> None:
+    def recorded(self, note: Note, new: t.Sequence[Entry]) -> None:
         """Tell of entries that are new in the outbox, and have them delivered."""
         for entry in new:
             self.report(entry)
         self.engine.wake([entry.id for entry in new])
+        if not new:
+            with shielded("Whether a player came by another token is not known."):
+                known = self.outbox.of(note.identity, note.test, PATIENCE_TO_READ)
+                warn_of_other_token(note, known)
 
     def committed(self, note: Note, new: list[Entry] | None, trouble: str) -> None:
         """The site has committed what a note says.
@@ -122,7 +129,7 @@ class State(t.NamedTuple):
         if new is None:
             self.put_by(note, trouble)
         else:
-            self.recorded(new)
+            self.recorded(note, new)
 
     def note(self, identity: str, invitation: Invitation | None, *names: str) -> Note:
         """What happens to a player at this moment.
@@ -178,6 +185,8 @@ class State(t.NamedTuple):
         if entry.state == "pending" and not entry.attempts:
             self.notify(signals.event_recorded, entry=entry)
         elif entry.state in _SIGNALS:
+            if entry.is_second:
+                warn_of_second(entry)
             self.notify(_SIGNALS[entry.state], entry=entry)
 
 

@@ -14,7 +14,7 @@ STATES: dict[EntryState, str] = {
     "pending": "to be sent",
     "accepted": "taken by MMOLove",
     "rewarded": "the reward is settled",
-    "ignored": "another referrer was first",
+    "ignored": "another referrer, or another account, was first",
     "rejected": "refused by MMOLove, or given up",
     "unknown": "a reward in doubt: was it given?",
     "unpaid": "a reward that was set aside",
@@ -32,6 +32,11 @@ _UNKNOWN = (
     "settings are right and the token was junk or too old: 'flask mmolove forget "
     "PLAYER' puts it away. Where none is, compare MMOLOVE_SERVER_ID with the Referrals "
     "tab."
+)
+
+_SECOND = (
+    "A token counts once, and another account was reported with this one before. This "
+    "player was not reported to MMOLove, and nothing is given for the milestone."
 )
 
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
@@ -61,6 +66,8 @@ def hint(entry: Entry) -> str:
         return _UNKNOWN
     if entry.state == "rejected" and entry.status:
         return meaning_of(entry.status)[1]
+    if entry.is_second:
+        return _SECOND
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
     if entry.state == "unpaid" and entry.answer == NO_CALLBACK:

@@ -20,6 +20,8 @@ are tried so here, while the crash points and the commits have commands of their
 ``an hour later``
     The first post of each event meets a fault. When it is posted again, the server's
     clock has moved on by an hour.
+``one token, many accounts``
+    Two accounts are recorded with one token. One of them is sent, and no more.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from flask_mmolove.outbox import transaction
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.session import SessionOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.outbox.sqlite import SQLiteTransaction
 from flask_mmolove.reward import Referral
 from flask_mmolove.state import State
 
@@ -111,6 +114,16 @@ def _answers_before_the_row() -> None:
         return of(outbox, *wanted, **more)
 
     _put(SQLiteOutbox, record=later, claim=write_and_claim, of=write_and_read)
+
+
+def _lets_a_token_be_shared() -> None:
+    """Keep no digest, so that no row owns its token."""
+    insert = SQLiteTransaction._insert
+
+    def insert_without(transaction: SQLiteTransaction, entry: Entry) -> int | None:
+        return insert(transaction, entry._replace(digest=None))
+
+    _put(SQLiteTransaction, _insert=insert_without)
 
 
 def _settles_before_the_answer() -> None:
@@ -309,6 +322,20 @@ def _try_two_at_work() -> Report:
     return report
 
 
+def _try_two_accounts() -> Report:
+    report = Report("scene")
+    with processes.scratch() as folder:
+        outbox = SQLiteOutbox(folder / "outbox.db")
+        for player in ("first", "second"):
+            event = make_event("registered", player, "token", "srv", NOW, False)
+            outbox.add(player, [event], NOW)
+        sent = outbox.claim("pending", NOW, LEASE, 9)
+        outbox.close()
+    if len(sent) > 1:
+        report.faults.append("one token was sent for two accounts")
+    return report
+
+
 def _try_an_hour_later() -> Report:
     first = crashpoints.FIRST
 
@@ -363,6 +390,7 @@ SCENES: Trials = {
     "two at work": _try_two_at_work,
     "a late failure": _try_a_late_failure,
     "an hour later": _try_an_hour_later,
+    "one token, many accounts": _try_two_accounts,
 }
 
 TRIALS: Trials = {
@@ -429,6 +457,13 @@ MUTANTS = [
         _has_no_fence,
         "a late failure",
         "claimed twice",
+    ),
+    Mutant(
+        "a token for everyone",
+        "A token belongs to the first account.",
+        _lets_a_token_be_shared,
+        "one token, many accounts",
+        "one token was sent",
     ),
     Mutant(
         "sign once",

@@ -21,11 +21,19 @@ from example_app.models import find_player
 from example_app.models import Player
 from example_app.referrals import share_link
 from flask_mmolove import registered
+from flask_mmolove.outbox import Outbox
 from flask_mmolove.testing import SiteSandbox
 
 PASSWORD = "will-o-the-wisp"
 CAPE = "Founder&#39;s cape"
-POSTS = ["/join", "/login", "/logout", "/character/train", "/character/fight"]
+POSTS = [
+    "/join",
+    "/login",
+    "/logout",
+    "/character/train",
+    "/character/fight",
+    "/character/delete",
+]
 
 
 on_each_database = pytest.mark.parametrize(
@@ -62,6 +70,10 @@ def client(app: Flask) -> FlaskClient:
 
 def join(client: FlaskClient, name: str, password: str = PASSWORD) -> TestResponse:
     return client.post("/join", data={"name": name, "password": password})
+
+
+def outbox_of(app: Flask) -> Outbox:
+    return t.cast(Outbox, app.extensions["mmolove"].outbox)
 
 
 def level_of(app: Flask, name: str) -> int:
@@ -271,6 +283,46 @@ def test_a_sign_up_that_fails_first_still_counts_for_the_inviter(
     join(friend, "Berengar")
     fight(friend)
     assert client.get("/character").text.count(CAPE) == 1
+
+
+@on_each_database
+def test_a_deleted_account_leaves_nothing_and_its_id_is_not_used_again(
+    app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    join(client, "Anna")
+    friend = come_by_invitation(app, "Anna")
+    join(friend, "Berengar")
+    fight(friend)
+    response = friend.post("/character/delete", data={"password": PASSWORD})
+    assert "Your account is gone." in friend.get(response.location).text
+    assert friend.get("/character").location == "/login"
+    assert outbox_of(app).of("2", False) == {}
+    # The cape stays with who earned it.
+    assert "for bringing a friend" in client.get("/character").text
+
+    stranger = app.test_client()
+    join(stranger, "Cato")
+    with app.app_context():
+        assert player_named("Cato").id == 3
+    fight(stranger)
+    assert len(mmolove_sandbox.rewarded) == 1
+
+
+def test_an_account_with_items_and_friends_can_be_deleted(
+    app: Flask, client: FlaskClient
+) -> None:
+    join(client, "Anna")
+    friend = come_by_invitation(app, "Anna")
+    join(friend, "Berengar")
+    fight(friend)
+    assert client.get("/character/delete").status_code == 200
+    wrong = client.post("/character/delete", data={"password": "a wrong one"})
+    assert "This is not your password." in wrong.text
+    assert client.post("/character/delete", data={"password": PASSWORD}).location == "/"
+    with app.app_context():
+        assert find_player("Anna") is None
+        assert player_named("Berengar").invited_by is None
+    assert outbox_of(app).of("2", False)["registered"].referrer is None
 
 
 def test_who_came_without_a_link_gets_nobody_anything(

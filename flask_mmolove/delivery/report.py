@@ -9,7 +9,9 @@ from ..client import said
 from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
+from ..outbox import Note
 from ..outbox.entry import EntryState
+from ..wire import shorten
 
 #: Why a reward is set aside at once.
 NO_CALLBACK = "the site has no @mmolove.reward"
@@ -55,6 +57,37 @@ class Reporter:
                 entry.answer,
                 extra=mark,
             )
-        elif entry.state != "pending":
+        elif entry.state != "pending" and not entry.is_second:
             logger.info("Event %s is %s.", subject, entry.state, extra=mark)
         self._report(entry)
+
+
+def warn_of_second(entry: Entry) -> None:
+    """Say that an account was reported with the token of another one."""
+    logger.warning(
+        "Player %s was reported with the token %s, and another account was before: "
+        "a token counts once, so this one is ignored and nothing is given for it. "
+        "Somebody may have made several accounts.",
+        entry.identity,
+        shorten(entry.token),
+        extra={"event_id": entry.id},
+    )
+
+
+def warn_of_other_token(note: Note, known: t.Mapping[str, Entry]) -> None:
+    """Say if a known player was reported with another token than before.
+
+    :param known: The player's entries by event name.
+    """
+    registered = known.get("registered")
+    if registered is None or note.token in (None, registered.token):
+        return
+    logger.warning(
+        "Player %s was reported with the token %s, and had been before with another "
+        "one: MMOLove counts the first, so this one is ignored. If it is a new "
+        "account, its id was given out twice: call mmolove.forget(player) where an "
+        "account is deleted, and let the database use no id again.",
+        note.identity,
+        shorten(note.token or ""),
+        extra={"event_id": registered.id},
+    )

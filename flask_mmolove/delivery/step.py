@@ -32,6 +32,7 @@ from .pay import REWARD_LEASE
 from .pay import Rewarder
 from .report import NO_CALLBACK
 from .report import Reporter
+from .report import warn_of_other_token
 
 # Answers are settled together: one commit for many is what makes delivery quick. What
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
@@ -237,6 +238,8 @@ class Delivery:
             self._spool.remove(file)
             for entry in new:
                 self._tell(entry)
+            if not new:
+                warn_of_other_token(note, self.outbox.of(note.identity, note.test))
         return rescued + len(notes)
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
