@@ -30,8 +30,9 @@ def grant_cape(referral: Referral) -> None:
     friend = find_player_by_id(referral.identity)
     inviter = find_player_by_id(referral.referrer)
     if friend and inviter:
-        cape = Item(name="Founder's cape", key=referral.reward_key, friend=friend)
-        inviter.items.append(cape)
+        cape = Item(name="Founder's cape", key=referral.reward_key)
+        db.session.add(cape)
+        cape.owner, cape.friend = inviter, friend
 
 
 def check_milestone(player: Player) -> None:
