@@ -114,7 +114,7 @@ class State(t.NamedTuple):
         for entry in new:
             self.report(entry)
         self.engine.wake([entry.id for entry in new])
-        if not new:
+        if note.token and note.names and not new:
             with shielded("Whether a player came by another token is not known."):
                 known = self.outbox.of(note.identity, note.test, PATIENCE_TO_READ)
                 warn_of_other_token(note, known)

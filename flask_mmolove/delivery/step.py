@@ -238,7 +238,7 @@ class Delivery:
             self._spool.remove(file)
             for entry in new:
                 self._tell(entry)
-            if not new:
+            if note.token and note.names and not new:
                 warn_of_other_token(note, self.outbox.of(note.identity, note.test))
         return rescued + len(notes)
 

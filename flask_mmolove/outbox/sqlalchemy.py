@@ -302,7 +302,10 @@ class SQLAlchemyOutbox(Outbox):
         cause = cause.strip().partition("\n")[0]  # PostgreSQL shows the statement too
         cause = self._masked(cause)
         if _has_no_table(error):
-            cure = "Make its tables with a migration, or with 'flask mmolove init-db'."
+            cure = (
+                "Make its tables, or what an update added to them, with a migration, "
+                "or with 'flask mmolove init-db'."
+            )
         else:
             cure = (
                 f"See that the server runs, that {self._key} names it, and that the "
