@@ -1529,8 +1529,9 @@ def fill(sql: SQLAlchemyOutbox) -> None:
     for number in range(6000):
         state: EntryState = "pending" if number % 3 else "accepted"
         due = 1000 + number if number % 3 == 1 else None
-        player = {"identity": str(number), "digest": f"{number:032}"}
-        row = entry._replace(state=state, due=due, **player)
+        row = entry._replace(
+            identity=str(number), state=state, due=due, digest=f"{number:032}"
+        )
         rows.append({k: v for k, v in row._asdict().items() if k != "id"})
     analyze = "ANALYZE TABLE" if sql._is_mysql else "ANALYZE"
     with sql._engine().begin() as connection:
