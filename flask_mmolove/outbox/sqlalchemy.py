@@ -303,8 +303,8 @@ class SQLAlchemyOutbox(Outbox):
         cause = self._masked(cause)
         if _has_no_table(error):
             cure = (
-                "Make its tables, or what an update added to them, with a migration, "
-                "or with 'flask mmolove init-db'."
+                "Make its tables with a migration, or with 'flask mmolove init-db', "
+                "after an update too."
             )
         else:
             cure = (
