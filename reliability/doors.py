@@ -434,6 +434,8 @@ class Listener(logging.Handler):
             error = record.exc_info and record.exc_info[0]
             what = error.__name__ if error else record.msg
             self.errors.append((f"logged {what}", self.format(record)))
+        elif record.funcName.startswith("warn_of_"):
+            pass  # once for each account, which is what its owner wants to know
         elif self._warnings[record.msg] == WARNINGS:
             self.errors.append((f"warned too often: {record.msg}", message))
         if _CONTROL.search(message):

@@ -89,6 +89,13 @@ def _put(owner: t.Any, **functions: t.Any) -> None:
         setattr(owner, name, function)
 
 
+class _Unseen(list[Entry]):
+    """New entries that nobody is told of."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 def _answers_before_the_row() -> None:
     """Keep what is added in memory, and write it at the next claim."""
     record, of = SQLiteOutbox.record, SQLiteOutbox.of
@@ -101,7 +108,7 @@ def _answers_before_the_row() -> None:
 
     def later(outbox: SQLiteOutbox, *note: t.Any) -> list[Entry]:
         kept.append(partial(record, outbox, *note))
-        return []
+        return _Unseen()
 
     def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
         write(outbox)

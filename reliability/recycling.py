@@ -310,9 +310,10 @@ class Running:
                     return True
         return False
 
-    def sign_up(self, player: str, token: str = "token") -> bool:
+    def sign_up(self, player: str, token: str | None = None) -> bool:
         """A visitor with a token makes an account."""
-        return self.ask("POST", f"/signup?mmref={token}&player={player}")
+        mmref = token or f"token-{player}"
+        return self.ask("POST", f"/signup?mmref={mmref}&player={player}")
 
 
 def _free_port() -> int:

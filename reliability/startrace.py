@@ -25,6 +25,7 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.schema import Schema
 from flask_mmolove.outbox.sqlite import _SCHEMA
 from flask_mmolove.outbox.sqlite import _SIGNS
+from flask_mmolove.outbox.sqlite import _TOKENS
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.state import PATIENCE_REQUEST
 
@@ -99,7 +100,7 @@ def _race(path: Path) -> list[tuple[float, float]]:
         os.read(gate, 1)
         begin = time.monotonic()
         outbox = SQLiteOutbox(path)
-        outbox._db._schema = Schema([_SCHEMA, MIGRATION], _SIGNS)
+        outbox._db._schema = Schema([_SCHEMA, _TOKENS, MIGRATION], _SIGNS)
         _add(outbox, name)
         os.write(teller, _TIMES.pack(begin, time.monotonic()))
 
@@ -140,7 +141,7 @@ def _is_whole(path: Path) -> bool:
     verdict = connection.execute("PRAGMA integrity_check").fetchall()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.close()
-    return verdict == [("ok",)] and version == 2
+    return verdict == [("ok",)] and version == 3
 
 
 command = harness(

@@ -46,6 +46,7 @@ ERRORS = {
     "IdentityError",
     "EventError",
     "OrderError",
+    "RewardLater",
     "SignatureError",
     "OutboxError",
     "OutboxBusy",

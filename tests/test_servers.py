@@ -235,7 +235,7 @@ def signup(player):
 
 def sign_up(count):
     for number in range(count):
-        url = f"/signup/{number}?mmref=token"
+        url = f"/signup/{number}?mmref=token-{number}"
         assert app.test_client().post(url).status_code == 200
 """
 
