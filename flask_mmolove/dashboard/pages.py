@@ -15,7 +15,7 @@ from flask import render_template
 from flask import request
 from flask import Response
 from flask import url_for
-from flask.sansio.blueprints import BlueprintSetupState
+from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
 from .. import desk
