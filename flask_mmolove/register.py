@@ -26,6 +26,7 @@ from .newcomer import as_newcomer
 from .newcomer import new_login
 from .newcomer import Newcomer
 from .newcomer import Player
+from .orm import kept_token
 from .outbox import Note
 from .state import current_state
 from .state import F
@@ -192,7 +193,7 @@ class Signup:
             self._withdraw()
         self.note = self.enlistment = None
         self.referee = player
-        token = token or self.visitor or getattr(player, "mmref", None)
+        token = token or self.visitor or kept_token(player)
         self.note = _make_note(self.state, player, token, held)
         session = self.state.session
         if self.note and session and not session.is_committed(player):

@@ -13,6 +13,7 @@ from flask import current_app
 from . import signals
 from .delivery import Promise
 from .errors import OutboxError
+from .orm import kept_token
 from .outbox import Entry
 from .outbox import EntryState
 from .outbox import Invitation
@@ -100,7 +101,7 @@ def qualify(player: t.Any) -> Referral | None:
     if state.session is not None:
         state.session.flush(player)
     identity = state.identify(player)
-    kept = getattr(player, "mmref", None)
+    kept = kept_token(player)
     invitation = Invitation(kept) if is_token(kept) else None
     # Looked at first: what is taken in meanwhile stands in the outbox then.
     is_spooled = _is_spooled(state, identity)

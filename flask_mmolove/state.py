@@ -19,6 +19,8 @@ from .identity import identify
 from .log import Brake
 from .log import logger
 from .log import shielded
+from .orm import check_complete
+from .orm import readable
 from .outbox import Breaker
 from .outbox import Entry
 from .outbox import Invitation
@@ -72,9 +74,10 @@ class State(t.NamedTuple):
 
     def identify(self, player: t.Any) -> str:
         """See :func:`flask_mmolove.identity.identify`."""
-        if self.session is not None and self.callbacks.identity is None:
-            player = self.session.known_id(player)
-        return identify(player, self.callbacks.identity)
+        with readable(player):
+            identity = identify(player, self.callbacks.identity)
+        check_complete(player, identity)
+        return identity
 
     @property
     def patience(self) -> float:

@@ -128,18 +128,6 @@ class SessionOutbox:
                     entries[each.event] = entry
         return entries
 
-    def known_id(self, player: t.Any) -> t.Any:
-        """The id of a player whose session has committed, without a query, for the
-        database may be gone by now; or else the player.
-        """
-        state = inspect(player, raiseerr=False)
-        expired = getattr(state, "expired_attributes", ())
-        if "id" not in expired or state.identity is None:
-            return player
-        (first, *others) = state.mapper.primary_key
-        is_id = state.mapper.get_property_by_column(first).key == "id"
-        return state.identity[0] if is_id and not others else player
-
     def is_committed(self, player: t.Any) -> bool:
         """Whether an account is there for good, as far as its session can tell."""
         state = inspect(player, raiseerr=False)
