@@ -24,6 +24,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from ..errors import IdentityError
 from ..errors import MMOLoveError
+from ..errors import OutboxError
 from ..log import complain
 from ..log import logger
 from ..log import shielded
@@ -35,6 +36,8 @@ from .note import record
 from .rules import begin
 from .rules import new_entry
 from .sqlalchemy import is_conflict
+from .sqlalchemy import ISOLATION
+from .sqlalchemy import keep_autocommit
 from .sqlalchemy import note_begin
 from .sqlalchemy import pause
 from .sqlalchemy import SQLAlchemyOutbox
@@ -142,12 +145,21 @@ class SessionOutbox:
             return True
         if not session.in_transaction():
             return False
-        if session.info.get(_FLUSHED):
-            return True
         try:
+            if self.is_autocommit(session):
+                return False
+            if session.info.get(_FLUSHED):
+                return True
             return self._outbox.has_written(self._connection(session))
-        except SQLAlchemyError:
+        except (OutboxError, SQLAlchemyError):
             return True  # something failed, and was not rolled back yet
+
+    def is_autocommit(self, session: Session) -> bool:
+        """Whether what a session flushes is there for good at once.
+
+        :raises OutboxError: If its connection to the outbox's database failed.
+        """
+        return self._outbox.is_autocommit(self._checked_connection(session))
 
     def write(self, session: Session, note: Note) -> list[Entry]:
         """Put a note into a session's transaction.
@@ -156,7 +168,7 @@ class SessionOutbox:
         :raises SQLAlchemyError: If the whole transaction is lost.
         """
         return self._outbox.ride(
-            self._connection(session),
+            self._checked_connection(session),
             lambda transaction: record(note, self._server_id, transaction),
             self.site().patience,
         )
@@ -188,7 +200,7 @@ class SessionOutbox:
     ) -> Entry | None:
         session = self._session()
         # First, so that it is committed too if the callback commits by itself.
-        rows = self._rows()
+        rows = self._begin(session)
         changed = rows.settle([settlement], now, lambda host: host, counts=False)
         if not changed:
             session.rollback()
@@ -202,6 +214,26 @@ class SessionOutbox:
         self._rows().count(reached(paid, settlement.entry.state))
         session.commit()
         return paid
+
+    def _begin(self, session: Session) -> Transaction:
+        """The outbox in a transaction of the session, though its engine may commit
+        each statement by itself.
+
+        :raises MMOLoveError: If there can be none.
+        """
+        rows = self._rows()
+        connection = self._connection(session)
+        if not self._outbox.is_autocommit(connection):
+            return rows
+        if connection.dialect.name == "sqlite":
+            raise MMOLoveError(
+                "A reward is given in a transaction, and connections to SQLite that "
+                "are made with autocommit=True know none. Take that out of the "
+                "connect_args in SQLALCHEMY_ENGINE_OPTIONS."
+            )
+        session.rollback()
+        keep_autocommit(self._connection(session, isolation_level=ISOLATION))
+        return self._rows()
 
     def _check_paid(self, entry: Entry) -> None:
         """The callback has ended the transaction in which it was called."""
@@ -228,9 +260,17 @@ class SessionOutbox:
                 if not enlistment.settle() and error is None:
                     logger.warning(_FORGOTTEN, enlistment.note.identity or "?")
 
-    def _connection(self, session: Session) -> Connection:
+    def _connection(self, session: Session, **options: t.Any) -> Connection:
         where = {"clause": self._outbox.tables.event}
-        return session.connection(bind_arguments=where)
+        return session.connection(where, execution_options=options)
+
+    def _checked_connection(self, session: Session) -> Connection:
+        # Where the site's changes are in other binds, this is the first that is done
+        # in ours: they stand whatever becomes of it.
+        try:
+            return self._connection(session)
+        except SQLAlchemyError as e:
+            raise self._outbox.in_words(e) from getattr(e, "orig", None)
 
 
 class Enlistment:
@@ -258,6 +298,8 @@ class Enlistment:
         self._depends = outbox.has_changes()
         self._entries: list[Entry] | None = None
         self._trouble = trouble
+        # It is to be recorded in a transaction of its own.
+        self._stands_alone = False
 
     def settle(self) -> bool:
         """Record it now, unless there are changes with which it is to be committed.
@@ -265,7 +307,7 @@ class Enlistment:
         :return: Whether it is recorded.
         """
         if self in self._list and not self._depends:
-            if self._outbox.is_committed(self._player):
+            if self._stands_alone or self._outbox.is_committed(self._player):
                 self.withdraw()
                 self.note = self._identified()
                 if self._trouble:
@@ -287,7 +329,12 @@ class Enlistment:
         self._written_in = tuple(_savepoints(session))
         try:
             self.note = self._identified()
-            self._entries = self._outbox.write(session, self.note)
+            if self._outbox.is_autocommit(session):
+                # What it tells of stands already, and no transaction is there to join.
+                self._stands_alone = True
+                self._depends = False
+            else:
+                self._entries = self._outbox.write(session, self.note)
         except (IdentityError, SQLAlchemyError):
             raise
         except Exception as e:  # whatever it is, the event must not vanish
@@ -296,7 +343,7 @@ class Enlistment:
     def committed(self) -> None:
         """The session has committed."""
         self._depends = False
-        self.recorded = self._is_written
+        self.recorded = self._is_written or self._stands_alone
 
     def ended(self) -> None:
         """The session's transaction has ended, one way or the other."""
@@ -305,7 +352,10 @@ class Enlistment:
         if self.recorded:
             with shielded(_FAILED):
                 site = self._outbox.site()
-                site.committed(self.note, self._entries, self._trouble)
+                if self._is_written:
+                    site.committed(self.note, self._entries, self._trouble)
+                else:
+                    site.record(self.note)
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """A transaction of the session, or a savepoint, was rolled back."""

@@ -8,6 +8,8 @@ import contextlib
 import itertools
 import os
 import random
+import sqlite3
+import sys
 import time
 import typing as t
 
@@ -21,6 +23,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.pool import StaticPool
 
 from ..errors import ConfigError
@@ -40,11 +43,8 @@ R = t.TypeVar("R")
 
 # Under these an UPDATE and a locking read see what others committed meanwhile. SQLite
 # knows one writer at a time, and needs none.
-_ISOLATION = {
-    "postgresql": "READ COMMITTED",
-    "mysql": "READ COMMITTED",
-    "mariadb": "READ COMMITTED",
-}
+ISOLATION = "READ COMMITTED"
+_SERVERS = {"postgresql", "mysql", "mariadb"}
 
 # Locks of others are waited for in turns, so that the caller's patience is kept.
 # Milliseconds for a turn; MariaDB knows whole seconds only.
@@ -129,6 +129,9 @@ _MENDS = 3
 # What a connection to SQLite had changed when its transaction began, in its ``info``.
 _BEGUN = "mmolove.begun"
 
+# In the same place: that it commits each statement by itself, but for now.
+_AUTOCOMMIT = "mmolove.autocommit"
+
 _PAUSE = 0.002
 _PAUSE_MOST = 0.1
 
@@ -164,7 +167,10 @@ class SQLAlchemyOutbox(Outbox):
         self.tables = tables(MetaData() if metadata is None else metadata)
         super().__init__(DIALECTS[self._url.get_backend_name()])
         self._engines: dict[int, Engine] = {}
-        self._engine()  # so that a missing driver is told now, not at a signup
+        # A missing driver is told now, not at a signup. What the site has to say of its
+        # own engine's connections may be said later.
+        if self._given is None:
+            self._engine()
 
     def __str__(self) -> str:
         return mask(self._url.render_as_string(hide_password=True))
@@ -199,7 +205,7 @@ class SQLAlchemyOutbox(Outbox):
             try:
                 transaction = self.within(connection)
             except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
-                raise self._in_words(e) from self._cause(e)
+                raise self.in_words(e) from self._cause(e)
             savepoint = connection.begin_nested()
             try:
                 result = work(transaction)
@@ -207,7 +213,7 @@ class SQLAlchemyOutbox(Outbox):
             except BaseException as e:
                 savepoint.rollback()  # fails if the whole is lost
                 if isinstance(e, SQLAlchemyError) and not connection.invalidated:
-                    raise self._in_words(e) from self._cause(e)
+                    raise self.in_words(e) from self._cause(e)
                 raise
         return result
 
@@ -224,6 +230,21 @@ class SQLAlchemyOutbox(Outbox):
             changed = db.total_changes != connection.info.get(_BEGUN)
             return bool(db.in_transaction) and changed
         return False
+
+    def is_autocommit(self, connection: Connection) -> bool:
+        """Whether each statement of a connection is committed by itself: as its engine
+        or session says, or its driver's own arguments, of which SQLAlchemy knows
+        nothing.
+        """
+        driver: t.Any = connection.connection.driver_connection
+        if connection.dialect.name == "sqlite":
+            # Python 3.12 has the attribute, and commits nothing where it is true.
+            if getattr(driver, "autocommit", False) is True:
+                return True
+            return driver.isolation_level is None and not driver.in_transaction
+        if hasattr(driver, "get_autocommit"):
+            return bool(driver.get_autocommit())
+        return getattr(driver, "autocommit", False) is True
 
     def create(self) -> bool:
         """Make the tables, columns and indexes that are not there. Others may do so at
@@ -260,7 +281,7 @@ class SQLAlchemyOutbox(Outbox):
                 continue
             elif is_late or not _is_busy(error):
                 # The driver's own error: SQLAlchemy's shows what was to be written.
-                raise self._in_words(error) from self._cause(error)
+                raise self.in_words(error) from self._cause(error)
             pause(attempt)
         raise AssertionError
 
@@ -280,8 +301,9 @@ class SQLAlchemyOutbox(Outbox):
         return engine
 
     def _make_engine(self) -> Engine:
-        isolation = _ISOLATION.get(self._url.get_backend_name())
-        options: dict[str, t.Any] = {"isolation_level": isolation} if isolation else {}
+        options: dict[str, t.Any] = {}
+        if self._url.get_backend_name() in _SERVERS:
+            options["isolation_level"] = ISOLATION
         if self._given is None:
             engine = _create_engine(self._url, options)
         elif self.is_in_memory:
@@ -290,11 +312,13 @@ class SQLAlchemyOutbox(Outbox):
             pool = self._given.pool.recreate()
             engine = create_engine(self._url, pool=pool, hide_parameters=True)
             engine = engine.execution_options(**options)
+        event.listen(engine, "connect", _settle_in)
         if self._is_mysql:
             event.listen(engine, "connect", _wait_in_turns)
         return engine
 
-    def _in_words(self, error: SQLAlchemyError) -> OutboxError:
+    def in_words(self, error: SQLAlchemyError) -> OutboxError:
+        """What failed in the database, and what to do."""
         if _is_busy(error):
             return OutboxBusy(f"The outbox in {self} was kept busy by others.")
         orig = getattr(error, "orig", None)
@@ -333,7 +357,7 @@ def _check(url: URL | str, key: str) -> URL:
     except (SQLAlchemyError, ValueError):
         # Its words may show the password.
         raise _wrong(key, "is no URL of a database") from None
-    if url.get_backend_name() not in {*_ISOLATION, "sqlite"}:
+    if url.get_backend_name() not in {*_SERVERS, "sqlite"}:
         raise _wrong(key, f"cannot be {url.get_backend_name()!r}")
     if dialect.is_async:
         raise _wrong(key, f"names a driver for asyncio, {url.get_driver_name()!r}")
@@ -386,6 +410,16 @@ def _connect_args(url: URL) -> dict[str, t.Any]:
     return args
 
 
+def _settle_in(connection: t.Any, record: object) -> None:
+    """Have a connection as we need it, whatever the site's engine makes of its own."""
+    if hasattr(connection, "prepare_threshold"):
+        # PgBouncer gives each transaction another server's connection, which does not
+        # have the statements that psycopg prepared.
+        connection.prepare_threshold = None
+    if sys.version_info >= (3, 12) and isinstance(connection, sqlite3.Connection):
+        connection.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL
+
+
 def _wait_in_turns(connection: t.Any, record: object) -> None:
     with contextlib.closing(connection.cursor()) as cursor:
         cursor.execute(_MYSQL_SET.format(_TURN // 1000))
@@ -432,11 +466,28 @@ def note_begin(connection: Connection) -> None:
         connection.info[_BEGUN] = connection.connection.total_changes
 
 
+def keep_autocommit(connection: Connection) -> None:
+    """Let a site's connection, in which a transaction is begun, commit each statement
+    by itself again when its pool has it back.
+    """
+    connection.info[_AUTOCOMMIT] = True
+    event.listen(connection.engine, "checkin", _commit_again)
+
+
+def _commit_again(driver: t.Any, record: ConnectionPoolEntry) -> None:
+    if record.info.pop(_AUTOCOMMIT, False) and driver is not None:
+        if callable(driver.autocommit):
+            driver.autocommit(True)
+        else:
+            driver.autocommit = True
+
+
 def _begin_immediate(connection: Connection) -> None:
     """Take SQLite's one lock for writing, unless a transaction is open already: one
     that reads first and writes then fails at once if another did so meanwhile.
     """
-    if not connection.connection.in_transaction:
+    driver: t.Any = connection.connection
+    if not driver.in_transaction and getattr(driver, "autocommit", None) is not True:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
