@@ -83,7 +83,7 @@ def _check_key(state: State) -> _Finding:
 
 def _check_outbox(state: State) -> _Finding:
     try:
-        state.outbox.let_go("")  # nothing, but it has to be written
+        state.outbox.probe()
     except OutboxError as e:
         return _Finding("outbox", False, str(e))
     return _Finding("outbox", True, str(state.outbox))

@@ -13,11 +13,13 @@ from sqlalchemy import inspect
 from sqlalchemy import Integer
 from sqlalchemy import LargeBinary
 from sqlalchemy import MetaData
+from sqlalchemy import select
 from sqlalchemy import String
 from sqlalchemy import Table
 from sqlalchemy import Text
 from sqlalchemy import text
 from sqlalchemy import UniqueConstraint
+from sqlalchemy.engine import Dialect as DatabaseDialect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
 
@@ -36,19 +38,17 @@ _DIGEST = "mmolove_event_digest"
 # MariaDB knows it too, but would pass over what is wrong with a row besides.
 _KNOW_UNLESS_THERE = {"postgresql", "sqlite"}
 
-#: By what SQLAlchemy calls a database.
-DIALECTS = {
-    "postgresql": Dialect("mmolove_", lock=" FOR UPDATE"),
-    "sqlite": Dialect("mmolove_"),
-}
-DIALECTS["mysql"] = DIALECTS["mariadb"] = Dialect(
-    "mmolove_",
-    lock=" FOR UPDATE",
-    no_table=" FROM DUAL",
+_PREFIX = "mmolove_"
+
+# By what SQLAlchemy calls a database.
+_WAYS = {"postgresql": {"lock": " FOR UPDATE"}, "sqlite": {}}
+_WAYS["mysql"] = _WAYS["mariadb"] = {
+    "lock": " FOR UPDATE",
+    "no_table": " FROM DUAL",
     # It would read all newer rows of the state before those that are wanted.
-    by_state="FORCE INDEX (mmolove_event_state)",
-    or_add="ON DUPLICATE KEY UPDATE count = {table}.count + VALUES(count)",
-)
+    "by_state": "FORCE INDEX (mmolove_event_state)",
+    "or_add": "ON DUPLICATE KEY UPDATE count = {table}.count + VALUES(count)",
+}
 
 # A collation of MariaDB's choice would take "Ann" and "ann" for one player.
 _OPTIONS: dict[str, t.Any] = {
@@ -140,20 +140,53 @@ def tables(metadata: MetaData) -> Tables:
     return Tables(event, held, fact, tally, referrer, used)
 
 
+class Place(t.NamedTuple):
+    """Where the tables are.
+
+    :param schemas: What the site's engine puts in the place of schemas, its
+        ``schema_translate_map``. Delivery goes by it, so that of a session does not
+        count.
+    """
+
+    tables: Tables
+    schemas: t.Mapping[str | None, str | None]
+
+    @property
+    def schema(self) -> str | None:
+        """The tables' schema, where it is not the connection's own."""
+        named = self.tables.event.schema
+        return self.schemas.get(named, named)
+
+    def dialect(self, database: DatabaseDialect) -> Dialect:
+        """How a database names the tables, and what else is its own way."""
+        prefix = _PREFIX
+        if self.schema:
+            prefix = (
+                f"{database.identifier_preparer.quote_schema(self.schema)}.{prefix}"
+            )
+        return Dialect(prefix, **_WAYS[database.name])
+
+
 class SQLAlchemyTransaction(Transaction):
     """A transaction in a SQL database."""
 
-    def __init__(self, db: Connection, tables: Tables) -> None:
-        super().__init__(DIALECTS[db.dialect.name])
+    def __init__(self, db: Connection, place: Place) -> None:
+        super().__init__(place.dialect(db.dialect))
         self._db = db
-        self._tables = tables
+        self._place = place
+        self._tables = place.tables
+        self._options = {"schema_translate_map": place.schemas}
 
     def create(self) -> bool:
         """Make the tables, columns and indexes that are not there, and say whether
         there were any tables or columns.
         """
-        names = {table.name for table in self._tables}
-        missing = names - {*inspect(self._db).get_table_names()}
+        there, schema = inspect(self._db), self._place.schema
+        missing = {
+            table.name
+            for table in self._tables
+            if not there.has_table(table.name, schema=schema)
+        }
         metadata = self._tables.event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
         missing |= self._add_columns()
@@ -167,13 +200,19 @@ class SQLAlchemyTransaction(Transaction):
     def _add_columns(self) -> set[str]:
         """Add those that a later version brought: all may be NULL."""
         event = self._tables.event
-        there = {column["name"] for column in inspect(self._db).get_columns(event.name)}
+        columns = inspect(self._db).get_columns(event.name, self._place.schema)
+        there = {column["name"] for column in columns}
         missing = [column for column in event.c if column.name not in there]
         for column in missing:
             kind = column.type.compile(self._db.dialect)
-            sql = f"ALTER TABLE {event.name} ADD COLUMN {column.name} {kind}"
+            sql = f"ALTER TABLE {self._event} ADD COLUMN {column.name} {kind}"
             self._db.exec_driver_sql(sql)
         return {column.name for column in missing}
+
+    def probe(self) -> None:
+        """Fail if a table or a column is missing."""
+        for table in self._tables:
+            self._db.execute(select(table).limit(0), execution_options=self._options)
 
     def execute(self, sql: str, values: Values | list[Values]) -> list[t.Any]:
         result = self._db.execute(text(sql), values)

@@ -33,7 +33,7 @@ from ..mask import is_secret
 from ..mask import mask
 from ..mask import mask_values
 from .entry import PATIENCE
-from .rows import DIALECTS
+from .rows import Place
 from .rows import SQLAlchemyTransaction
 from .rows import tables
 from .store import Outbox
@@ -123,6 +123,9 @@ _IN_THE_WAY_SQLITE = (
 _NO_TABLE = {"42P01", "1146", "42703", "1054"}
 _NO_TABLE_SQLITE = ("no such table", "no such column", "has no column named")
 
+_NO_SCHEMA = {"3F000", "1049"}
+_NO_SCHEMA_SQLITE = ("unknown database",)
+
 # Times that a lost connection, or tables that are not there, are made anew.
 _MENDS = 3
 
@@ -165,7 +168,8 @@ class SQLAlchemyOutbox(Outbox):
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
         self.tables = tables(MetaData() if metadata is None else metadata)
-        super().__init__(DIALECTS[self._url.get_backend_name()])
+        self._place = Place(self.tables, self._schemas())
+        super().__init__(self._place.dialect(self._url.get_dialect()()))
         self._engines: dict[int, Engine] = {}
         # A missing driver is told now, not at a signup. What the site has to say of its
         # own engine's connections may be said later.
@@ -173,7 +177,9 @@ class SQLAlchemyOutbox(Outbox):
             self._engine()
 
     def __str__(self) -> str:
-        return mask(self._url.render_as_string(hide_password=True))
+        shown = mask(self._url.render_as_string(hide_password=True))
+        schema = self._place.schema
+        return f"{shown}, schema {schema}" if schema else shown
 
     @property
     def is_in_memory(self) -> bool:
@@ -185,7 +191,7 @@ class SQLAlchemyOutbox(Outbox):
         if connection.dialect.name == "sqlite":
             # Without one, Python's driver would take our savepoints for the whole.
             _begin_immediate(connection)
-        return SQLAlchemyTransaction(connection, self.tables)
+        return SQLAlchemyTransaction(connection, self._place)
 
     def ride(
         self,
@@ -252,6 +258,10 @@ class SQLAlchemyOutbox(Outbox):
         """
         return self.run(SQLAlchemyTransaction.create)
 
+    def probe(self) -> None:
+        super().probe()
+        self.run(SQLAlchemyTransaction.probe)
+
     def close(self) -> None:
         engine = self._engines.pop(os.getpid(), None)
         if engine is not None and engine is not self._given:
@@ -291,7 +301,11 @@ class SQLAlchemyOutbox(Outbox):
         with self._engine().begin() as connection:
             if deadline is not None:
                 _open(connection, deadline)
-            yield SQLAlchemyTransaction(connection, self.tables)
+            yield SQLAlchemyTransaction(connection, self._place)
+
+    def _schemas(self) -> t.Mapping[str | None, str | None]:
+        options = self._given.get_execution_options() if self._given else {}
+        return options.get("schema_translate_map") or {}
 
     def _engine(self) -> Engine:
         pid = os.getpid()
@@ -302,6 +316,8 @@ class SQLAlchemyOutbox(Outbox):
 
     def _make_engine(self) -> Engine:
         options: dict[str, t.Any] = {}
+        if schemas := self._schemas():
+            options["schema_translate_map"] = schemas
         if self._url.get_backend_name() in _SERVERS:
             options["isolation_level"] = ISOLATION
         if self._given is None:
@@ -325,7 +341,9 @@ class SQLAlchemyOutbox(Outbox):
         cause = str(orig.args[-1] if orig and orig.args else type(error).__name__)
         cause = cause.strip().partition("\n")[0]  # PostgreSQL shows the statement too
         cause = self._masked(cause)
-        if _has_no_table(error):
+        if self._place.schema and _says(error, _NO_SCHEMA, _NO_SCHEMA_SQLITE):
+            cure = f"Make the schema {self._place.schema!r} first."
+        elif _has_no_table(error):
             cure = (
                 "Make its tables with a migration, or with 'flask mmolove init-db', "
                 "after an update too."

@@ -68,6 +68,13 @@ class Outbox(abc.ABC):
     def create(self) -> bool:
         """Make the store, and say whether something of it was not there."""
 
+    def probe(self) -> None:
+        """Find out whether it can be written.
+
+        :raises OutboxError: If it cannot.
+        """
+        self.let_go("")  # nothing, but it has to be written
+
     @abc.abstractmethod
     def close(self) -> None:
         """Close what is open of it in this process."""
