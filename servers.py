@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -191,6 +192,47 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
                 connection.exec_driver_sql(MARIADB_SITE)
             engine.dispose()
             yield server.set(database="site")
+
+
+@contextlib.contextmanager
+def pgbouncer(server: URL) -> t.Iterator[URL]:
+    """A PgBouncer that gives each transaction one of two connections to a PostgreSQL
+    server.
+
+    :param server: Where that is.
+    :raises Missing: If it is not installed.
+    """
+    binary = shutil.which("pgbouncer", path=f"{os.environ.get('PATH')}:/usr/sbin")
+    if binary is None:
+        raise Missing("PgBouncer: apt-get install pgbouncer")
+    with _folder() as folder:
+        url = server.set(port=free_port())
+        target = f"host={server.host} port={server.port} user={server.username}"
+        options = {
+            "listen_addr": url.host,
+            "listen_port": url.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": 2,
+        }
+        if _follows_prepared(binary):
+            options["max_prepared_statements"] = 0
+        lines = [f"{name} = {value}" for name, value in options.items()]
+        file = folder / "pgbouncer.ini"
+        file.write_text(
+            "\n".join(["[databases]", f"* = {target}", "[pgbouncer]", *lines, ""])
+        )
+        file.chmod(0o644)
+        with _running(Database(url, folder, signal.SIGINT, binary, file)):
+            yield url
+
+
+def _follows_prepared(binary: str) -> bool:
+    """Whether a PgBouncer knows prepared statements: from 1.21 on."""
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True)
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", said.stdout)
+    return found is not None and tuple(map(int, found.groups())) >= (1, 21)
 
 
 class Broker:
