@@ -50,7 +50,7 @@ def engine(
 
 def work(outbox: SQLAlchemyOutbox, player: str) -> None:
     """Everything that recurs."""
-    event = make_event("registered", player, "token", "srv", 1_700_000_000_000, False)
+    event = make_event("registered", player, player, "srv", 1_700_000_000_000, False)
     (entry,) = outbox.add(player, [event], 1000, referrer="9")
     (claimed,) = outbox.claim("pending", 2000, 60_000, 1, ids=[entry.id])
     outbox.settle([Settlement(claimed, "accepted", status=200)], 3000)

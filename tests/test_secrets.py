@@ -189,7 +189,7 @@ def test_no_error_quotes_a_databases_password(url: str) -> None:
     for form in forms(PASSWORD):
         said = Exception(f"invalid connection option: {form!r} of host")
         error = DBAPIError("SELECT 1", {}, said)
-        told = outbox._in_words(error)
+        told = outbox.in_words(error)
         told.__cause__ = outbox._cause(error)
         text = "".join(traceback.format_exception(told))
         assert "invalid connection option" in text
