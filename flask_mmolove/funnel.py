@@ -35,10 +35,14 @@ class Step(t.NamedTuple):
 
 
 class Period(t.NamedTuple):
-    """A funnel over some days."""
+    """A funnel over some days.
+
+    :param unreferred: The rewards for which no referrer is known.
+    """
 
     name: str
     steps: list[Step]
+    unreferred: int
 
 
 def read_days(journal: Journal, now: int) -> list[Day]:
@@ -54,7 +58,11 @@ def periods(days: t.Sequence[Day]) -> list[Period]:
 
     :param days: As :func:`read_days` gives them.
     """
-    return [Period(name, _steps(days[-count:])) for count, name in PERIODS.items()]
+    return [_period(name, days[-count:]) for count, name in PERIODS.items()]
+
+
+def _period(name: str, days: t.Sequence[Day]) -> Period:
+    return Period(name, _steps(days), sum(day.unreferred for day in days))
 
 
 def _steps(days: t.Sequence[Day]) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Whether all is well, in one line; and if not, what to do."""
+"""Whether a site loses referrals or lets them wait, and what to do about it."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class Signs(t.NamedTuple):
     :param accepted: When MMOLove last took a signup.
     :param stuck: How many events wait for a person, by state.
     :param failing: The rewards whose callback failed and is called again.
+    :param unreadable: Spooled files that could not be imported.
     """
 
     breaker: Breaker
@@ -67,15 +68,44 @@ class Signs(t.NamedTuple):
     stuck: dict[EntryState, int]
     rewards: RewardBreaker = RewardBreaker()
     failing: t.Sequence[Entry] = ()
+    unreadable: int = 0
 
 
 def examine(state: State, now: int) -> Health:
-    """How an app's referrals are now.
+    """The worst of :func:`survey`.
+
+    :param now: The time, in milliseconds.
+    """
+    return survey(state, now)[0]
+
+
+def survey(state: State, now: int) -> list[Health]:
+    """All that is wrong with an app's referrals now, the worst first; or that all is
+    well.
 
     :param now: The time, in milliseconds.
     """
     if not state.settings.enabled:
-        return Health("look", "Switched off: nothing is captured, stored or sent.", _ON)
+        line = "Switched off: nothing is captured, stored or sent."
+        return [Health("look", line, _ON)]
+    found = [*of_settings(state), *_of_store(state, now)]
+    order: list[Level] = ["bad", "look", "good"]
+    found.sort(key=lambda health: order.index(health.level))
+    # Only what is alone may say that all is well.
+    return [health for health in found if health.level != "good"] or found
+
+
+def of_settings(state: State) -> t.Iterator[Health]:
+    """What is wrong with the settings, whatever happened until now."""
+    if not state.app.secret_key:
+        line = "No visitor's token can be kept: the site has no SECRET_KEY."
+        yield Health("bad", line, "Set app.config['SECRET_KEY'].")
+    if state.settings.test:
+        line = "Every event is a dry run: nobody is counted or rewarded."
+        yield Health("look", line, "For the real thing, set MMOLOVE_TEST to false.")
+
+
+def _of_store(state: State, now: int) -> list[Health]:
     journal = state.journal
     try:
         signs = Signs(
@@ -88,9 +118,10 @@ def examine(state: State, now: int) -> Health:
             count_stuck(journal),
             state.outbox.reward_breaker(state.patience),
             journal.failing_rewards(),
+            state.spool.unreadable(),
         )
     except OutboxError as e:
-        return Health("bad", "The outbox cannot be read.", str(e))
+        return [Health("bad", "The outbox cannot be read.", str(e))]
     return of_signs(signs, now, state.settings.delivery)
 
 
@@ -100,22 +131,25 @@ def count_stuck(journal: Journal) -> dict[EntryState, int]:
     return {state: count for state, count in counts.items() if count}
 
 
-def of_signs(signs: Signs, now: int, delivery: str) -> Health:
+def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:
     """What the signs mean.
 
     :param delivery: The setting ``MMOLOVE_DELIVERY``.
     """
-    return (
-        _of_breaker(signs.breaker, now)
-        or _of_worker(signs, now, delivery)
-        or _of_rewards(signs.rewards, now)
-        or _of_spool(signs.spooled, now)
-        or _of_clock(signs.worker)
-        or _of_stuck(signs.stuck)
-        or _of_failing(signs.failing)
-        or _of_waiting(signs.oldest, now)
-        or _well(signs.accepted, now)
-    )
+    trouble = [
+        _of_breaker(signs.breaker, now),
+        _of_worker(signs, now, delivery),
+        _of_rewards(signs.rewards, now),
+        _of_spool(signs.spooled, now),
+        _of_unreadable(signs.unreadable),
+        _of_clock(signs.worker),
+        _of_stuck(signs.stuck),
+        _of_failing(signs.failing),
+    ]
+    found = [health for health in trouble if health is not None]
+    # Why it has waited is said already, if anything is.
+    waiting = None if found else _of_waiting(signs.oldest, now)
+    return found or [waiting or _well(signs.accepted, now)]
 
 
 def _of_breaker(breaker: Breaker, now: int) -> Health | None:
@@ -166,6 +200,13 @@ def _of_spool(spooled: int | None, now: int) -> Health | None:
     return Health("look", line, _SPOOLED)
 
 
+def _of_unreadable(count: int) -> Health | None:
+    if not count:
+        return None
+    line = f"{many(count, 'spooled file')} could not be imported."
+    return Health("look", line, _UNREADABLE)
+
+
 def _of_clock(worker: Worker | None) -> Health | None:
     if worker is None or not worker.ahead:
         return None
@@ -205,6 +246,10 @@ _ON = "Set MMOLOVE_ENABLED to true and restart the site."
 _SPOOLED = (
     "'flask mmolove check' says whether the outbox can be written; then the next "
     "delivery on this machine takes them in."
+)
+_UNREADABLE = (
+    "Their names end in .unreadable, and the log said why. Each may hold a referral: "
+    "mend or remove them."
 )
 _CLOCK = (
     "Set the clock of this machine (NTP). Until then events are signed by MMOLove's."

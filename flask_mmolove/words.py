@@ -39,6 +39,12 @@ _SECOND = (
     "player was not reported to MMOLove, and nothing is given for the milestone."
 )
 
+#: What to say of rewards without a referrer.
+UNREFERRED = (
+    "{} of the last 30 days had no known referrer: those friends came by another link "
+    "than that of mmolove.invite(), and the callback got referrer=None."
+)
+
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
 
 

@@ -4,12 +4,15 @@ import pytest
 from conftest import MakeApp
 from flask import Flask
 
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.funnel import periods
 from flask_mmolove.health import examine
 from flask_mmolove.health import Health
 from flask_mmolove.health import of_signs
 from flask_mmolove.health import Signs
+from flask_mmolove.health import survey
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Worker
@@ -86,7 +89,7 @@ def of(app: Flask) -> Health:
 def test_a_line_says_what_is_and_what_to_do(
     signs: Signs, level: str, words: list[str]
 ) -> None:
-    health = of_signs(signs, NOW, "thread")
+    (health,) = of_signs(signs, NOW, "thread")
     assert health.level == level
     for word in words:
         assert word in f"{health.line} {health.cure}"
@@ -144,3 +147,44 @@ def test_a_funnel_has_the_shares_between_its_steps() -> None:
     shares = [step.share for step in today.steps]
     # Of more milestones than signups there is no share.
     assert shares == [None, 1, None, 0]
+
+
+def survey_of(app: Flask) -> list[Health]:
+    return survey(app.extensions["mmolove"], milliseconds())
+
+
+def test_all_that_is_wrong_is_told_the_worst_first(
+    make_app: MakeApp, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(TEST=True)
+    app.secret_key = None
+    with app.app_context():
+        registered("7", token="junk")  # a dry run of a token that is none
+    state = app.extensions["mmolove"]
+    spooled = state.spool.write(state.note("8", None, "registered"))
+    spooled.rename(spooled.with_suffix(".unreadable"))
+    found = survey_of(app)
+    assert [health.level for health in found] == ["bad", "look", "look"]
+    words = " ".join(map(str, found))
+    for said in ("no SECRET_KEY", "MMOLOVE_TEST", "1 spooled file could not be"):
+        assert said in words
+    assert "All is well" not in words
+
+
+def test_a_reward_without_a_referrer_is_counted_apart(
+    make_app: MakeApp, mmolove_sandbox: SiteSandbox
+) -> None:
+    mmolove = MMOLove()
+    mmolove.reward(lambda referral: None)
+    app = make_app(mmolove)
+    state = app.extensions["mmolove"]
+    with app.app_context():
+        for player, referrer in (("7", None), ("8", "3"), ("9", None)):
+            note = state.note(player, None, "registered")
+            token = mmolove_sandbox.mint()
+            state.record(note._replace(token=token, referrer=referrer))
+            qualify(player)
+    journal = state.outbox.journal
+    *_, today = journal.days(milliseconds(), milliseconds())
+    assert (today.rewarded, today.unreferred) == (3, 2)
+    assert periods([today])[0].unreferred == 2

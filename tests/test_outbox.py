@@ -36,6 +36,7 @@ from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Invitation
@@ -724,19 +725,19 @@ class TestJournal:
         add(outbox, "c")
         add(outbox, "next day", now=self.DAY)
         assert outbox.journal.days(0, self.DAY) == [
-            (0, 3, 0, 0, 0),
-            (self.DAY, 1, 0, 0, 0),
+            Day(0, 3, 0, 0, 0),
+            Day(self.DAY, 1, 0, 0, 0),
         ]
         through(outbox, "accepted")
-        assert outbox.journal.days(0, 1) == [(0, 3, 1, 0, 0)]
+        assert outbox.journal.days(0, 1) == [Day(0, 3, 1, 0, 0)]
         through(outbox, "accepted")
         through(outbox, "ignored")
         through(outbox, "rejected")
         pay(outbox, "unknown")
-        assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 0)]
+        assert outbox.journal.days(0, 1) == [Day(0, 3, 1, 1, 0)]
         (doubtful,) = outbox.journal.page(state="unknown", limit=1)
         outbox.decide(doubtful.id, "rewarded", 2000)
-        assert outbox.journal.days(0, 1) == [(0, 3, 1, 1, 1)]
+        assert outbox.journal.days(0, 1) == [Day(0, 3, 1, 1, 1, 1)]
 
     def test_a_step_is_counted_once(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
@@ -749,7 +750,7 @@ class TestJournal:
         again = Settlement(qualified, "accepted", due=3000)
         outbox.settle([again, again], 2000)
         pay(outbox, "rewarded")
-        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 1)]
+        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 1, 1)]
 
     def test_without_a_callback_a_player_qualifies_all_the_same(
         self, outbox: Outbox
@@ -758,13 +759,13 @@ class TestJournal:
         invite(outbox, "7", "anna", "qualified")
         through(outbox, "accepted")
         through(outbox, "unpaid")
-        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 0)]
+        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 0)]
         (unpaid,) = outbox.journal.page(state="unpaid")
         outbox.decide(unpaid.id, "accepted", 2000)
         pay(outbox, "unpaid")
-        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 0)]
+        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 0)]
         outbox.decide(unpaid.id, "rewarded", 2000)
-        assert outbox.journal.days(0, 1) == [(0, 1, 1, 1, 1)]
+        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 1)]
         assert outbox.journal.best_referrers() == [("anna", 1, 1, 1)]
 
     def test_a_dry_run_is_not_counted(self, outbox: Outbox) -> None:
@@ -772,7 +773,7 @@ class TestJournal:
         outbox.add("7", [event], 1000)
         assert outbox.journal.days(0, 1)[0].signed_up == 0
         through(outbox, "accepted")
-        assert outbox.journal.days(0, 1)[0] == (0, 0, 0, 0, 0)
+        assert outbox.journal.days(0, 1)[0] == Day(0, 0, 0, 0, 0)
 
     def test_a_friend_is_counted_for_the_referrer(self, outbox: Outbox) -> None:
         for player, by in (("a", "anna"), ("b", "anna"), ("c", "berta"), ("d", None)):
@@ -888,9 +889,9 @@ class TestJournal:
         through(own, "accepted")
         before = own.journal.days(0, 1)
         (tmp_path / "outbox.db").unlink()
-        assert own.journal.days(0, 1) == [(0, 0, 0, 0, 0)]
+        assert own.journal.days(0, 1) == [Day(0, 0, 0, 0, 0)]
         assert own.rescue() == 2
-        assert own.journal.days(0, 1) == before == [(0, 1, 1, 1, 0)]
+        assert own.journal.days(0, 1) == before == [Day(0, 1, 1, 1, 0)]
 
     def test_what_was_under_way_when_a_file_was_lost_is_settled(
         self, own: SQLiteOutbox, tmp_path: Path

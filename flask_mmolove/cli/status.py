@@ -9,7 +9,7 @@ import click
 
 from ..funnel import periods
 from ..funnel import read_days
-from ..health import examine
+from ..health import survey
 from ..mask import mask
 from ..outbox import Summary
 from ..state import milliseconds
@@ -18,6 +18,7 @@ from ..words import ago
 from ..words import FOR_A_PERSON
 from ..words import many
 from ..words import STATES
+from ..words import UNREFERRED
 from .site import json_option
 from .site import with_site
 
@@ -30,9 +31,10 @@ def status(state: State, as_json: bool) -> None:
     summary = state.outbox.journal.summary()
     spooled = len(state.spool.read())
     now = milliseconds()
-    health = examine(state, now)
+    found = survey(state, now)
     if as_json:
-        data = {"health": health._asdict()} | _status_data(summary, now)
+        data = {"health": found[0]._asdict()} | _status_data(summary, now)
+        data["problems"] = [each._asdict() for each in found if each.level != "good"]
         data["in_emergency_exit"] = spooled
         click.echo(json.dumps(data))
         return
@@ -41,7 +43,9 @@ def status(state: State, as_json: bool) -> None:
     )
     click.echo(f"outbox    {state.outbox}")
     click.echo(f"delivery  {state.settings.delivery}{_dry(state)}")
-    click.echo(f"health    {health}\n")
+    for number, health in enumerate(found):
+        click.echo(f"{'' if number else 'health':<9} {health}")
+    click.echo()
     _print_funnel(state, now)
     if not summary.counts:
         click.echo("No events yet: nobody has signed up with an invitation.")
@@ -70,6 +74,8 @@ def _print_funnel(state: State, now: int) -> None:
         for period in rows:
             counts = [f"{step.players:>10,}" for step in period.steps]
             click.echo(" ".join([f"{period.name:<9}", *counts]))
+        if rows[-1].unreferred:
+            click.echo(f"\n{UNREFERRED.format(many(rows[-1].unreferred, 'reward'))}")
         click.echo()
 
 

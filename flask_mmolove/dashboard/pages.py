@@ -26,8 +26,8 @@ from ..errors import OutboxError
 from ..funnel import periods
 from ..funnel import read_days
 from ..health import count_stuck
-from ..health import examine
 from ..health import Health
+from ..health import survey
 from ..outbox import Entry
 from ..state import current_state
 from ..state import milliseconds
@@ -36,6 +36,7 @@ from ..words import ago
 from ..words import hint
 from ..words import many
 from ..words import STATES
+from ..words import UNREFERRED
 from .forms import check_token
 from .forms import FIELD
 from .forms import make_token
@@ -137,6 +138,7 @@ def overview() -> ResponseReturnValue:
         lines=LINES,
         width=WIDTH,
         height=HEIGHT,
+        unreferred=UNREFERRED,
         stuck=count_stuck(journal),
         pending=journal.count("pending"),
         referrers=journal.best_referrers(),
@@ -249,14 +251,14 @@ def _go(page: str, **values: t.Any) -> Response:
 
 def _no_outbox(error: OutboxError) -> ResponseReturnValue:
     # Asked once more, it would keep the visitor waiting once more.
-    health = Health("bad", "The outbox cannot be read.", str(error))
-    return render_template("mmolove/trouble.html", health=health), 503
+    found = [Health("bad", "The outbox cannot be read.", str(error))]
+    return render_template("mmolove/trouble.html", found=found), 503
 
 
 def _tools() -> dict[str, t.Any]:
     now = milliseconds()
     return {
-        "examine": partial(examine, current_state(), now),
+        "survey": partial(survey, current_state(), now),
         "word": take_word(),
         "form_token": make_token,
         "form_field": FIELD,

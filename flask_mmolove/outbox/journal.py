@@ -34,6 +34,7 @@ class Day(t.NamedTuple):
     """How far the players came whose signup, or milestone, was recorded on one day.
 
     :param start: Midnight UTC, in milliseconds.
+    :param unreferred: The rewards that were given although no referrer is known.
     """
 
     start: int
@@ -41,6 +42,7 @@ class Day(t.NamedTuple):
     accepted: int = 0
     qualified: int = 0
     rewarded: int = 0
+    unreferred: int = 0
 
 
 class Referrer(t.NamedTuple):
@@ -338,4 +340,5 @@ def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:
         accepted=done[0],
         qualified=counts[start, "qualified"],
         rewarded=counts[start, "rewarded"],
+        unreferred=counts[start, "unreferred"],
     )

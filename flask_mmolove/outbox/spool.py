@@ -148,6 +148,10 @@ class Spool:
         """Forget a note that was taken in."""
         Folder(file.parent).remove(file.name)
 
+    def unreadable(self) -> int:
+        """How many files could not be imported and were left for a person."""
+        return len(self._files(_UNREADABLE, strict=False))
+
     def set_aside(self, file: Path, reason: str) -> None:
         """Put a note that cannot be taken in out of the way, for a person."""
         logger.error("The event kept in %s cannot be taken in: %s", file, reason)

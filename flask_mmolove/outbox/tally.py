@@ -22,7 +22,9 @@ DAY = 86_400_000
 #:     It took a player's ``qualified``.
 #: ``rewarded``
 #:     The reward was given.
-Step = t.Literal["accepted", "ignored", "qualified", "rewarded"]
+#: ``unreferred``
+#:     And no referrer was known, so it may have been given to nobody.
+Step = t.Literal["accepted", "ignored", "qualified", "rewarded", "unreferred"]
 
 
 class Mark(t.NamedTuple):
@@ -48,7 +50,7 @@ def reached(entry: Entry, was: EntryState) -> list[Mark]:
     :param was: Its state before.
     """
     if entry.state == "rewarded":
-        return _marks(entry, "rewarded")
+        return _marks(entry, *_rewarded(entry))
     if was == "pending" and entry.state in ("accepted", "unpaid"):
         is_first = entry.event == "registered"
         return _marks(entry, "accepted" if is_first else "qualified")
@@ -64,8 +66,12 @@ def taken(entry: Entry) -> list[Mark]:
         return _marks(entry, *([t.cast(Step, entry.state)] if finished else []))
     if entry.state not in _QUALIFIED:
         return []
-    paid: list[Step] = ["rewarded"] if entry.state == "rewarded" else []
+    paid = _rewarded(entry) if entry.state == "rewarded" else []
     return _marks(entry, "qualified", *paid)
+
+
+def _rewarded(entry: Entry) -> list[Step]:
+    return ["rewarded"] if entry.referrer is not None else ["rewarded", "unreferred"]
 
 
 def _marks(entry: Entry, *steps: Step) -> list[Mark]:
