@@ -129,7 +129,7 @@ class MMOLove:
         """
         if callback is None:
             return partial(self.reward, at_most_once=at_most_once)
-        self._callbacks.reward = callback
+        self._callbacks.set_reward(callback)
         self._callbacks.at_most_once = at_most_once
         return callback
 

@@ -88,7 +88,7 @@ def survey(state: State, now: int) -> list[Health]:
     if not state.settings.enabled:
         line = "Switched off: nothing is captured, stored or sent."
         return [Health("look", line, _ON)]
-    found = [*of_settings(state), *_of_store(state, now)]
+    found = [*of_settings(state), *of_store(state, now)]
     order: list[Level] = ["bad", "look", "good"]
     found.sort(key=lambda health: order.index(health.level))
     # Only what is alone may say that all is well.
@@ -100,12 +100,18 @@ def of_settings(state: State) -> t.Iterator[Health]:
     if not state.app.secret_key:
         line = "No visitor's token can be kept: the site has no SECRET_KEY."
         yield Health("bad", line, "Set app.config['SECRET_KEY'].")
+    if state.callbacks.replaced:
+        line = (
+            "The site has more than one reward callback, and only the last is called."
+        )
+        yield Health("look", line, "Call all of them from one function.")
     if state.settings.test:
         line = "Every event is a dry run: nobody is counted or rewarded."
         yield Health("look", line, "For the real thing, set MMOLOVE_TEST to false.")
 
 
-def _of_store(state: State, now: int) -> list[Health]:
+def of_store(state: State, now: int) -> list[Health]:
+    """What is wrong with what happened until now; or that all is well."""
     journal = state.journal
     try:
         signs = Signs(

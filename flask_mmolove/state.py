@@ -49,9 +49,26 @@ class Callbacks:
 
     def __init__(self) -> None:
         self.reward: t.Callable[..., t.Any] | None = None
+        #: The names of earlier reward callbacks: a site has one.
+        self.replaced: list[str] = []
         self.at_most_once = False
         self.identity: t.Callable[[t.Any], t.Any] | None = None
         self.consent: t.Callable[[], t.Any] | None = None
+
+    def set_reward(self, callback: t.Callable[..., t.Any]) -> None:
+        """Take a reward callback. A factory that makes several apps registers the same
+        one for each.
+        """
+        known, self.reward = self.reward, callback
+        if known is None or name_of(known) == name_of(callback):
+            return
+        self.replaced.append(name_of(known))
+        logger.warning(
+            "%s is the reward callback now, and %s is not called any more: a site has "
+            "one. Call both from one function.",
+            name_of(callback),
+            name_of(known),
+        )
 
 
 class State(t.NamedTuple):
@@ -199,6 +216,12 @@ _SIGNALS = {
     "rejected": signals.event_rejected,
     "unpaid": signals.reward_set_aside,
 }
+
+
+def name_of(function: t.Callable[..., t.Any]) -> str:
+    """How a person finds a function of the site's."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{function.__module__}.{name}"
 
 
 def milliseconds() -> int:

@@ -54,7 +54,10 @@ class TestCheck:
         assert result.exit_code == 0
         lines = [line.split()[:2] for line in result.output.splitlines()]
         names = ["settings", "session", "outbox", "clock", "registered", "qualified"]
-        assert lines == [["ok", name] for name in names]
+        assert [name for mark, name in lines if mark == "ok"] == names
+        # What may be meant is no failure.
+        others = [line for line in lines if line[0] != "ok"]
+        assert others == [["warn", "reward"], ["warn", "invite"]]
 
     def test_a_site_that_keeps_no_session_is_found(self, app: Flask, run: Run) -> None:
         app.config["SECRET_KEY"] = None
@@ -115,7 +118,7 @@ class TestCheck:
         self, app: Flask, run: Run, mmolove_sandbox: SiteSandbox
     ) -> None:
         findings = json.loads(run(app, "check", "--json").output)
-        assert all(finding["ok"] for finding in findings)
+        assert all(finding["ok"] or finding["may_be_meant"] for finding in findings)
         outcomes = [a.outcome for a in mmolove_sandbox.sandbox.arrivals]
         assert outcomes == ["test", "test"]
 

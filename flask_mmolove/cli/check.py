@@ -14,11 +14,21 @@ from ..client import ReferralClient
 from ..client import said
 from ..errors import MMOLoveError
 from ..errors import OutboxError
+from ..health import of_store
 from ..mask import mask
+from ..state import milliseconds
+from ..state import name_of
 from ..state import State
 from ..text import printable
 from .site import json_option
 from .site import with_site
+
+_NO_INVITATIONS = (
+    "the site has no page for invite links, so referral.referrer is always None: "
+    "app.register_blueprint(invitations)"
+)
+
+_DRY_RUNS = "MMOLOVE_TEST is on: every event is a dry run, and nobody is rewarded"
 
 #: Seconds by which a clock may be wrong without a word about it.
 _CLOCK_FINE = 30
@@ -28,20 +38,20 @@ _CLOCK_FINE = 30
 @json_option
 @with_site
 def check(state: State, as_json: bool) -> None:
-    """Try the settings with two dry runs.
+    """Look for what loses referrals, and try the settings with two dry runs.
 
-    MMOLove verifies a signed event of each kind and writes nothing.
+    MMOLove verifies a signed event of each kind and writes nothing. What loses
+    referrals is a FAIL; what may be meant is a warning.
     """
     findings = list(_check(state))
     if as_json:
         click.echo(json.dumps([f._asdict() for f in findings]))
     else:
         for finding in findings:
-            mark = click.style("ok  ", fg="green")
-            if not finding.ok:
-                mark = click.style("FAIL", fg="red", bold=True)
-            click.echo(f"{mark}  {finding.subject:<10}  {printable(finding.words)}")
-    if not all(finding.ok for finding in findings):
+            click.echo(
+                f"{finding.mark}  {finding.subject:<10}  {printable(finding.words)}"
+            )
+    if not all(finding.ok or finding.may_be_meant for finding in findings):
         sys.exit(1)
 
 
@@ -49,15 +59,32 @@ class _Finding(t.NamedTuple):
     subject: str
     ok: bool
     words: str
+    may_be_meant: bool = False
+
+    @property
+    def mark(self) -> str:
+        if self.ok:
+            return click.style("ok  ", fg="green")
+        if self.may_be_meant:
+            return click.style("warn", fg="yellow")
+        return click.style("FAIL", fg="red", bold=True)
 
 
 def _check(state: State) -> t.Iterator[_Finding]:
     settings = state.settings
-    reward = "" if state.callbacks.reward else "; no @mmolove.reward is registered"
-    words = f"server {settings.server_id} at {mask(settings.endpoint)}{reward}"
+    words = f"server {settings.server_id} at {mask(settings.endpoint)}"
     yield _Finding("settings", True, words)
     yield _check_key(state)
+    yield _check_reward(state)
+    if "mmolove_invitations" not in state.app.blueprints:
+        yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
     yield _check_outbox(state)
+    if settings.test:
+        yield _Finding("test", False, _DRY_RUNS, may_be_meant=True)
+    for health in of_store(state, milliseconds()):
+        if health.level != "good":
+            may_be_meant = health.level == "look"
+            yield _Finding("health", False, str(health), may_be_meant)
     if settings.delivery == "celery":
         yield _check_celery(state)
     client = ReferralClient.from_settings(settings)
@@ -79,6 +106,21 @@ def _check_key(state: State) -> _Finding:
         return _Finding("session", True, "the site has a SECRET_KEY")
     words = "without app.config['SECRET_KEY'] no visitor's token can be kept: set it"
     return _Finding("session", False, words)
+
+
+def _check_reward(state: State) -> _Finding:
+    callbacks = state.callbacks
+    if callbacks.reward is None:
+        words = (
+            "no @mmolove.reward is registered: rewards wait in 'flask mmolove rewards'"
+        )
+        return _Finding("reward", False, words, may_be_meant=True)
+    name = name_of(callbacks.reward)
+    if callbacks.replaced:
+        others = ", ".join(callbacks.replaced)
+        words = f"{name} is called, and {others} is not: a site has one callback"
+        return _Finding("reward", False, words)
+    return _Finding("reward", True, f"granted by {name}")
 
 
 def _check_outbox(state: State) -> _Finding:

@@ -1,0 +1,358 @@
+"""Every way in which a site can be set up so that referrals are lost or wait for ever,
+and what is said of each: the same table stands in ``docs/setups.md``.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import MakeApp
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_mmolove import invitations
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
+from flask_mmolove import registered
+from flask_mmolove.cli import mmolove as command
+from flask_mmolove.sandbox import Faults
+from flask_mmolove.state import milliseconds
+from flask_mmolove.testing import SiteSandbox
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+class Site:
+    """A site without fault, which a case then spoils."""
+
+    def __init__(self, make_app: MakeApp, sandbox: SiteSandbox) -> None:
+        self._make_app = make_app
+        self.sandbox = sandbox
+        self.mmolove = MMOLove()
+        self.app = Flask("not made yet")
+
+    def make(self, reward: bool = True, **settings: t.Any) -> None:
+        if reward:
+            self.mmolove.reward(grant)
+        self.app = self._make_app(self.mmolove, **settings)
+        self.app.register_blueprint(invitations)
+        page = self.mmolove.dashboard(access=lambda: True)
+        self.app.register_blueprint(page, url_prefix="/mmolove")
+
+    def sign_up(self, *players: str, token: str | None = None) -> None:
+        with self.app.app_context():
+            for player in players:
+                registered(player, token=token or self.sandbox.mint())
+
+    def qualify(self, *players: str) -> None:
+        self.sign_up(*players)
+        with self.app.app_context():
+            for player in players:
+                qualify(player)
+
+    def run(self, name: str) -> tuple[int, str]:
+        info = ScriptInfo(create_app=lambda: self.app)
+        result = CliRunner().invoke(command, [name], obj=info)
+        return result.exit_code, result.output
+
+    @property
+    def page(self) -> str:
+        return self.app.test_client().get("/mmolove/").text
+
+
+def grant(referral: t.Any) -> None:
+    pass
+
+
+def other_grant(referral: t.Any) -> None:
+    pass
+
+
+def failing_grant(referral: t.Any) -> None:
+    raise RuntimeError("no such item")
+
+
+class Setup(t.NamedTuple):
+    """One way to lose referrals.
+
+    :param name: How the docs call it.
+    :param spoil: Makes the site so.
+    :param check: The mark of ``check`` and what it says.
+    :param status: The words of ``status`` and the dashboard; empty where they cannot
+        know.
+    :param log: What the log says.
+    """
+
+    name: str
+    spoil: t.Callable[[Site], object]
+    check: tuple[str, str]
+    status: str = ""
+    log: str = ""
+
+
+def no_key(site: Site) -> None:
+    site.make()
+    site.app.secret_key = None
+    site.app.test_client().get("/?mmref=token")
+
+
+def no_callback(site: Site) -> None:
+    site.make(reward=False)
+    site.qualify("7")
+
+
+def two_callbacks(site: Site) -> None:
+    site.mmolove.reward(other_grant)
+    site.make()
+
+
+def no_invitations(site: Site) -> None:
+    site.make()
+    del site.app.blueprints["mmolove_invitations"]
+
+
+def dry_runs(site: Site) -> None:
+    site.make(TEST=True)
+
+
+def unreachable(site: Site) -> None:
+    site.make()
+    tokens = [site.sandbox.mint() for _ in range(5)]
+    site.sandbox.sandbox.stop()
+    for player, token in enumerate(tokens):
+        site.sign_up(str(player), token=token)
+
+
+def failing_host(site: Site) -> None:
+    site.make()
+    site.sandbox.sandbox.faults = Faults(fail=500)
+    site.sign_up(*"abcde")
+
+
+def wrong_secret(site: Site) -> None:
+    site.make(REFERRAL_SECRET="a typo")
+    site.sign_up(*"abc")
+
+
+def wrong_server(site: Site) -> None:
+    site.make(SERVER_ID="nobody")
+    site.sign_up(*"abc")
+
+
+def nothing_delivers(site: Site) -> None:
+    site.make(DELIVERY="manual")
+    state = site.app.extensions["mmolove"]
+    note = state.note("7", None, "registered")
+    long_ago = milliseconds() - 3_600_000
+    state.record(note._replace(token="token", moment=long_ago))
+
+
+def wrong_clock(site: Site) -> None:
+    site.make()
+    site.sandbox.sandbox.faults = Faults(clock=400)
+    site.sign_up("7")
+
+
+def unreadable_spool(site: Site) -> None:
+    site.make()
+    state = site.app.extensions["mmolove"]
+    file = state.spool.write(state.note("7", None, "registered"))
+    file.write_bytes(b"a torn page")
+    state.make_delivery().drain()
+
+
+def junk_token(site: Site) -> None:
+    site.make()
+    site.sign_up("7")
+    site.sign_up("8", token="junk")
+
+
+def failing_rewards(site: Site) -> None:
+    site.make(reward=False)
+    site.mmolove.reward(failing_grant)
+    site.qualify(*"abc")
+
+
+def no_referrer(site: Site) -> None:
+    site.make()
+    site.qualify("7")
+
+
+def unwritable(site: Site) -> None:
+    site.make()
+    outbox = site.app.extensions["mmolove"].outbox
+    outbox.create()
+    with outbox._db.reading() as db:
+        db.execute("PRAGMA query_only = ON")
+
+
+def switched_off(site: Site) -> None:
+    site.make(ENABLED=False)
+
+
+SETUPS = [
+    Setup(
+        "The site has no `SECRET_KEY`",
+        no_key,
+        ("FAIL", "SECRET_KEY"),
+        "No visitor's token can be kept",
+        "A token cannot be kept",
+    ),
+    Setup(
+        "There is no reward callback",
+        no_callback,
+        ("warn", "no @mmolove.reward is registered"),
+        "1 unpaid",
+        "the site has no @mmolove.reward",
+    ),
+    Setup(
+        "There are two reward callbacks",
+        two_callbacks,
+        ("FAIL", "a site has one callback"),
+        "more than one reward callback",
+        "is not called any more",
+    ),
+    Setup(
+        "There is no page for invite links",
+        no_invitations,
+        ("warn", "app.register_blueprint(invitations)"),
+    ),
+    Setup(
+        "`MMOLOVE_TEST` is on",
+        dry_runs,
+        ("warn", "every event is a dry run"),
+        "nobody is counted or rewarded",
+    ),
+    Setup(
+        "MMOLove cannot be reached",
+        unreachable,
+        ("FAIL", "No answer came"),
+        "out of reach",
+        "out of reach",
+    ),
+    Setup(
+        "MMOLove fails",
+        failing_host,
+        ("FAIL", "HTTP 500"),
+        "HTTP 500",
+        "HTTP 500",
+    ),
+    Setup(
+        "The secret is wrong",
+        wrong_secret,
+        ("FAIL", "MMOLOVE_REFERRAL_SECRET"),
+        "has refused this site's events",
+        "MMOLOVE_REFERRAL_SECRET",
+    ),
+    Setup(
+        "The server id is wrong, or referrals are switched off at MMOLove",
+        wrong_server,
+        ("FAIL", "MMOLOVE_SERVER_ID"),
+        "has refused this site's events",
+        "MMOLOVE_SERVER_ID",
+    ),
+    Setup(
+        "Nothing delivers: no thread, no worker, no cron",
+        nothing_delivers,
+        ("FAIL", "no worker was ever seen"),
+        "Nothing delivers",
+    ),
+    Setup(
+        "The machine's clock is off",
+        wrong_clock,
+        ("FAIL", "behind MMOLove's"),
+        "behind MMOLove's",
+        "Set the clock",
+    ),
+    Setup(
+        "A spooled event cannot be imported",
+        unreadable_spool,
+        ("warn", "could not be imported"),
+        "could not be imported",
+        "cannot be taken in",
+    ),
+    Setup(
+        "An event was rejected",
+        junk_token,
+        ("warn", "1 rejected"),
+        "1 rejected",
+        "is rejected",
+    ),
+    Setup(
+        "The reward callback fails",
+        failing_rewards,
+        ("FAIL", "no such item"),
+        "RuntimeError: no such item",
+        "RuntimeError: no such item",
+    ),
+    Setup(
+        "A reward was granted and no referrer is known",
+        no_referrer,
+        ("ok", ""),
+        "had no known referrer",
+    ),
+    Setup(
+        "The outbox cannot be written",
+        unwritable,
+        ("FAIL", "attempt to write a readonly database"),
+    ),
+]
+
+
+@pytest.fixture
+def site(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Site:
+    return Site(make_app, mmolove_sandbox)
+
+
+def test_a_site_without_fault_is_told_so(site: Site) -> None:
+    site.make()
+    site.sign_up("7")
+    code, output = site.run("check")
+    assert code == 0
+    assert not re.search("^(warn|FAIL)", output, re.M)
+    assert "All is well" in site.run("status")[1]
+    assert "All is well" in site.page
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.spoil.__name__)
+def test_what_loses_referrals_is_told(
+    site: Site, setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup.spoil(site)
+    messages = " ".join(caplog.messages)
+    code, output = site.run("check")
+    mark, words = setup.check
+    lines = [line for line in output.splitlines() if line.startswith(mark)]
+    assert any(words in line for line in lines), output
+    assert code == (mark == "FAIL"), output
+    assert setup.log in messages
+    for text in (site.run("status")[1], site.page.replace("&#39;", "'")):
+        assert setup.status in text
+        if setup.status and mark != "ok":
+            assert "All is well" not in text
+
+
+def test_one_that_is_switched_off_is_told_so(site: Site) -> None:
+    site.make(ENABLED=False)
+    code, output = site.run("check")
+    assert code == 1
+    assert "MMOLOVE_ENABLED is false" in output
+
+
+def test_the_docs_have_the_same_table() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (DOCS / "setups.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    found = {
+        name: (check, bool(status), bool(log)) for name, check, status, log in rows
+    }
+    for setup in SETUPS:
+        check, status, log = found[setup.name]
+        assert check == f"`{setup.check[0]}`"
+        assert (status, log) == (bool(setup.status), bool(setup.log))
