@@ -1,38 +1,77 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
-from .capture import current_mmref as current_mmref
-from .capture import current_referrer as current_referrer
-from .client import Outcome as Outcome
-from .client import ReferralClient as ReferralClient
-from .errors import ConfigError as ConfigError
-from .errors import EventError as EventError
-from .errors import IdentityError as IdentityError
-from .errors import MMOLoveError as MMOLoveError
-from .errors import OrderError as OrderError
-from .errors import OutboxBusy as OutboxBusy
-from .errors import OutboxError as OutboxError
-from .errors import RewardLater as RewardLater
-from .errors import SignatureError as SignatureError
-from .extension import MMOLove as MMOLove
-from .invite import invitations as invitations
-from .newcomer import new_by_field as new_by_field
-from .newcomer import new_in_json as new_in_json
-from .newcomer import new_in_session as new_in_session
-from .newcomer import new_login as new_login
-from .register import referral_register as referral_register
-from .register import registered as registered
-from .reward import qualify as qualify
-from .reward import Referral as Referral
-from .signals import delivery_paused as delivery_paused
-from .signals import delivery_resumed as delivery_resumed
-from .signals import event_accepted as event_accepted
-from .signals import event_ignored as event_ignored
-from .signals import event_recorded as event_recorded
-from .signals import event_rejected as event_rejected
-from .signals import event_retried as event_retried
-from .signals import player_forgotten as player_forgotten
-from .signals import player_rewarded as player_rewarded
-from .signals import referral_captured as referral_captured
-from .signals import reward_failed as reward_failed
-from .signals import reward_set_aside as reward_set_aside
-from .wire import sign_referral_body as sign_referral_body
+from .capture import current_mmref
+from .capture import current_referrer
+from .client import Outcome
+from .client import ReferralClient
+from .errors import ConfigError
+from .errors import EventError
+from .errors import IdentityError
+from .errors import MMOLoveError
+from .errors import OrderError
+from .errors import OutboxBusy
+from .errors import OutboxError
+from .errors import RewardLater
+from .errors import SignatureError
+from .extension import MMOLove
+from .invite import invitations
+from .newcomer import new_by_field
+from .newcomer import new_in_json
+from .newcomer import new_in_session
+from .newcomer import new_login
+from .register import referral_register
+from .register import registered
+from .reward import qualify
+from .reward import Referral
+from .signals import delivery_paused
+from .signals import delivery_resumed
+from .signals import event_accepted
+from .signals import event_ignored
+from .signals import event_recorded
+from .signals import event_rejected
+from .signals import event_retried
+from .signals import player_forgotten
+from .signals import player_rewarded
+from .signals import referral_captured
+from .signals import reward_failed
+from .signals import reward_set_aside
+from .wire import sign_referral_body
+
+__all__ = [
+    "current_mmref",
+    "current_referrer",
+    "Outcome",
+    "ReferralClient",
+    "ConfigError",
+    "EventError",
+    "IdentityError",
+    "MMOLoveError",
+    "OrderError",
+    "OutboxBusy",
+    "OutboxError",
+    "RewardLater",
+    "SignatureError",
+    "MMOLove",
+    "invitations",
+    "new_by_field",
+    "new_in_json",
+    "new_in_session",
+    "new_login",
+    "referral_register",
+    "registered",
+    "qualify",
+    "Referral",
+    "delivery_paused",
+    "delivery_resumed",
+    "event_accepted",
+    "event_ignored",
+    "event_recorded",
+    "event_rejected",
+    "event_retried",
+    "player_forgotten",
+    "player_rewarded",
+    "referral_captured",
+    "reward_failed",
+    "reward_set_aside",
+    "sign_referral_body",
+]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import pydoc
+import re
 import subprocess
 import sys
 import typing as t
@@ -77,6 +79,18 @@ def test_the_public_names_are_these_and_no_others() -> None:
         if not name.startswith("_") and not isinstance(value, type(sys))
     }
     assert public == NAMES | ERRORS | SIGNALS
+    assert {*flask_mmolove.__all__} == public
+
+
+def test_help_shows_the_functions_and_classes() -> None:
+    text = pydoc.plain(pydoc.render_doc(flask_mmolove))
+    for name in NAMES - {"invitations", "new_login"} | ERRORS:
+        assert re.search(rf"^    (class )?{name}\b", text, re.M), name
+
+
+def test_each_public_name_has_a_docstring() -> None:
+    for name in NAMES - {"invitations"} | ERRORS:
+        assert getattr(flask_mmolove, name).__doc__, name
 
 
 @pytest.mark.parametrize("name", sorted(ERRORS))
