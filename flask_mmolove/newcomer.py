@@ -71,6 +71,8 @@ class _Plain:
 
 
 class _Login:
+    """The user whom the view logs in with Flask-Login, if it was not that user before."""
+
     def before(self) -> t.Any:
         if _has_flask_login():
             from flask_login import COOKIE_NAME
@@ -98,7 +100,7 @@ def _has_flask_login() -> bool:
     return "flask_login" in sys.modules and hasattr(current_app, "login_manager")
 
 
-#: The user whom the view logs in with Flask-Login, if it was not that user before.
+#: See :class:`_Login`.
 new_login: Newcomer = _Login()
 
 
