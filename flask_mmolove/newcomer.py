@@ -71,7 +71,7 @@ class _Plain:
 
 
 class _Login:
-    """The user whom the view logs in with Flask-Login, if it was not that user before."""
+    """The user whom the view logs in with Flask-Login, if it was another before."""
 
     def before(self) -> t.Any:
         if _has_flask_login():
