@@ -10,6 +10,7 @@ from os import getpid
 from time import monotonic
 
 from flask import after_this_request
+from flask import Flask
 from flask import has_request_context
 from flask import Request
 from flask import request
@@ -24,8 +25,8 @@ from .log import complain
 from .log import logger
 from .outbox import Invitation
 from .signed import Cookie
+from .signed import delete
 from .signed import keep_private
-from .signed import scope
 from .signed import sign
 from .state import current_state
 from .state import State
@@ -92,10 +93,10 @@ class Capture:
                 self._arrive(token, is_news)
 
     def _arrive(self, token: str, is_news: bool) -> None:
-        if _is_embedded():
+        if not is_visit():
             after_this_request(_ask_again)
             return
-        inviter.remember(token, inviter.welcome(self._state.app))
+        inviter.remember(token, inviter.welcome(self._state))
         if not may_keep(self._state):
             request.environ[_ENVIRON] = token
         elif is_news:
@@ -103,13 +104,12 @@ class Capture:
 
     def _take_from_cookie(self) -> None:
         token = next(filter(is_token, request.cookies.getlist(MMREF)), None)
-        if token is None or _is_static(request) or _is_embedded():
+        if token is None or _is_static(request) or _stored(self._state) is not None:
             return
-        if _stored(self._state) is None:
-            if may_keep(self._state):
-                self._keep(token, cookie=False)
-            else:
-                request.environ[_ENVIRON] = token
+        if may_keep(self._state):
+            self._keep(token, cookie=False)
+        else:
+            request.environ[_ENVIRON] = token
 
     def _ignore(self, token: str | None) -> None:
         if token and self._junk.passes():
@@ -137,16 +137,19 @@ class Capture:
                     "app.config['SECRET_KEY']. This is said once."
                 )
             return
-        session[MMREF] = token
-        after_this_request(keep_private)
+        value = None
         days = self._state.settings.cookie_days
         if cookie and days and app.secret_key:
-            value = sign(app, _cookie.purpose, invitation_of(token).pack())
+            value = sign(self._state, _cookie.purpose, invitation_of(token).pack())
+        if value is None or not _is_session_withheld(app):
+            session[MMREF] = token
 
-            @after_this_request
-            def remember(response: Response) -> Response:
+        @after_this_request
+        def remember(response: Response) -> Response:
+            keep_private(response)
+            if value is not None:
                 _cookie.keep(app, response, value, days * _DAY)
-                return response
+            return response
 
         self._state.notify(signals.referral_captured, token=token)
 
@@ -194,11 +197,12 @@ def forget(response: Response) -> Response:
     arrived = request.environ.pop(_ENVIRON, None) is not None
     if not app.session_interface.is_null_session(session):
         session.pop(MMREF, None)
+        keep_private(response)
     # A token that arrived with this very request has just been put into ours.
     if _cookie.name in request.cookies or arrived:
         _cookie.delete(app, response)
     if MMREF in request.cookies:
-        response.delete_cookie(MMREF, **scope(app))
+        delete(app, response, MMREF)
     return response
 
 
@@ -220,31 +224,41 @@ def _stored(state: State) -> str | None:
 
 def _read_cookie(state: State) -> Invitation | None:
     days = state.settings.cookie_days
-    return Invitation.unpack(_cookie.read(state.app, days * _DAY)) if days else None
+    return Invitation.unpack(_cookie.read(state, days * _DAY)) if days else None
+
+
+def _is_session_withheld(app: Flask) -> bool:
+    """Whether this visitor may have a session that was not sent, as a strict cookie is
+    not when another site leads here. A new one would take its place, and log them out.
+    """
+    interface = app.session_interface
+    is_strict = (interface.get_cookie_samesite(app) or "").lower() == "strict"
+    return is_strict and interface.get_cookie_name(app) not in request.cookies
 
 
 def _is_static(visit: Request) -> bool:
     return (visit.endpoint or "").rpartition(".")[2] == "static"
 
 
-def _is_embedded() -> bool:
-    """Whether a page only embeds or fetches this one: an image in a forum's post must
-    not make its readers somebody's friends. A front end of the site's own may pass a
-    token on with ``fetch``.
-
-    A prefetched document counts: when it is clicked, the browser asks no second time.
-    A browser that does not send ``Sec-Fetch-Dest`` cannot be asked.
-    """
-    headers = request.headers
-    destination = headers.get("Sec-Fetch-Dest", "document")
-    if destination == "empty":
-        return headers.get("Sec-Fetch-Site") not in ("same-origin", "same-site")
-    return destination != "document"
-
-
 def _ask_again(response: Response) -> Response:
-    """A page that was fetched and is then visited must come from the site again, or the
-    visit would not be seen.
+    """A page that was only fetched, and is visited then, must come from the site again,
+    or the visit would not be seen.
     """
     response.cache_control.no_store = True
     return response
+
+
+def is_visit() -> bool:
+    """Whether a visitor came by this request. A page in a tab of its own is a visit,
+    also one that the browser prefetched or prerendered: the click that follows sends no
+    second request. So is what the site's own scripts fetch. Anything else is embedded,
+    and nobody followed a link there: to count it would be cookie stuffing.
+    """
+    # Browsers that are older than the header, and what is no browser, do not send it;
+    # nor does any browser to a site without TLS.
+    match request.headers.get("Sec-Fetch-Dest"):
+        case None | "document":
+            return True
+        case "empty":
+            return request.headers.get("Sec-Fetch-Site") in {"same-origin", "same-site"}
+    return False

@@ -226,7 +226,8 @@ class MMOLove:
 
     def unseal(self, text: str | None) -> str | None:
         """The token in a text that :meth:`seal` gave, for ``registered(player,
-        token=...)``; None if the text is not ours, or too old.
+        token=...)``; None if the text is not ours, too old, or no text at all: pass
+        what the visitor sent as it is.
         """
         return unseal(text)
 
@@ -266,8 +267,8 @@ class MMOLove:
             app.register_blueprint(invitations)      # /invite/<code>
 
         The code holds the player's identity, signed but readable, and MMOLove gets it
-        from whoever follows the link. It stays good until the site
-        changes its ``SECRET_KEY``, or as long as the old key is in
+        from whoever follows the link. It stays good until the site changes its
+        server id or its ``SECRET_KEY``, or as long as the old key is in
         ``SECRET_KEY_FALLBACKS``.
 
         :param player: The site's object for the account, or its id.

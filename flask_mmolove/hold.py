@@ -67,8 +67,13 @@ def hashed(key: str | int) -> str:
     :raises IdentityError: If it is none.
     """
     if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
+        kind = "an empty one" if key == "" else f"a {type(key).__name__}"
         raise IdentityError(
             "The key of a held token must be a number or a non-empty string, not "
-            f"{key!r}. A new row has its id after db.session.flush()."
+            f"{kind}. A new row has its id after db.session.flush()."
         )
-    return hashlib.sha256(str(key).encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        text = str(key)
+    except ValueError as e:
+        raise IdentityError(f"The key of a held token is no key: {e}.") from None
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

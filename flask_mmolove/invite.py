@@ -5,6 +5,7 @@ share link is reached.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
 import typing as t
@@ -13,9 +14,7 @@ from urllib.parse import quote
 from urllib.parse import urlencode
 from urllib.parse import urljoin
 
-from flask import abort
 from flask import Blueprint
-from flask import Flask
 from flask import redirect
 from flask import request
 from flask import url_for
@@ -28,6 +27,8 @@ from .capture import may_keep
 from .errors import ConfigError
 from .inviter import send_off
 from .log import shielded
+from .signed import is_plain
+from .signed import keep_private
 from .signed import keys
 from .signed import salts
 from .state import current_state
@@ -44,7 +45,7 @@ _ENCODED = "~"
 def invite(player: t.Any, *, external: bool = True) -> str:
     """The link that a player shares. See :meth:`flask_mmolove.MMOLove.invite`."""
     state = current_state()
-    code = make_code(state.app, state.identify(player))
+    code = make_code(state, state.identify(player))
     try:
         return url_for("mmolove_invitations.follow", code=code, _external=external)
     except BuildError as e:
@@ -59,15 +60,22 @@ def invite(player: t.Any, *, external: bool = True) -> str:
 def follow(code: str) -> Response:
     """Remember who invites, and go on to MMOLove, which leads back with a token."""
     if request.headers.get("Sec-Fetch-Dest", "document") != "document":
-        abort(404)
-    state = current_state()
-    inviter = read_code(state.app, code)
+        # An image or a frame in a forum's post: nobody followed the link.
+        response = Response("Follow this link.", 403, mimetype="text/plain")
+    else:
+        response = _lead_on(current_state(), code)
+    keep_private(response)
+    return response
+
+
+def _lead_on(state: State, code: str) -> Response:
+    inviter = read_code(state, code)
     if inviter is None or not state.settings.enabled:
         return redirect(f"{request.root_path}/")
     response = redirect(share_link(state, code))
     with shielded("An inviter could not be remembered."):
         if state.settings.cookie_days and may_keep(state):
-            send_off(state.app, t.cast(t.Any, response), inviter)
+            send_off(state, response, inviter)
     return response
 
 
@@ -77,43 +85,38 @@ def share_link(state: State, code: str) -> str:
     return urljoin(state.settings.endpoint, f"{path}?{urlencode({'ref': code})}")
 
 
-def make_code(app: Flask, identity: str) -> str:
+def make_code(state: State, identity: str) -> str:
     """A player's code: the identity and a signature, so that no table is needed."""
-    if not app.secret_key:
+    if not state.app.secret_key:
         raise ConfigError(
             "Invitations are signed: set app.config['SECRET_KEY'].", "SECRET_KEY"
         )
     if not _PLAIN.fullmatch(identity):
         encoded = base64.urlsafe_b64encode(identity.encode()).decode().rstrip("=")
         identity = _ENCODED + encoded
-    return _signers(app)[0].sign(identity).decode()
+    signer, *_ = _signers(state)
+    return signer.sign(identity).decode()
 
 
-def read_code(app: Flask, code: str) -> str | None:
-    """The identity in a code; None if it is not ours."""
-    if not app.secret_key:
+def read_code(state: State, code: object) -> str | None:
+    """The identity in a code; None if it is not ours, or no text at all."""
+    if not is_plain(code) or not state.app.secret_key:
         return None
-    identity = next(filter(None, (_unsign(each, code) for each in _signers(app))), None)
-    if identity is None:
-        return None
+    for signer in _signers(state):
+        with contextlib.suppress(BadData):
+            return _decode(signer.unsign(code).decode())
+    return None
+
+
+def _decode(identity: str) -> str:
     if identity.startswith(_ENCODED):
         encoded = identity.removeprefix(_ENCODED)
         return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
     return identity
 
 
-def _unsign(signer: Signer, code: str) -> str | None:
-    try:
-        return signer.unsign(code.encode()).decode()
-    except (BadData, UnicodeError):
-        return None
-
-
-def _signers(app: Flask) -> list[Signer]:
-    """The one that signs, and the one of earlier versions."""
+def _signers(state: State) -> list[Signer]:
     # 96 bits: a link is written on walls, and typed from there.
     digest = partial(hashlib.blake2b, digest_size=12)
-    return [
-        Signer(keys(app), salt=salt, digest_method=digest)
-        for salt in salts(app, "invite")
-    ]
+    make = partial(Signer, keys(state.app), digest_method=digest)
+    return [make(salt=salt) for salt in salts(state, "invite")]

@@ -9,16 +9,16 @@ no known inviter.
 from __future__ import annotations
 
 from flask import after_this_request
-from flask import Flask
 from flask import has_request_context
 from flask import request
-from flask import Response
+from werkzeug.wrappers import Response
 
 from .signed import Cookie
 from .signed import sign
+from .state import State
 
 #: For the trip through MMOLove, and deleted on return.
-COOKIE = Cookie("mmolove_inviter", "inviter", crosses_sites=True)
+COOKIE = Cookie("mmolove_inviter", "inviter")
 
 # Seconds for the trip: MMOLove may show a page of its own in between.
 _TRIP = 3600
@@ -27,12 +27,13 @@ _TRIP = 3600
 _ENVIRON = "flask_mmolove.inviters"
 
 
-def send_off(app: Flask, response: Response, inviter: str) -> None:
+def send_off(state: State, response: Response, inviter: str) -> None:
     """Remember the inviter of a visitor who goes on to MMOLove.
 
     :param inviter: The inviting player's identity.
     """
-    COOKIE.keep(app, response, sign(app, COOKIE.purpose, inviter), _TRIP)
+    value = sign(state, COOKIE.purpose, inviter)
+    COOKIE.keep(state.app, response, value, _TRIP)
 
 
 def is_back() -> bool:
@@ -40,7 +41,7 @@ def is_back() -> bool:
     return COOKIE.name in request.cookies
 
 
-def welcome(app: Flask) -> str | None:
+def welcome(state: State) -> str | None:
     """The inviter of a visitor who comes back from MMOLove. It is good for this once:
     the next token may come another way.
     """
@@ -49,10 +50,10 @@ def welcome(app: Flask) -> str | None:
 
     @after_this_request
     def delete(response: Response) -> Response:
-        COOKIE.delete(app, response)
+        COOKIE.delete(state.app, response)
         return response
 
-    inviter = COOKIE.read(app, _TRIP)
+    inviter = COOKIE.read(state, _TRIP)
     return inviter if isinstance(inviter, str) else None
 
 

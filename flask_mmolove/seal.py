@@ -24,19 +24,19 @@ def seal() -> str | None:
         token = current_mmref()
         if token is None:
             return None
-        app = current_state().app
-        if app.secret_key:
-            return sign(app, _PURPOSE, invitation_of(token).pack())
+        state = current_state()
+        if state.app.secret_key:
+            return sign(state, _PURPOSE, invitation_of(token).pack())
         logger.error("A token cannot be sealed: set app.config['SECRET_KEY'].")
     return None
 
 
-def unseal(text: str | None) -> str | None:
+def unseal(text: object) -> str | None:
     """The token that was sealed. For the rest of a request it is known as well who
     invited the one who carried it.
     """
     with shielded("A sealed token could not be read."):
-        packed = read(current_state().app, _PURPOSE, text, TOKEN_LIFETIME)
+        packed = read(current_state(), _PURPOSE, text, TOKEN_LIFETIME)
         invitation = Invitation.unpack(packed)
         if invitation is not None:
             remember(*invitation)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from datetime import datetime
 
 from flask import Flask
 from flask import request
-from flask import Response
 from itsdangerous import BadData
 from itsdangerous import URLSafeTimedSerializer
+from werkzeug.wrappers import Response
+
+from .state import State
+
+# Nothing that we sign is longer, so a longer text is not worth a MAC.
+_LONGEST = 8192
+
+# No browser keeps more cookies for a domain, and each costs a MAC.
+_MOST = 200
 
 
 def keys(app: Flask) -> list[t.Any]:
@@ -19,113 +28,136 @@ def keys(app: Flask) -> list[t.Any]:
     return [*(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key]
 
 
-def salts(app: Flask, purpose: str) -> tuple[str, str]:
-    """The salt that signs, and the one of earlier versions, which is still read.
+def salts(state: State, purpose: str) -> list[str]:
+    """The salt to sign with, and after it the one that is accepted besides.
 
-    Two sites with one ``SECRET_KEY`` must not take each other's texts, so the server id
-    is part of the salt.
+    Sites may share a ``SECRET_KEY``. With the server id in the salt, what one of them
+    signed is worth nothing at another.
+    """
+    # Earlier versions had no server id in it. Their cookies and sealed tokens end by
+    # themselves, but an invite link has no date and stands in forums for years, so it
+    # is accepted until 1.0. And a site that is switched off, which needs no server id,
+    # signs like that: the links that it shows then are good once it is switched on.
+    salt = f"flask-mmolove.{purpose}"
+    server_id = state.settings.server_id
+    return [f"{salt}.{server_id}", salt] if server_id else [salt]
+
+
+def sign(state: State, purpose: str, value: t.Any) -> str:
+    """A signed and dated text for a URL or a cookie.
 
     :param purpose: What was signed for one is worth nothing for another.
     """
-    old = f"flask-mmolove.{purpose}"
-    return f"{old}.{app.extensions['mmolove'].settings.server_id}", old
+    salt, *_ = salts(state, purpose)
+    return str(_serializer(state).dumps(value, salt))
 
 
-def sign(app: Flask, purpose: str, value: t.Any) -> str:
-    """A signed and dated text for a URL or a cookie.
+def read(state: State, purpose: str, text: object, seconds: float) -> t.Any:
+    """The value in a signed text; None if it is not ours, too old, or no text at all.
 
-    :param purpose: See :func:`salts`.
-    """
-    salt, _ = salts(app, purpose)
-    return str(URLSafeTimedSerializer(keys(app), salt=salt).dumps(value))
-
-
-def read(app: Flask, purpose: str, text: object, seconds: float) -> t.Any:
-    """The value in a signed text; None if it is not ours, or too old.
-
+    :param text: It comes from a visitor, so it may be anything.
     :param seconds: The age up to which it is good.
     """
-    dated = _read(app, purpose, text, seconds)
-    return dated and dated[0]
+    signed = _open(state, purpose, text, seconds)
+    return signed and signed.value
 
 
-def _read(
-    app: Flask, purpose: str, text: object, seconds: float
-) -> tuple[t.Any, datetime] | None:
-    """The same, with the time at which it was signed."""
-    if not app.secret_key or not isinstance(text, str) or not text.isascii():
-        return None
-    for salt in salts(app, purpose):
-        serializer = URLSafeTimedSerializer(keys(app), salt=salt)
-        try:
-            value, signed_at = serializer.loads(text, int(seconds), True)
-            return value, signed_at
-        except BadData:
-            pass
-    return None
+def is_plain(text: object) -> t.TypeGuard[str]:
+    """Whether this may be something that we signed: a short text in ASCII."""
+    return isinstance(text, str) and text.isascii() and 0 < len(text) <= _LONGEST
 
 
 class Cookie(t.NamedTuple):
     """A signed cookie, sent wherever the site's session is.
 
     :param purpose: See :func:`sign`.
-    :param crosses_sites: Whether it has to come along when a link of another site is
-        followed, so that it cannot be ``SameSite=Strict``.
     """
 
     name: str
     purpose: str
-    crosses_sites: bool = False
 
-    def read(self, app: Flask, seconds: float) -> t.Any:
-        """What this visitor's holds; see :func:`read`. A browser sends several of
-        one name where they were set for several domains: the newest of ours counts.
+    def read(self, state: State, seconds: float) -> t.Any:
+        """What this visitor's holds; see :func:`read`. There may be several, of a
+        parent domain or from before the site changed its cookie domain: the newest of
+        ours counts.
         """
-        found = [
-            dated
-            for text in request.cookies.getlist(self.name)
-            if (dated := _read(app, self.purpose, text, seconds))
-        ]
-        return max(found, key=lambda dated: dated[1])[0] if found else None
+        texts = request.cookies.getlist(self.name)[:_MOST]
+        found = [_open(state, self.purpose, text, seconds) for text in texts]
+        ours = [signed for signed in found if signed is not None]
+        newest = max(ours, key=lambda signed: signed.moment, default=None)
+        return newest and newest.value
 
     def keep(self, app: Flask, response: Response, value: str, seconds: int) -> None:
         """Set it.
 
         :param value: What :func:`sign` gave.
         """
-        options = scope(app)
-        if self.crosses_sites and options["samesite"] == "Strict":
-            options["samesite"] = "Lax"
-        response.set_cookie(self.name, value, max_age=seconds, httponly=True, **options)
+        response.set_cookie(self.name, value, max_age=seconds, **attributes(app))
         keep_private(response)
 
     def delete(self, app: Flask, response: Response) -> None:
         """Delete it."""
-        response.delete_cookie(self.name, httponly=True, **scope(app))
-        keep_private(response)
+        delete(app, response, self.name)
 
 
-def scope(app: Flask) -> dict[str, t.Any]:
-    """Where and how the site's session is sent."""
+def delete(app: Flask, response: Response, name: str) -> None:
+    """Delete a cookie that has the attributes of ours."""
+    common = attributes(app)
+    response.delete_cookie(name, **common)
+    if common["domain"]:
+        # The one from before the site set a cookie domain would come back to life.
+        response.delete_cookie(name, **common | {"domain": None})
+    keep_private(response)
+
+
+def keep_private(response: Response) -> None:
+    """Say that a response is for its visitor alone: a shared cache must not hand their
+    token to another. The site's own ``after_request`` hooks come later.
+    """
+    response.vary.add("Cookie")
+    caching = response.cache_control
+    if not caching.no_store:
+        caching.private = True
+        caching.public = False
+        caching.s_maxage = None
+
+
+def attributes(app: Flask) -> dict[str, t.Any]:
+    """The attributes of a cookie that goes wherever the site's session goes."""
     interface = app.session_interface
-    options = {
+    samesite = interface.get_cookie_samesite(app) or "Lax"
+    is_sent_everywhere = samesite.lower() == "none"
+    common = {
         "domain": interface.get_cookie_domain(app),
         "path": interface.get_cookie_path(app),
-        "secure": interface.get_cookie_secure(app),
-        "samesite": interface.get_cookie_samesite(app) or "Lax",
+        # Browsers take SameSite=None from nobody else.
+        "secure": interface.get_cookie_secure(app) or is_sent_everywhere,
+        "httponly": True,
+        # A strict cookie is not sent when MMOLove leads a visitor back, which is when
+        # ours is needed. It logs nobody in, so there is nothing to forge with it.
+        "samesite": "None" if is_sent_everywhere else "Lax",
     }
-    # Flask and Werkzeug know it since 3.1.
-    if hasattr(interface, "get_cookie_partitioned"):
-        options["partitioned"] = interface.get_cookie_partitioned(app)
-    return options
+    # Flask 3.1 and later.
+    is_partitioned = getattr(interface, "get_cookie_partitioned", None)
+    if is_partitioned is not None and is_partitioned(app):
+        common["partitioned"] = True
+    return common
 
 
-def keep_private(response: Response) -> Response:
-    """Keep shared caches from handing a visitor's response to another visitor."""
-    response.vary.add("Cookie")
-    cache = response.cache_control
-    if not cache.no_store:
-        cache.public = False
-        cache.s_maxage = None
-        cache.private = True
-    return response
+class _Signed(t.NamedTuple):
+    value: t.Any
+    moment: datetime
+
+
+def _open(state: State, purpose: str, text: object, seconds: float) -> _Signed | None:
+    if not is_plain(text) or not state.app.secret_key:
+        return None
+    serializer = _serializer(state)
+    for salt in salts(state, purpose):
+        with contextlib.suppress(BadData):
+            return _Signed(*serializer.loads(text, int(seconds), True, salt))
+    return None
+
+
+def _serializer(state: State) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(keys(state.app))

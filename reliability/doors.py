@@ -383,8 +383,11 @@ def _core(signed: str) -> bytes:
 
 
 def _clean(data: bytes) -> bytes:
-    """What a decoder that skips foreign letters makes of a signed text somewhere."""
-    return _NOT_SIGNED.sub(b"", unquote_to_bytes(data))
+    """What a decoder makes of a signed text somewhere: it skips foreign letters, and
+    takes those of the other base64 for the same.
+    """
+    letters = unquote_to_bytes(data).replace(b"+", b"-").replace(b"/", b"_")
+    return _NOT_SIGNED.sub(b"", letters)
 
 
 def _ask_again(environ: Environ, path: str) -> Environ:

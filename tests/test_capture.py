@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -35,7 +36,8 @@ from flask_mmolove.capture import forget
 
 TOKEN = "tok.first-1"
 OTHER = "tok.other-2"
-SALT = "flask-mmolove.token"
+SALT = "flask-mmolove.token.demo-server"
+EVERYWHERE = {"SameSite=None", "Secure", "HttpOnly", "Path=/"}
 NINETY_DAYS = 90 * 24 * 60 * 60
 
 #: Values that are no token, as they stand in a query.
@@ -51,6 +53,7 @@ JUNK = {
     "a DEL": "a%7f",
     "an umlaut": "%C3%A4",
     "an emoji": "%F0%9F%90%89",
+    "1 MB": "x" * 1_000_000,
 }
 
 
@@ -105,6 +108,13 @@ def token_of(client: FlaskClient) -> str:
     return client.get("/who").text
 
 
+def send(app: Flask, cookies: str) -> TestResponse:
+    """Ask for the token with a ``Cookie`` header, byte for byte."""
+    # A client that keeps cookies of its own would replace the header.
+    client = Client(app, use_cookies=False)
+    return client.get("/who", headers={"Cookie": cookies})
+
+
 def cookies_of(response: TestResponse) -> dict[str, str]:
     """The ``Set-Cookie`` headers by name."""
     headers = response.headers.getlist("Set-Cookie")
@@ -112,7 +122,10 @@ def cookies_of(response: TestResponse) -> dict[str, str]:
 
 
 def is_untouched(response: TestResponse) -> bool:
-    return not cookies_of(response) and "Vary" not in response.headers
+    caching = response.headers.get("Cache-Control", "")
+    return not (
+        cookies_of(response) or "Vary" in response.headers or "private" in caching
+    )
 
 
 def sign(token: t.Any, secret: str = "not a secret", salt: str = SALT) -> str:
@@ -302,7 +315,7 @@ def test_an_unrelated_request_is_answered_byte_for_byte_as_without_us(
     add_pages(bare)
     headers = {"Cookie": cookie} if cookie else {}
     ours, theirs = (
-        Client(site).get(path, headers=headers, follow_redirects=False)
+        Client(site, use_cookies=False).get(path, headers=headers)
         for site in (app, bare)
     )
     assert ours.status == theirs.status
@@ -369,11 +382,14 @@ def test_junk_is_warned_of_now_and_then_and_never_quoted(
         f"{COOKIE}={'x' * 3000}",
         f"{COOKIE}=.eJw.x.y",
         f"{COOKIE}=\xff",
-        f"session=junk; {COOKIE}=junk; mmref=%20",
+        f"{COOKIE}=\xed\xa0\x80.a.b",
+        f"{COOKIE}={'x.' * 30_000}",
+        f"{COOKIE}=...............",
+        f"session=junk; {COOKIE}=junk; mmref=a\x7f",
     ],
 )
 def test_a_junk_cookie_is_never_an_error(app: Flask, cookie: str) -> None:
-    response = Client(app).get("/who", headers={"Cookie": cookie})
+    response = send(app, cookie)
     assert (response.status_code, response.text) == (200, "nobody")
 
 
@@ -397,6 +413,8 @@ def test_junk_in_the_session_is_no_token_and_gives_way_to_one(
     [
         sign(TOKEN, secret="of another site"),
         sign(TOKEN, salt="cookie-session"),
+        sign(TOKEN, salt="flask-mmolove.token.another-server"),
+        sign(TOKEN, salt="flask-mmolove.seal"),
         sign(TOKEN)[:-1],
         "x" + sign(TOKEN),
         sign(["t"]),
@@ -408,6 +426,8 @@ def test_junk_in_the_session_is_no_token_and_gives_way_to_one(
     ids=[
         "another site's",
         "another salt",
+        "another server's",
+        "sealed",
         "cut",
         "changed",
         "a list",
@@ -445,98 +465,19 @@ def test_a_cookie_signed_with_an_earlier_key_is_good(app: Flask) -> None:
     assert token_of(client) == TOKEN
     header = cookies_of(client.get(f"/?mmref={OTHER}"))[COOKIE]
     value = SimpleCookie(header)[COOKIE].value
-    serializer = URLSafeTimedSerializer("new", salt=f"{SALT}.demo-server")
+    serializer = URLSafeTimedSerializer("new", salt=SALT)
     assert serializer.loads(value) == OTHER
 
 
-def test_of_two_cookies_the_newest_of_ours_counts(
-    make_site: MakeApp, monkeypatch: pytest.MonkeyPatch
+def test_a_cookie_of_an_earlier_version_is_good_for_its_lifetime(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_site()
-
-    def signed(token: str, age: int) -> str:
-        with monkeypatch.context() as past:
-            now = int(time.time()) - age
-            past.setattr(TimestampSigner, "get_timestamp", lambda self: now)
-            return sign(token)
-
-    values = [signed(OTHER, 60), signed(TOKEN, 5), "somebody-elses", signed(OTHER, 90)]
-    cookies = "; ".join(f"{COOKIE}={value}" for value in values)
-    client = app.test_client(use_cookies=False)
-    assert client.get("/who", headers={"Cookie": cookies}).text == TOKEN
-
-
-def test_of_two_plain_cookies_the_first_token_counts(make_site: MakeApp) -> None:
-    client = make_site().test_client(use_cookies=False)
-    cookies = f"mmref=; mmref=no token; mmref={TOKEN}; mmref={OTHER}"
-    assert client.get("/who", headers={"Cookie": cookies}).text == TOKEN
-
-
-def test_a_cookie_of_another_site_with_the_same_key_is_not_ours(
-    make_site: MakeApp,
-) -> None:
-    elsewhere = make_site(SERVER_ID="another").test_client()
-    elsewhere.get(f"/?mmref={TOKEN}")
-    cookie = elsewhere.get_cookie(COOKIE)
-    assert cookie is not None
-    client = make_site().test_client()
-    client.set_cookie(COOKIE, cookie.value)
+    now = 1733500000
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda self: now)
+    client.set_cookie(COOKIE, sign(TOKEN, salt="flask-mmolove.token"))
+    assert token_of(client) == TOKEN
+    now += NINETY_DAYS + 1
     assert token_of(client) == "nobody"
-
-
-@pytest.mark.parametrize("same_site", ["Lax", "Strict", "None"])
-def test_our_cookie_goes_wherever_the_session_goes(
-    make_site: MakeApp, same_site: str
-) -> None:
-    app = make_site()
-    app.config.update(
-        SESSION_COOKIE_SAMESITE=same_site,
-        SESSION_COOKIE_SECURE=True,
-        SESSION_COOKIE_DOMAIN="localhost",
-        SESSION_COOKIE_PARTITIONED=True,
-    )
-    client = app.test_client()
-
-    def attributes(header: str) -> set[str]:
-        names = ("domain", "path", "samesite", "secure", "partitioned")
-        parts = {part.strip().lower() for part in header.split(";")}
-        return {part for part in parts if part.partition("=")[0] in names}
-
-    kept = cookies_of(client.get(f"/?mmref={TOKEN}", base_url="https://localhost"))
-    assert attributes(kept[COOKIE]) == attributes(kept["session"])
-    gone = cookies_of(client.post("/leave", base_url="https://localhost"))
-    assert attributes(gone[COOKIE]) == attributes(kept["session"])
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("", {"private"}),
-        ("public, max-age=60, s-maxage=600", {"private", "max-age=60"}),
-        ("no-store", {"no-store"}),
-    ],
-)
-def test_no_shared_cache_keeps_a_response_that_keeps_a_token(
-    make_site: MakeApp, before: str, after: set[str]
-) -> None:
-    for days in (0, 90):
-        client = make_cached(make_site, days, before).test_client()
-        response = client.get(f"/cached?mmref={TOKEN}")
-        found = {part.strip() for part in response.headers["Cache-Control"].split(",")}
-        assert found == after
-        assert response.vary.as_set() == {"accept", "cookie"}
-        again = client.get("/cached")
-        assert again.headers["Cache-Control"] == before
-
-
-def make_cached(make_site: MakeApp, days: int, before: str) -> Flask:
-    app = make_site(COOKIE_DAYS=days)
-
-    @app.get("/cached")
-    def cached() -> ResponseReturnValue:
-        return "a page", {"Cache-Control": before, "Vary": "Accept"}
-
-    return app
 
 
 def test_without_days_there_is_no_cookie_of_ours(make_site: MakeApp) -> None:
@@ -553,23 +494,231 @@ def test_fewer_days_are_a_shorter_life(make_site: MakeApp) -> None:
     assert "Max-Age=604800" in cookies_of(client.get(f"/?mmref={TOKEN}"))[COOKIE]
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"SESSION_COOKIE_SECURE": True}, ["Secure"]),
-        ({"SESSION_COOKIE_DOMAIN": "site.test"}, ["Domain=site.test"]),
-        ({"SESSION_COOKIE_PATH": "/game"}, ["Path=/game"]),
-        ({"APPLICATION_ROOT": "/app"}, ["Path=/app"]),
-    ],
-)
-def test_our_cookie_reaches_as_far_as_the_sites_session(
-    app: Flask, settings: dict[str, t.Any], words: list[str]
+#: What a site says of its session's cookie, and how ours is set then.
+ATTRIBUTES: list[tuple[dict[str, t.Any], set[str]]] = [
+    ({"SESSION_COOKIE_SECURE": True}, {"Secure", "SameSite=Lax"}),
+    ({"SESSION_COOKIE_DOMAIN": "site.test"}, {"Domain=site.test"}),
+    ({"SESSION_COOKIE_PATH": "/game"}, {"Path=/game"}),
+    ({"APPLICATION_ROOT": "/app"}, {"Path=/app"}),
+    ({"SESSION_COOKIE_SAMESITE": "Lax"}, {"SameSite=Lax"}),
+    ({"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True}, EVERYWHERE),
+    ({"SESSION_COOKIE_SAMESITE": "none", "SESSION_COOKIE_SECURE": True}, EVERYWHERE),
+]
+if hasattr(SecureCookieSessionInterface, "get_cookie_partitioned"):  # Flask 3.1
+    partitioned = {"SESSION_COOKIE_PARTITIONED": True, "SESSION_COOKIE_SECURE": True}
+    ATTRIBUTES.append((partitioned, {"Partitioned", "Secure"}))
+
+
+def attributes_of(header: str) -> set[str]:
+    """Those of a ``Set-Cookie`` header but for its value and its life."""
+    _, *attributes = header.split("; ")
+    return {each for each in attributes if not each.startswith(("Expires=", "Max-"))}
+
+
+@pytest.mark.parametrize(("settings", "expected"), ATTRIBUTES)
+def test_our_cookie_goes_wherever_the_sites_session_goes(
+    app: Flask, settings: dict[str, t.Any], expected: set[str]
 ) -> None:
     app.config.update(settings)
     cookies = cookies_of(app.test_client().get(f"/?mmref={TOKEN}"))
     assert set(cookies) == {"session", COOKIE}
-    for header in cookies.values():
-        assert set(words) <= set(header.split("; "))
+    ours, session = (attributes_of(cookies[name]) for name in (COOKIE, "session"))
+    assert expected <= ours
+    assert ours == session | {"SameSite=Lax"} if expected != EVERYWHERE else session
+
+
+@pytest.mark.parametrize(("settings", "expected"), ATTRIBUTES)
+def test_our_cookie_is_deleted_as_it_was_set(
+    app: Flask, settings: dict[str, t.Any], expected: set[str]
+) -> None:
+    app.config.update(settings)
+    kept = Client(app, use_cookies=False).get(f"/?mmref={TOKEN}")
+    headers = {"Cookie": f"{COOKIE}=x; mmref=y"}
+    left = Client(app, use_cookies=False).post("/leave", headers=headers)
+    deleted = left.headers.getlist("Set-Cookie")
+    for name in (COOKIE, "mmref"):
+        [first, *_] = [each for each in deleted if each.startswith(f"{name}=;")]
+        assert "Max-Age=0" in first
+        assert attributes_of(first) == attributes_of(cookies_of(kept)[COOKIE])
+
+
+def test_one_from_before_the_site_set_a_domain_is_deleted_too(app: Flask) -> None:
+    client = app.test_client()
+    client.get(f"/?mmref={TOKEN}", base_url="http://www.site.test")
+    assert client.get_cookie(COOKIE, "www.site.test") is not None
+    app.config["SESSION_COOKIE_DOMAIN"] = "site.test"
+    client.get(f"/?mmref={OTHER}", base_url="http://www.site.test")
+    client.post("/leave", base_url="http://www.site.test")
+    assert client.get_cookie(COOKIE, "www.site.test") is None
+    assert client.get_cookie(COOKIE, "site.test") is None
+
+
+def test_a_strict_session_is_not_replaced_by_a_visit_from_mmolove(
+    app: Flask, client: FlaskClient
+) -> None:
+    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    client.get("/login")
+    # Led there by another site, a browser sends no strict cookie, and a lax one.
+    led = app.test_client()
+    arrival = led.get(f"/who?mmref={TOKEN}")
+    assert arrival.text == TOKEN
+    assert set(cookies_of(arrival)) == {COOKIE}
+    assert "SameSite=Lax" in cookies_of(arrival)[COOKIE]
+    client.set_cookie(COOKIE, SimpleCookie(cookies_of(arrival)[COOKIE])[COOKIE].value)
+    assert token_of(client) == TOKEN
+    with client.session_transaction() as kept:
+        assert kept["user"] == "anna"
+
+
+def test_a_strict_session_that_was_sent_takes_a_token(
+    app: Flask, client: FlaskClient
+) -> None:
+    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    client.get("/login")
+    cookies = cookies_of(client.get(f"/?mmref={TOKEN}"))
+    assert "SameSite=Strict" in cookies["session"]
+    assert "SameSite=Lax" in cookies[COOKIE]
+
+
+def test_the_first_of_two_links_counts_with_a_strict_session_too(
+    make_site: MakeApp,
+) -> None:
+    app = make_site(ATTRIBUTION="first-touch")
+    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    client = app.test_client()
+    client.get(f"/?mmref={TOKEN}")
+    client.delete_cookie("session")
+    assert client.get(f"/who?mmref={OTHER}").text == TOKEN
+
+
+def test_our_cookie_is_secure_where_browsers_ask_for_it(app: Flask) -> None:
+    app.config["SESSION_COOKIE_SAMESITE"] = "None"
+    cookies = cookies_of(app.test_client().get(f"/?mmref={TOKEN}"))
+    assert attributes_of(cookies[COOKIE]) >= EVERYWHERE
+
+
+def test_a_session_interface_from_before_flask_3_1_is_as_good(app: Flask) -> None:
+    class Earlier(SecureCookieSessionInterface):
+        get_cookie_partitioned = None  # type: ignore[assignment]
+
+        def save_session(self, *args: t.Any) -> None:
+            pass
+
+    app.session_interface = Earlier()
+    header = cookies_of(app.test_client().get(f"/?mmref={TOKEN}"))[COOKIE]
+    assert attributes_of(header) == {"HttpOnly", "Path=/", "SameSite=Lax"}
+
+
+def at(moment: int, token: t.Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A cookie of ours, signed then."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TimestampSigner, "get_timestamp", lambda self: moment)
+        return f"{COOKIE}={sign(token)}"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_of_several_cookies_of_one_name_the_newest_of_ours_counts(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+) -> None:
+    now = int(time.time())
+    cookies = [
+        at(now - 60, TOKEN, monkeypatch),
+        at(now - 7200, OTHER, monkeypatch),
+        f"{COOKIE}={sign('tok.parent', secret='of the parent domain')}",
+        f"{COOKIE}=junk",
+    ]
+    header = "; ".join(cookies[index] for index in order)
+    response = send(app, header)
+    assert response.text == TOKEN
+
+
+def test_a_cookie_that_has_expired_does_not_hide_one_that_has_not(
+    make_site: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = int(time.time())
+    app = make_site(COOKIE_DAYS=7)
+    old = at(now - 8 * 86400, OTHER, monkeypatch)
+    header = f"{old}; {at(now - 60, TOKEN, monkeypatch)}"
+    assert send(app, header).text == TOKEN
+
+
+def test_cookies_beyond_what_a_browser_keeps_are_not_looked_at(app: Flask) -> None:
+    header = f"{COOKIE}=a.b.c; " * 200 + f"{COOKIE}={sign(TOKEN)}"
+    assert send(app, header).text == "nobody"
+
+
+@pytest.mark.parametrize(
+    "cookie", [f"mmref=; mmref={TOKEN}", f"mmref=a b; mmref={TOKEN}; mmref={OTHER}"]
+)
+def test_of_several_mmref_cookies_the_first_token_counts(
+    app: Flask, cookie: str
+) -> None:
+    assert send(app, cookie).text == TOKEN
+
+
+# -- caches ----------------------------------------------------------------------------
+
+
+def caching_of(response: TestResponse) -> tuple[set[str], list[str]]:
+    """What a response says to caches: ``Cache-Control``, and ``Vary``."""
+    directives = response.headers.get("Cache-Control", "").split(", ")
+    return set(directives), sorted(response.headers.get("Vary", "").split(", "))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"private"}),
+        ({"Cache-Control": "public, max-age=60"}, {"private", "max-age=60"}),
+        ({"Cache-Control": "s-maxage=9, max-age=60"}, {"private", "max-age=60"}),
+        ({"Cache-Control": "no-store"}, {"no-store"}),
+        ({"Cache-Control": "no-cache"}, {"private", "no-cache"}),
+        ({"Cache-Control": "private"}, {"private"}),
+    ],
+)
+@pytest.mark.parametrize("vary", [None, "Cookie", "cookie", "Accept-Encoding"])
+def test_no_shared_cache_hands_a_token_to_another_visitor(
+    app: Flask, before: dict[str, str], after: set[str], vary: str | None
+) -> None:
+    @app.get("/cached")
+    def cached() -> ResponseReturnValue:
+        headers = before | ({"Vary": vary} if vary else {})
+        return (part for part in ("a ", "page")), headers
+
+    response = app.test_client().get(f"/cached?mmref={TOKEN}")
+    assert response.text == "a page"
+    directives, varies = caching_of(response)
+    assert directives == after
+    assert [each.lower() for each in varies].count("cookie") == 1
+    assert vary is None or vary in varies
+    plain = app.test_client().get("/cached")
+    assert plain.headers.get("Cache-Control") == before.get("Cache-Control")
+
+
+def capture_by_query(app: Flask) -> TestResponse:
+    return app.test_client().get(f"/nowhere?mmref={TOKEN}")
+
+
+def capture_by_cookie(app: Flask) -> TestResponse:
+    client = app.test_client()
+    client.set_cookie("mmref", TOKEN)
+    return client.get("/")
+
+
+def forget_all(app: Flask) -> TestResponse:
+    client = app.test_client()
+    client.get(f"/?mmref={TOKEN}")
+    return client.post("/leave")
+
+
+@pytest.mark.parametrize("days", [0, 90])
+@pytest.mark.parametrize("act", [capture_by_query, capture_by_cookie, forget_all])
+def test_a_page_that_keeps_or_forgets_a_token_is_its_visitors_alone(
+    make_site: MakeApp, act: t.Callable[[Flask], TestResponse], days: int
+) -> None:
+    response = act(make_site(COOKIE_DAYS=days))
+    assert "Set-Cookie" in response.headers
+    assert caching_of(response) == ({"private"}, ["Cookie"])
 
 
 # -- the cookie of a hand-made integration ---------------------------------------------
@@ -613,60 +762,93 @@ def test_a_token_that_is_used_up_in_its_first_request_is_forgotten_too(
     assert token_of(client) == "nobody"
 
 
-# -- nobody followed a link ------------------------------------------------------------
+# -- who followed a link ---------------------------------------------------------------
+
+SITES = ["same-origin", "same-site", "cross-site", "none"]
+EMBEDDED = ["image", "iframe", "frame", "embed", "object", "script", "style", "video"]
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": destination}
-        for site in ("same-origin", "same-site", "cross-site", "none")
-        for destination in ("image", "iframe", "frame", "embed", "object", "script", "")
-    ]
-    + [
-        {"Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Site": "none", "Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Dest": "image", "Sec-Purpose": "prefetch"},
-    ],
-)
-def test_an_embedded_request_captures_nothing(
-    client: FlaskClient, headers: dict[str, str]
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("dest", [*EMBEDDED, "report", "Document", ""])
+def test_what_is_embedded_captures_nothing_wherever_it_is_embedded(
+    client: FlaskClient, dest: str, site: str
 ) -> None:
+    headers = {"Sec-Fetch-Dest": dest, "Sec-Fetch-Site": site}
     response = client.get(f"/?mmref={TOKEN}", headers=headers)
     assert response.status_code == 200
     assert not cookies_of(response)
-    assert response.cache_control.no_store  # a visit must come to the site
     assert client.get(f"/who?mmref={TOKEN}", headers=headers).text == "nobody"
     assert token_of(client) == "nobody"
 
 
+def test_what_is_embedded_takes_no_earlier_token_away(client: FlaskClient) -> None:
+    client.get(f"/?mmref={TOKEN}")
+    client.get(f"/?mmref={OTHER}", headers={"Sec-Fetch-Dest": "image"})
+    assert token_of(client) == TOKEN
+
+
 @pytest.mark.parametrize(
-    "headers",
+    ("site", "token"),
     [
-        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "empty"},
-        {"Sec-Fetch-Site": "none", "Sec-Fetch-Dest": "document"},
-        {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch"},
-        {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch;prerender"},
-        {"Sec-Purpose": "prefetch"},
-        {"Purpose": "prefetch"},
-        {},
+        ("same-origin", TOKEN),
+        ("same-site", TOKEN),
+        ("cross-site", "nobody"),
+        ("none", "nobody"),
+        (None, "nobody"),
     ],
 )
-def test_a_followed_link_and_the_sites_own_requests_are_captured(
+def test_what_a_script_fetches_is_captured_for_the_sites_own_scripts_only(
+    client: FlaskClient, site: str | None, token: str
+) -> None:
+    headers = {"Sec-Fetch-Dest": "empty"}
+    if site is not None:
+        headers["Sec-Fetch-Site"] = site
+    client.get(f"/?mmref={TOKEN}", headers=headers)
+    assert token_of(client) == token
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(
+    "purpose",
+    [
+        {},
+        {"Sec-Purpose": "prefetch"},
+        {"Sec-Purpose": "prefetch;prerender"},
+        {"Purpose": "prefetch"},
+    ],
+)
+def test_a_page_is_a_visit_and_so_is_one_that_is_loaded_before_the_click(
+    client: FlaskClient, purpose: dict[str, str], site: str
+) -> None:
+    headers = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Site": site, **purpose}
+    client.get(f"/?mmref={TOKEN}", headers=headers)
+    assert token_of(client) == TOKEN
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec-Fetch-Site": "cross-site"}, {"Purpose": "prefetch"}, {"Sec-Purpose": ""}],
+)
+def test_a_browser_that_does_not_say_what_it_loads_is_believed(
     client: FlaskClient, headers: dict[str, str]
 ) -> None:
     client.get(f"/?mmref={TOKEN}", headers=headers)
     assert token_of(client) == TOKEN
 
 
+def test_a_page_that_was_embedded_is_asked_for_again_when_it_is_visited(
+    client: FlaskClient,
+) -> None:
+    headers = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "image"}
+    response = client.get(f"/?mmref={TOKEN}", headers=headers)
+    assert response.cache_control.no_store
+
+
 def test_bytes_that_are_no_text_are_no_token(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    response = client.get("/", environ_overrides={"QUERY_STRING": "mmref=x\xff"})
+    raw = {"QUERY_STRING": "mmref=x\xff"}
+    response = client.get("/", environ_overrides=raw)
     assert is_untouched(response)
     assert "Traceback" not in caplog.text
 

@@ -275,7 +275,17 @@ class TestOrders:
         assert "1 rejected event is sent again." in response.text
         assert len(mmolove_sandbox.sandbox.arrivals) == 2
 
-    @pytest.mark.parametrize("data", [{}, {"token": "x"}, {"token": "stranger's"}])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {},
+            {"token": "x"},
+            {"token": "ä.b.c"},
+            {"token": "x." * 10_000},
+            {"token": "stranger's"},
+        ],
+        ids=["none", "junk", "no ASCII", "huge", "a stranger's"],
+    )
     def test_a_form_without_its_token_changes_nothing(
         self,
         app: Flask,

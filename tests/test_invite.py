@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
 import typing as t
-from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,7 +15,6 @@ from conftest import MakeApp
 from flask import Flask
 from flask import session
 from flask.testing import FlaskClient
-from itsdangerous import Signer
 
 from flask_mmolove import ConfigError
 from flask_mmolove import current_referrer
@@ -29,6 +26,7 @@ from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove
+from flask_mmolove.invite import read_code
 from flask_mmolove.testing import SiteSandbox
 
 
@@ -272,14 +270,46 @@ def test_a_cookie_that_we_did_not_sign_is_not_believed(
     assert site.qualify("7").referrer is None
 
 
+def test_of_two_trips_the_newer_one_counts(
+    site: Site, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_off(player: str, moment: float) -> str:
+        browser = site.browser()
+        with monkeypatch.context() as patch:
+            patch.setattr("itsdangerous.timed.time.time", lambda: moment)
+            browser.get(site.link(player))
+        cookie = browser.get_cookie("mmolove_inviter")
+        assert cookie is not None
+        return f"mmolove_inviter={cookie.value}"
+
+    now = time.time()
+    for player, header in (
+        ("7", f"{set_off('3', now)}; {set_off('4', now - 60)}"),
+        ("8", f"mmolove_inviter=junk; {set_off('4', now - 60)}; {set_off('3', now)}"),
+    ):
+        token = mmolove_sandbox.mint()
+        site.app.test_client(use_cookies=False).post(
+            f"/join/{player}?mmref={token}", headers={"Cookie": header}
+        )
+        assert site.qualify(player).referrer == "3"
+
+
 # -- the page --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", ["3", "3.", "3.junk", "junk", "~.x", "%ff", "%00"])
+JUNK = ["3", "3.", "3.junk", "junk", "~.x", "~", ".", "%ff", "%00", "%ED%A0%80"]
+
+
+@pytest.mark.parametrize("code", [*JUNK, "ä.b", "x" * 100_000, "%"])
 def test_an_unknown_invitation_leads_to_the_site(site: Site, code: str) -> None:
     response = site.browser().get(f"/invite/{code}")
     assert (response.status_code, response.location) == (302, "/")
     assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize("code", ["\ud800", "\udcff.a", "", None, b"3.a", 3, [], "ä.b"])
+def test_what_is_no_code_is_nobody(site: Site, code: object) -> None:
+    assert read_code(site.app.extensions["mmolove"], code) is None
 
 
 def test_a_code_is_worth_nothing_for_another_player(site: Site) -> None:
@@ -287,47 +317,30 @@ def test_a_code_is_worth_nothing_for_another_player(site: Site) -> None:
     assert site.browser().get(code).location == "/"
 
 
-@pytest.mark.parametrize("destination", ["image", "iframe", "empty", "script", ""])
-@pytest.mark.parametrize("origin", ["same-origin", "same-site", "cross-site"])
-def test_an_embedded_link_answers_nothing_and_remembers_nobody(
-    site: Site, destination: str, origin: str
+@pytest.mark.parametrize("origin", ["same-origin", "cross-site"])
+@pytest.mark.parametrize("dest", ["image", "iframe", "object", "script", "empty"])
+def test_a_link_that_is_embedded_or_fetched_is_refused(
+    site: Site, mmolove_sandbox: SiteSandbox, dest: str, origin: str
 ) -> None:
-    headers = {"Sec-Fetch-Site": origin, "Sec-Fetch-Dest": destination}
-    response = site.browser().get(site.link("3"), headers=headers)
-    assert response.status_code == 404
+    friend = site.browser()
+    headers = {"Sec-Fetch-Dest": dest, "Sec-Fetch-Site": origin}
+    response = friend.get(site.link("3"), headers=headers)
+    assert response.status_code == 403
+    assert "Location" not in response.headers
     assert "Set-Cookie" not in response.headers
+    friend.get(f"/?mmref={mmolove_sandbox.mint()}")
+    friend.post("/join/7")
+    assert site.qualify("7").referrer is None
 
 
-@pytest.mark.parametrize("purpose", ["prefetch", "prefetch;prerender"])
-def test_a_prefetched_link_is_followed(site: Site, purpose: str) -> None:
-    headers = {"Sec-Fetch-Dest": "document", "Sec-Purpose": purpose}
+@pytest.mark.parametrize("purpose", [{}, {"Sec-Purpose": "prefetch;prerender"}])
+def test_a_link_that_is_loaded_before_the_click_is_followed(
+    site: Site, purpose: dict[str, str]
+) -> None:
+    headers = {"Sec-Fetch-Dest": "document", **purpose}
     response = site.browser().get(site.link("3"), headers=headers)
     assert "/r/demo-server?ref=" in response.location
-    assert "mmolove_inviter" in response.headers["Set-Cookie"]
-    assert response.cache_control.private
-    assert "Cookie" in response.vary
-
-
-def test_the_way_back_from_mmolove_needs_no_stricter_cookie(site: Site) -> None:
-    site.app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
-    response = site.browser().get(site.link("3"))
-    assert "SameSite=Lax" in response.headers["Set-Cookie"]
-
-
-def test_a_code_of_another_site_with_the_same_key_is_nobodys(
-    site: Site, make_app: MakeApp
-) -> None:
-    other = Site(make_app, SERVER_ID="another")
-    assert other.browser().get(site.link("3")).location == "/"
-
-
-def test_a_code_of_an_earlier_version_still_leads_on(site: Site) -> None:
-    digest = partial(hashlib.blake2b, digest_size=12)
-    signer = Signer(
-        site.app.secret_key or "", salt="flask-mmolove.invite", digest_method=digest
-    )
-    response = site.browser().get(f"/invite/{signer.sign('3').decode()}")
-    assert "/r/demo-server?ref=" in response.location
+    assert "mmolove_inviter=" in response.headers["Set-Cookie"]
 
 
 def test_without_consent_or_a_cookie_nobody_is_remembered(make_app: MakeApp) -> None:
@@ -351,6 +364,38 @@ def test_the_cookie_reaches_as_far_as_the_session_and_lasts_for_the_trip(
     assert header.startswith("mmolove_inviter=")
     for part in ("Max-Age=3600", "HttpOnly", "Secure", "SameSite=Lax", "Path=/"):
         assert part in header
+
+
+@pytest.mark.parametrize(
+    ("session", "ours"), [(None, "Lax"), ("Strict", "Lax"), ("None", "None")]
+)
+def test_the_cookie_survives_the_way_back_from_another_site(
+    site: Site, session: str | None, ours: str
+) -> None:
+    site.app.config.update(SESSION_COOKIE_SAMESITE=session, SESSION_COOKIE_SECURE=True)
+    header = site.browser().get(site.link("3")).headers["Set-Cookie"]
+    assert f"SameSite={ours}" in header
+
+
+@pytest.mark.parametrize("dest", ["document", "image"])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_no_shared_cache_answers_for_the_page(
+    site: Site, dest: str, is_ours: bool
+) -> None:
+    link = site.link("3") if is_ours else "/invite/junk"
+    response = site.browser().get(link, headers={"Sec-Fetch-Dest": dest})
+    assert response.headers["Cache-Control"] == "private"
+    assert response.headers["Vary"] == "Cookie"
+
+
+def test_a_page_on_which_a_trip_ends_is_its_visitors_alone(site: Site) -> None:
+    friend = site.browser()
+    token = follow(friend, site.link("3"))
+    friend.get(site.link("4"))
+    response = friend.get(f"/?mmref={token}")  # no news, but its cookie is deleted
+    assert response.headers["Set-Cookie"].startswith("mmolove_inviter=;")
+    assert response.headers["Cache-Control"] == "private"
+    assert response.headers["Vary"] == "Cookie"
 
 
 def test_a_link_stands_on_the_sites_own_domain(site: Site) -> None:
@@ -384,6 +429,33 @@ def test_two_apps_do_not_take_each_others_links(make_app: MakeApp) -> None:
     site, other = Site(make_app), Site(make_app)
     other.app.config["SECRET_KEY"] = "another"
     assert other.browser().get(site.link("3")).location == "/"
+
+
+def test_two_servers_with_one_key_do_not_either(make_app: MakeApp) -> None:
+    site, other = Site(make_app), Site(make_app, SERVER_ID="another-server")
+    assert other.browser().get(site.link("3")).location == "/"
+    friend, stranger = site.browser(), other.browser()
+    friend.get(site.link("3"))
+    trip = friend.get_cookie("mmolove_inviter")
+    assert trip is not None
+    stranger.set_cookie("mmolove_inviter", trip.value)
+    with stranger:
+        stranger.get("/?mmref=tok.1")
+        assert current_referrer() is None
+
+
+@pytest.mark.parametrize("player", ["3", "ä/b c"])
+def test_a_link_that_was_shown_while_switched_off_is_good_later(
+    make_app: MakeApp, player: str
+) -> None:
+    # It is also what links looked like before the server id was signed with them.
+    link = Site(make_app, ENABLED=False).link(player)
+    site = Site(make_app)
+    assert link != site.link(player)
+    friend = site.browser()
+    follow(friend, link)
+    friend.post("/join/7")
+    assert site.qualify("7").referrer == player
 
 
 # -- what the owner sees of it ---------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import typing as t
 
 import pytest
@@ -13,11 +14,14 @@ from flask import redirect
 from flask import request
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
+from itsdangerous import URLSafeTimedSerializer
 
 from flask_mmolove import MMOLove
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.hold import hashed
+from flask_mmolove.inviter import remember
+from flask_mmolove.inviter import remembered
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.testing import SiteSandbox
 
@@ -242,7 +246,7 @@ def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
     assert mmolove_sandbox.reported == SEVEN
 
 
-@pytest.mark.parametrize("key", [None, "", True, 1.5, b"anna", object()])
+@pytest.mark.parametrize("key", [None, "", True, 1.5, b"anna@example.org", object()])
 def test_a_key_that_is_none_breaks_nothing_and_is_told(
     app: Flask, token: str, key: t.Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -253,6 +257,30 @@ def test_a_key_that_is_none_breaks_nothing_and_is_told(
 
     assert app.test_client().post(f"/form?mmref={token}").text == "welcome"
     assert "db.session.flush()" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert "anna" not in caplog.text
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\0b", "ä" * 100_000, 10**400, -1])
+def test_whatever_is_a_text_or_a_number_is_a_key(
+    app: Flask, token: str, key: t.Any, mmolove_sandbox: SiteSandbox
+) -> None:
+    with app.test_request_context(f"/?mmref={token}"):
+        app.preprocess_request()
+        MMOLove().hold(key)
+    with app.test_request_context():
+        registered("7", held=key)
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_number_that_cannot_be_written_out_is_told_in_a_line(
+    app: Flask, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with app.test_request_context():
+        MMOLove().hold(10**10_000)
+        registered("7", held=10**10_000)
+    assert "is no key" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_where_it_is_switched_off_nothing_is_held_or_sealed(
@@ -311,16 +339,63 @@ def test_what_we_did_not_seal_is_not_believed(
     assert mmolove_sandbox.reported == []
 
 
-def test_a_seal_of_another_site_is_not_believed(
-    site: Site, make_app: MakeApp, token: str, mmolove_sandbox: SiteSandbox
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "", "\ud800", "\udcff.a.b", "ä.b.c", "\0", "a.b.c", "…" * 9_000),
+        *("x" * 10_000_000, ".".join("abc" * 5_000), b"a.b.c", bytearray(b"a.b")),
+        *(0, 1.5, float("nan"), True, 10**10_000, [], ["a.b.c"], {"a": "b"}, object()),
+    ],
+    ids=lambda text: type(text).__name__,
+)
+def test_what_is_no_sealed_text_is_nobody_and_no_trouble(
+    app: Flask, text: t.Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = make_app()
-    other.config["SECRET_KEY"] = "another"
+    with app.test_request_context():
+        assert MMOLove().unseal(text) is None
+    assert not caplog.records
+
+
+def test_the_longest_token_and_inviter_can_be_sealed(app: Flask) -> None:
+    letters = random.Random(7)
+    token = "".join(chr(letters.randrange(0x21, 0x7F)) for _ in range(1024))
+    inviter = "".join(chr(letters.randrange(0x10000, 0x1FFFF)) for _ in range(255))
+    with app.test_request_context():
+        remember(token, inviter)
+        request.environ["flask_mmolove.token"] = token
+        sealed = MMOLove().seal()
+    with app.test_request_context():
+        assert MMOLove().unseal(sealed) == token
+        assert remembered(token) == inviter
+
+
+@pytest.mark.parametrize(
+    ("key", "server_id"), [("another", "demo-server"), ("not a secret", "another")]
+)
+def test_a_seal_of_another_site_is_not_believed(
+    site: Site,
+    make_app: MakeApp,
+    token: str,
+    mmolove_sandbox: SiteSandbox,
+    key: str,
+    server_id: str,
+) -> None:
+    other = make_app(SERVER_ID=server_id)
+    other.config["SECRET_KEY"] = key
     elsewhere = Site(other)
     elsewhere.visit(token).post("/form/anna")
     query = {"state": elsewhere.sealed[0]}
     site.app.test_client().get("/callback/7", query_string=query)
     assert mmolove_sandbox.reported == []
+
+
+def test_a_seal_of_an_earlier_version_is_good(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    key = site.app.config["SECRET_KEY"]
+    sealed = URLSafeTimedSerializer(key, salt="flask-mmolove.seal").dumps(token)
+    site.app.test_client().get("/callback/7", query_string={"state": sealed})
+    assert mmolove_sandbox.reported == SEVEN
 
 
 def test_a_seal_ends_with_its_token(
@@ -358,14 +433,3 @@ def test_without_a_secret_key_nothing_is_sealed_and_it_is_told(
     assert app.test_client().get(f"/form?mmref={token}").text == "welcome"
     assert sealed == [None]
     assert "app.config['SECRET_KEY']" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "text", ["\ud800", "\0", "", "ä", "x" * 100_000, b"bytes", 7, None, ["a"], object()]
-)
-def test_what_is_no_sealed_text_is_nothing(
-    app: Flask, caplog: pytest.LogCaptureFixture, text: t.Any
-) -> None:
-    with app.test_request_context():
-        assert MMOLove().unseal(text) is None
-    assert caplog.text == ""

@@ -74,7 +74,8 @@ def visitor(client: FlaskClient, token: str) -> FlaskClient:
     """A browser that came by a share link, a while ago."""
     with client.session_transaction() as kept:
         kept["mmref"] = token
-    serializer = URLSafeTimedSerializer("not a secret", salt="flask-mmolove.token")
+    salt = "flask-mmolove.token.demo-server"
+    serializer = URLSafeTimedSerializer("not a secret", salt=salt)
     client.set_cookie(COOKIE, str(serializer.dumps(token)))
     return client
 

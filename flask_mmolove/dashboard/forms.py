@@ -33,12 +33,12 @@ def make_token() -> str:
     if not current_app.secret_key:
         abort(500, "The page needs the site's SECRET_KEY.")
     nonce = session.setdefault(_NONCE, secrets.token_urlsafe(16))
-    return sign(current_state().app, _PURPOSE, nonce)
+    return sign(current_state(), _PURPOSE, nonce)
 
 
 def check_token() -> None:
     """Refuse a form that was not made for this visitor."""
-    nonce = read(current_state().app, _PURPOSE, request.form.get(FIELD), LASTS)
+    nonce = read(current_state(), _PURPOSE, request.form.get(FIELD), LASTS)
     if nonce is None or nonce != session.get(_NONCE):
         abort(400, "The form has expired, or was not this page's. Nothing was changed.")
 

@@ -71,6 +71,8 @@ def create_sandbox(
         127.0.0.1 could read the tokens with its visitor's browser.
     """
     app = Flask(__name__)
+    # A redirect to fewer slashes would quote whatever stands in the query.
+    app.url_map.merge_slashes = False
     # Whatever arrives may be shown, but must not forge what stands beside it.
     app.jinja_options = {"finalize": _show}
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
