@@ -104,7 +104,9 @@ class Capture:
 
     def _take_from_cookie(self) -> None:
         token = next(filter(is_token, request.cookies.getlist(MMREF)), None)
-        if token is None or _is_static(request) or _stored(self._state) is not None:
+        if token is None or _is_static(request) or not is_visit():
+            return
+        if _stored(self._state) is not None:
             return
         if may_keep(self._state):
             self._keep(token, cookie=False)
