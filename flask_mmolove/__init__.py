@@ -19,6 +19,7 @@ from .newcomer import new_by_field
 from .newcomer import new_in_json
 from .newcomer import new_in_session
 from .newcomer import new_login
+from .newcomer import new_row
 from .register import referral_register
 from .register import registered
 from .reward import qualify
@@ -57,6 +58,7 @@ __all__ = [
     "new_in_json",
     "new_in_session",
     "new_login",
+    "new_row",
     "referral_register",
     "registered",
     "qualify",

@@ -13,14 +13,20 @@ from urllib.parse import urlsplit
 
 from flask import current_app
 from flask import Flask
+from flask import has_request_context
 from flask import request
 from flask import Response
 from flask import session
 
 from .errors import MMOLoveError
+from .log import logger
 
 #: Seconds a signup waits for the site's ``find``.
 PATIENCE = 1.0
+
+
+# Where the rows stand that a request inserts, by who asks for them.
+_ROWS = "flask_mmolove.rows"
 
 
 class Newcomer(t.Protocol):
@@ -49,7 +55,8 @@ def as_newcomer(player: Player | None) -> Newcomer:
         return new_login
     if isinstance(player, type):
         name = player.__name__
-        raise TypeError(f"player= must not be a class: write player={name}(...).")
+        answer = f"{name}(...)" if hasattr(player, "before") else f"new_row({name})"
+        raise TypeError(f"player= must not be a class: write player={answer}.")
     if callable(getattr(player, "before", None)):
         return t.cast(Newcomer, player)
     if callable(player):
@@ -105,6 +112,93 @@ new_login: Newcomer = _Login()
 
 
 # The answers that take arguments are written like functions, and are used like them.
+
+
+class new_row:
+    """The row of a model that the request inserts and commits, for every site on
+    SQLAlchemy.
+
+    .. code-block:: python
+
+        @referral_register(player=new_row(User))
+
+    Nothing is asked of the database for it, and it works with any number of sessions,
+    databases and processes. A row that is rolled back is nobody. Where a request
+    commits several rows of the model, nobody is reported, and the log says so. What a
+    bulk statement inserts, such as ``session.execute(insert(User))``, is not seen.
+
+    :param model: The mapped class of the accounts; rows of its subclasses count too.
+    :raises TypeError: If SQLAlchemy knows no such model.
+    """
+
+    def __init__(self, model: type[t.Any]) -> None:
+        sqlalchemy = sys.modules.get("sqlalchemy")
+        known = sqlalchemy and sqlalchemy.inspect(model, raiseerr=False)
+        if not isinstance(model, type) or known is None:
+            raise TypeError(
+                f"new_row() takes a model of SQLAlchemy, as in new_row(User), not "
+                f"{model!r}."
+            )
+        self._model = model
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session
+
+        event.listen(model, "after_insert", self._inserted, propagate=True)
+        if not event.contains(Session, "after_commit", _after_commit):
+            event.listen(Session, "after_commit", _after_commit)
+
+    def before(self) -> list[Inserted]:
+        """The rows of this request, as they come."""
+        rows: list[Inserted] = []
+        request.environ.setdefault(_ROWS, {})[self] = rows
+        return rows
+
+    def after(self, response: Response, before: list[Inserted]) -> t.Any:
+        players = [each.row for each in before if each.is_there]
+        if len(players) > 1:
+            logger.warning(
+                "A request of %r made %d rows of %s, so it is not clear who signed up, "
+                "and nobody was reported. Name the player with registered(player).",
+                request.endpoint,
+                len(players),
+                self._model.__name__,
+            )
+        return players[0] if len(players) == 1 else None
+
+    def _inserted(self, mapper: object, connection: object, row: t.Any) -> None:
+        if not has_request_context():
+            return
+        rows = request.environ.get(_ROWS, {}).get(self)
+        if rows is not None:
+            from sqlalchemy.orm import object_session
+
+            rows.append(Inserted(row, object_session(row)))
+
+
+class Inserted:
+    """A row that a request inserted, and whether that is committed."""
+
+    def __init__(self, row: t.Any, session: t.Any) -> None:
+        self.row = row
+        self.session = session
+        self.is_committed = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was committed, and not deleted since."""
+        # One that was rolled back, perhaps with a savepoint, is transient again.
+        state = sys.modules["sqlalchemy"].inspect(self.row)
+        return self.is_committed and not (state.transient or state.was_deleted)
+
+
+def _after_commit(session: t.Any) -> None:
+    # The end of a savepoint is no commit.
+    if not has_request_context() or session.in_nested_transaction():
+        return
+    for rows in request.environ.get(_ROWS, {}).values():
+        for each in rows:
+            if each.session is session:
+                each.is_committed = True
 
 
 class new_in_session:

@@ -80,8 +80,8 @@ def referral_register(
     For a class-based view, write ``decorators = [referral_register]`` in the class.
 
     :param player: Takes the response and gives the new player, or None; or one of the
-        ready-made answers: :data:`new_login`, :class:`new_in_session`,
-        :class:`new_in_json`, :class:`new_by_field`.
+        ready-made answers: :class:`new_row`, :data:`new_login`,
+        :class:`new_in_session`, :class:`new_in_json`, :class:`new_by_field`.
     :param token: Gives the token that came with this very request, where a front end
         passes it in a way of its own. If it gives None, the visitor's own is taken.
     :raises TypeError: At import, if it is put on something that is not a function.

@@ -31,6 +31,7 @@ NAMES = {
     "new_in_json",
     "new_in_session",
     "new_login",
+    "new_row",
     "MMOLove",
     "referral_register",
     "registered",

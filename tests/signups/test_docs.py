@@ -10,6 +10,12 @@ import pytest
 from flask import Flask
 from flask_login import LoginManager
 from flask_login import UserMixin
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Integer
+from sqlalchemy import String
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import mapped_column
 
 from signups.conftest import DOCS
 from signups.conftest import Plug
@@ -20,6 +26,7 @@ def test_every_page_with_lines_to_paste_is_run() -> None:
     pages = {page.stem for page in DOCS.glob("*.md") if snippets(page.stem)}
     assert pages == {
         "outside",
+        "sqlalchemy",
         "login",
         "security",
         "mail",
@@ -32,7 +39,7 @@ def test_every_page_with_lines_to_paste_is_run() -> None:
 @pytest.fixture
 def app() -> Flask:
     app = Flask(__name__)
-    app.config.update(SECRET_KEY="k")
+    app.config.update(SECRET_KEY="k", TESTING=True)
     return app
 
 
@@ -57,6 +64,32 @@ def test_the_page_on_flask_login(app: Flask, plug: Plug) -> None:
     assert plug.sandbox.sandbox.arrivals == []
     friend.post("/register", data={"name": "anna"})
     assert plug.reported == [("registered", "7")]
+
+
+def test_the_page_on_sqlalchemy(app: Flask, plug: Plug) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    db = SQLAlchemy(model_class=Base)
+
+    class User(db.Model):  # type: ignore[name-defined, misc]
+        id = mapped_column(Integer, primary_key=True)
+        name = mapped_column(String(20), unique=True)
+
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    db.init_app(app)
+    with app.app_context():
+        db.create_all()
+        db.session.add(User(name="somebody"))
+        db.session.commit()
+    [code] = snippets("sqlalchemy")
+    plug.run(app, code, **names(db=db, User=User))
+    friend = plug.visit(app)
+    with pytest.raises(IntegrityError):
+        friend.post("/register", data={"name": "somebody"})
+    assert plug.sandbox.sandbox.arrivals == []
+    friend.post("/register", data={"name": "anna"})
+    assert plug.reported == [("registered", "2")]
 
 
 def test_the_page_on_mails(app: Flask, plug: Plug) -> None:
