@@ -33,7 +33,8 @@ EVENTS = ("registered", "qualified")
 class Referral:
     """A player who came by invitation, and how far it got.
 
-    :param identity: The referee: the new player's id.
+    :param identity: The referee: the new player's id, as a text. A column of numbers
+        or UUIDs is asked for ``int(identity)`` or ``uuid.UUID(identity)``.
     :param state: ``pending`` until MMOLove has answered; ``accepted``, then
         ``rewarded``; ``ignored`` if another referrer was first, or another account with
         the same token; ``rejected`` if MMOLove refused; ``unknown`` or ``unpaid`` if a
@@ -44,8 +45,8 @@ class Referral:
     :param registered_at: When the signup was recorded, in UTC.
     :param qualified_at: When the milestone was.
     :param rewarded_at: When the reward was given, if it was.
-    :param referrer: The identity of the player who invited, if they shared the link of
-        :meth:`MMOLove.invite`; None where it is not known.
+    :param referrer: The identity of the player who invited, a text as well, if they
+        shared the link of :meth:`MMOLove.invite`; None where it is not known.
     """
 
     identity: str

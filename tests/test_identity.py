@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import enum
+import ipaddress
 import typing as t
 import uuid
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +13,8 @@ from werkzeug.local import LocalProxy
 
 from flask_mmolove import IdentityError
 from flask_mmolove.identity import identify
+
+UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 
 
 class WithGetId:
@@ -25,7 +31,104 @@ class Both(WithGetId):
     id = 7
 
 
-UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
+class ObjectId:
+    """As MongoDB's: a value with a text and no number."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"ObjectId({self._text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectId) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class Index:
+    """As NumPy's integers, whose repr() names their type."""
+
+    def __index__(self) -> int:
+        return 7
+
+    def __repr__(self) -> str:
+        return "int64(7)"
+
+
+class Snowflake:
+    def __int__(self) -> int:
+        return 7
+
+
+class Named:
+    """An account that prints itself by a name."""
+
+    def __str__(self) -> str:
+        return "anna"
+
+
+class Mapped(ObjectId):
+    """The same, of an ORM."""
+
+    _sa_instance_state = None
+
+
+class Number(enum.IntEnum):
+    SEVEN = 7
+
+
+class Text(str, enum.Enum):
+    SEVEN = "p-7"
+
+
+class Bot(enum.Enum):
+    SEVEN = UUID
+
+
+KEYS: list[tuple[t.Any, str]] = [
+    (UUID, str(UUID)),
+    (ObjectId("65a1"), "65a1"),
+    (Index(), "7"),
+    (Snowflake(), "7"),
+    (Decimal(7), "7"),
+    (Decimal("7.00"), "7"),
+    (Decimal("1E+2"), "100"),
+    (Fraction(7), "7"),
+    (Number.SEVEN, "7"),
+    (Text.SEVEN, "p-7"),
+    (Bot.SEVEN, str(UUID)),
+    (ipaddress.ip_address("127.0.0.1"), "127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize(("key", "identity"), KEYS)
+def test_what_a_database_has_as_a_primary_key_is_an_id(
+    key: object, identity: str
+) -> None:
+    assert identify(key) == identity
+    assert identify(SimpleNamespace(id=key)) == identity
+    assert identify(WithGetId(key)) == identity
+    assert identify(object(), lambda player: key) == identity
+
+
+@pytest.mark.parametrize(
+    "key", [Decimal("7.5"), Decimal("NaN"), Decimal("Infinity"), Fraction(1, 2), 1j]
+)
+def test_a_number_that_is_not_whole_is_no_id(key: object) -> None:
+    for player in (key, SimpleNamespace(id=key)):
+        with pytest.raises(IdentityError, match="which is not a lasting id"):
+            identify(player)
+
+
+@pytest.mark.parametrize("player", [Named(), Mapped("anna"), {"id": 7}, (7,), [7]])
+def test_an_account_is_not_known_by_how_it_prints(player: object) -> None:
+    with pytest.raises(IdentityError, match=r"is no id and has neither .* get_id\(\)"):
+        identify(player)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +180,7 @@ def test_the_rule_is_given_the_player_itself() -> None:
         (SimpleNamespace(id=True), "True, which is not a lasting id"),
         (SimpleNamespace(id=7.0), "7.0, which is not a lasting id"),
         (SimpleNamespace(id=b"7"), "which is not a lasting id"),
-        (SimpleNamespace(name="anna"), "has neither an id nor a get_id()"),
+        (SimpleNamespace(name="anna"), "is no id and has neither an id nor a get_id()"),
         (WithGetId(None), "get_id() of a WithGetId is None"),
         (WithGetId(""), "get_id() of a WithGetId is empty"),
         (" 7", "A player has white space around it: ' 7'"),
@@ -89,10 +192,10 @@ def test_the_rule_is_given_the_player_itself() -> None:
         ("bob\x1f", "white space around it"),
         (True, "A player is True, which is not a lasting id"),
         ("", "A player is empty"),
-        (None, "A NoneType has neither"),
-        (1.5, "A float has neither"),
-        (object(), "A object has neither"),
-        (LocalProxy(lambda: None), "A NoneType has neither"),
+        (None, "A player is None. A new account has its id after"),
+        (1.5, "A player is 1.5, which is not a lasting id"),
+        (object(), "A object is no id and has neither"),
+        (LocalProxy(lambda: None), "A player is None"),
     ],
 )
 def test_a_player_without_an_identity_is_an_error_that_says_what_to_return(
