@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 from flask import Blueprint
 from flask import Flask
@@ -114,6 +115,9 @@ class MMOLove:
     def reward(self, callback: t.Any = None, *, at_most_once: bool = False) -> t.Any:
         """Register what gives the reward, once per qualified referral.
 
+        Ids in the :class:`Referral` are texts. To look an account up by a number or
+        UUID, write ``int(referral.identity)`` or ``uuid.UUID(referral.identity)``.
+
         It is called with the :class:`Referral`, in the app's context, by whatever runs
         the delivery: usually a thread, not a request. It is called until it returns, so
         at least once; a game that honours ``referral.reward_key`` gives the reward
@@ -194,7 +198,7 @@ class MMOLove:
         """
         attach(app, endpoint, player=player, token=token)
 
-    def hold(self, key: str | int) -> None:
+    def hold(self, key: str | int | UUID) -> None:
         """Keep this visitor's token for an account that will be made later, perhaps on
         another device. :func:`registered` takes it with ``held=``. If you write the
         link of the mail yourself, put :meth:`seal` into it instead.
@@ -210,10 +214,10 @@ class MMOLove:
         A later visitor changes nothing, and neither does one without a token. This
         raises nothing: what fails is logged.
 
-        :param key: A text or number that your server makes for this one signup, and
-            that nobody can know or choose beforehand. With a name or a mail address as
-            the key, whoever sends the form first has their token held. It is kept as a
-            hash.
+        :param key: A text, number or UUID that your server makes for this one signup,
+            and that nobody can know or choose beforehand. With a name or a mail address
+            as the key, whoever sends the form first has their token held. It is kept as
+            a hash.
         """
         hold(key)
 

@@ -5,6 +5,7 @@ another device.
 from __future__ import annotations
 
 import hashlib
+from uuid import UUID
 
 from .capture import current_mmref
 from .capture import invitation_of
@@ -18,7 +19,7 @@ from .state import milliseconds
 from .state import State
 
 
-def hold(key: str | int) -> None:
+def hold(key: str | int | UUID) -> None:
     """Keep this visitor's token under a key of the site's, unless one is kept there
     already. A visitor without a token changes nothing.
     """
@@ -39,7 +40,7 @@ def _keep(state: State, name: str, invitation: Invitation) -> None:
         state.put_by(state.note("", invitation)._replace(held=name), str(e))
 
 
-def recall(state: State, key: str | int) -> Note | None:
+def recall(state: State, key: str | int | UUID) -> Note | None:
     """A ``registered`` by the token that is held under a key, for a player still to be
     named; None if none is held.
 
@@ -61,16 +62,16 @@ def recall(state: State, key: str | int) -> Note | None:
     return None
 
 
-def hashed(key: str | int) -> str:
+def hashed(key: str | int | UUID) -> str:
     """A key as it is kept: it may be a mail address, which is nobody's business.
 
     :raises IdentityError: If it is none.
     """
-    if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
+    if isinstance(key, bool) or not isinstance(key, (str, int, UUID)) or key == "":
         kind = "an empty one" if key == "" else f"a {type(key).__name__}"
         raise IdentityError(
-            "The key of a held token must be a number or a non-empty string, not "
-            f"{kind}. A new row has its id after db.session.flush()."
+            "The key of a held token must be a number, a UUID or a non-empty string, "
+            f"not {kind}. A new row has its id after db.session.flush()."
         )
     try:
         text = str(key)

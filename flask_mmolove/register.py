@@ -7,6 +7,7 @@ import typing as t
 from copy import copy
 from functools import partial
 from functools import wraps
+from uuid import UUID
 
 from flask import after_this_request
 from flask import current_app
@@ -123,7 +124,7 @@ def referral_register(
 
 
 def registered(
-    player: t.Any, *, token: str | None = None, held: str | int | None = None
+    player: t.Any, *, token: str | None = None, held: str | int | UUID | None = None
 ) -> None:
     """Say that a player has just signed up.
 
@@ -184,7 +185,7 @@ class Signup:
         self.enlistment: Enlistment | None = None
 
     def hand_over(
-        self, player: t.Any, token: str | None, held: str | int | None = None
+        self, player: t.Any, token: str | None, held: str | int | UUID | None = None
     ) -> None:
         """Keep the player until the signup is recorded."""
         if self.note is not None and player is not self.referee:
@@ -297,7 +298,9 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
     return signup
 
 
-def _report(player: t.Any, token: str | None, held: str | int | None) -> Signup | None:
+def _report(
+    player: t.Any, token: str | None, held: str | int | UUID | None
+) -> Signup | None:
     """Report a player who was named outside of a signup view."""
     state = current_state()
     if not state.settings.enabled:
@@ -309,7 +312,7 @@ def _report(player: t.Any, token: str | None, held: str | int | None) -> Signup 
 
 
 def _make_note(
-    state: State, player: t.Any, token: str | None, held: str | int | None
+    state: State, player: t.Any, token: str | None, held: str | int | UUID | None
 ) -> Note | None:
     if held is not None:
         note = recall(state, held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import typing as t
+import uuid
 
 import pytest
 from conftest import Hold
@@ -17,6 +18,7 @@ from flask.typing import ResponseReturnValue
 from itsdangerous import URLSafeTimedSerializer
 
 from flask_mmolove import MMOLove
+from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.hold import hashed
@@ -433,3 +435,14 @@ def test_without_a_secret_key_nothing_is_sealed_and_it_is_told(
     assert app.test_client().get(f"/form?mmref={token}").text == "welcome"
     assert sealed == [None]
     assert "app.config['SECRET_KEY']" in caplog.text
+
+
+def test_a_uuid_is_a_key(app: Flask, client: FlaskClient, token: str) -> None:
+    key = uuid.UUID(int=7)
+    with app.test_request_context(f"/?mmref={token}"):
+        app.preprocess_request()
+        MMOLove().hold(key)
+    with app.app_context():
+        registered(7, held=key)
+    with app.app_context():
+        assert qualify(7)
