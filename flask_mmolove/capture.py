@@ -30,6 +30,7 @@ from .signed import keep_private
 from .signed import sign
 from .state import current_state
 from .state import State
+from .wire import as_token
 from .wire import is_token
 from .wire import TOKEN_LIMIT
 
@@ -80,12 +81,10 @@ class Capture:
             complain("Something of Flask-MMOLove failed before a view.", e)
 
     def _take_from_query(self, visit: Request) -> None:
-        try:
-            token = visit.args.get(MMREF)
-        except UnicodeDecodeError:  # bytes that no browser sends
-            token = None
-        if not is_token(token):
-            self._ignore(token)
+        found = _find_in_query(visit)
+        token = _first_token(found)
+        if token is None:
+            self._ignore(found)
             self._take_from_cookie()
         elif not _is_static(visit):
             is_news = self._is_news(token)
@@ -103,7 +102,7 @@ class Capture:
             self._keep(token)
 
     def _take_from_cookie(self) -> None:
-        token = next(filter(is_token, request.cookies.getlist(MMREF)), None)
+        token = _first_token(request.cookies.getlist(MMREF))
         if token is None or _is_static(request) or not is_visit():
             return
         if _stored(self._state) is not None:
@@ -113,13 +112,13 @@ class Capture:
         else:
             request.environ[_ENVIRON] = token
 
-    def _ignore(self, token: str | None) -> None:
-        if token and self._junk.passes():
+    def _ignore(self, found: list[str]) -> None:
+        if any(found) and self._junk.passes():
             logger.warning(
                 "A ?%s= of %d characters was ignored: a token has 1 to %d visible "
                 "ASCII characters.",
                 MMREF,
-                len(token),
+                max(map(len, found)),
                 TOKEN_LIMIT,
             )
 
@@ -236,6 +235,21 @@ def _is_session_withheld(app: Flask) -> bool:
     interface = app.session_interface
     is_strict = (interface.get_cookie_samesite(app) or "").lower() == "strict"
     return is_strict and interface.get_cookie_name(app) not in request.cookies
+
+
+def _find_in_query(visit: Request) -> list[str]:
+    """What stands there as a token, also after an ``&`` that a mail or a template wrote
+    as ``&amp;``.
+    """
+    try:
+        pairs = visit.args.items(multi=True)
+    except UnicodeDecodeError:  # bytes that no browser sends
+        return []
+    return [value for name, value in pairs if name.rpartition(";")[2] == MMREF]
+
+
+def _first_token(found: list[str]) -> str | None:
+    return next(filter(None, map(as_token, found)), None)
 
 
 def _is_static(visit: Request) -> bool:

@@ -32,7 +32,7 @@ from .outbox import Note
 from .state import current_state
 from .state import F
 from .state import State
-from .wire import is_token
+from .wire import as_token
 
 _ENVIRON = "flask_mmolove.signup"
 
@@ -286,7 +286,7 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
             request.environ[_ENVIRON] = signup
             # A body that cannot be read is for the view to refuse.
             with contextlib.suppress(HTTPException):
-                if find_token is not None and is_token(token := find_token()):
+                if find_token is not None and (token := as_token(find_token())):
                     signup.visitor = token
     if signup is not None and signup.visitor is not None:
         with (
@@ -316,7 +316,7 @@ def _make_note(
 ) -> Note | None:
     if held is not None:
         note = recall(state, held)
-    elif is_token(token):
+    elif token := as_token(token):
         note = state.note("", invitation_of(token), "registered")
     else:
         note = None

@@ -22,7 +22,7 @@ from .outbox import Settlement
 from .state import current_state
 from .state import milliseconds
 from .state import State
-from .wire import is_token
+from .wire import as_token
 
 #: What a milestone reports, in this order; the first is mostly there already.
 EVENTS = ("registered", "qualified")
@@ -102,8 +102,8 @@ def qualify(player: t.Any) -> Referral | None:
     if state.session is not None:
         state.session.flush(player)
     identity = state.identify(player)
-    kept = kept_token(player)
-    invitation = Invitation(kept) if is_token(kept) else None
+    token = as_token(kept_token(player))
+    invitation = Invitation(token) if token else None
     # Looked at first: what is taken in meanwhile stands in the outbox then.
     is_spooled = _is_spooled(state, identity)
     note = state.note(identity, invitation, *EVENTS)

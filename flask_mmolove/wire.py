@@ -38,6 +38,8 @@ TOKEN_LIFETIME = 90 * 86400
 _MAX_INTEGER = 9007199254740991
 
 _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_LIMIT}}}")
+_AROUND = r"[\s\u200b-\u200d\u2060\ufeff]*"
+_COPIED = re.compile(f"{_AROUND}({_TOKEN.pattern}){_AROUND}")
 _SIGNATURE = re.compile(
     r"t=([1-9]\d{0,15}),v1=sha256=([0-9a-f]{64})(?:,kid=([^,\s]+))?", re.ASCII
 )
@@ -51,6 +53,14 @@ def is_token(value: object) -> t.TypeGuard[str]:
     characters. What is inside is MMOLove's affair.
     """
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+
+
+def as_token(value: object) -> str | None:
+    """The token in a text that a person may have copied, with blanks, line breaks or
+    invisible characters around it; None if it is none.
+    """
+    found = _COPIED.fullmatch(value) if isinstance(value, str) else None
+    return found and found[1]
 
 
 def is_trimmed(text: str) -> bool:

@@ -173,6 +173,31 @@ def test_a_token_is_captured_wherever_it_arrives(
     assert token_of(client) == TOKEN
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"mmref={TOKEN}%20",
+        f"mmref=%20{TOKEN}",
+        f"mmref={TOKEN}+",
+        f"mmref={TOKEN}%0A",
+        f"mmref=%0d%0a%09{TOKEN}%0d%0a",
+        f"mmref={TOKEN}%C2%A0",
+        f"mmref=%E2%80%8B{TOKEN}%EF%BB%BF%20",
+        f"a=1&amp;mmref={TOKEN}",
+        f"a=1&amp;amp;mmref={TOKEN}%20",
+        f"mmref=&mmref=a%20b&mmref={TOKEN}",
+    ],
+)
+def test_a_token_survives_how_it_was_copied(client: FlaskClient, query: str) -> None:
+    assert client.get(f"/who?{query}").text == TOKEN
+    assert token_of(client) == TOKEN
+
+
+@pytest.mark.parametrize("query", [f"xmmref={TOKEN}", f"a=mmref={TOKEN}", "mmref=%20"])
+def test_another_parameter_is_no_token(client: FlaskClient, query: str) -> None:
+    assert client.get(f"/who?{query}").text == "nobody"
+
+
 def test_a_token_that_arrives_by_post_or_head_is_captured(client: FlaskClient) -> None:
     client.head(f"/?mmref={TOKEN}")
     assert token_of(client) == TOKEN

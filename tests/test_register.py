@@ -703,6 +703,19 @@ def test_in_a_script_the_players_own_token_is_found(
     assert reported() == SEVEN
 
 
+@pytest.mark.parametrize("around", ["{} ", "{}\n", "\ufeff{}"])
+def test_a_token_that_was_copied_with_blanks_is_taken(
+    app: Flask, token: str, around: str, mmolove_sandbox: SiteSandbox
+) -> None:
+    with app.app_context():
+        registered(7, token=around.format(token))
+        registered(SimpleNamespace(id=8, mmref=around.format(mmolove_sandbox.mint())))
+    assert {event.token for event in mmolove_sandbox.sandbox.events} == {
+        referral.token for referral in mmolove_sandbox.sandbox.referrals
+    }
+    assert len(mmolove_sandbox.reported) == 2
+
+
 @pytest.mark.parametrize(
     "mmref", [None, "", "a b", "x" * 1025, 7, b"tok", SimpleNamespace()]
 )
