@@ -7,9 +7,10 @@ import difflib
 from flask import Flask
 
 from .errors import ConfigError
+from .newcomer import as_newcomer
 from .newcomer import Player
 from .register import FindToken
-from .register import referral_register
+from .register import reporting
 
 
 def attach(
@@ -19,7 +20,7 @@ def attach(
     player: Player | None = None,
     token: FindToken | None = None,
 ) -> None:
-    """Put :func:`referral_register` on a view that is registered already.
+    """Do what :func:`referral_register` does, to a view that is registered already.
 
     :param endpoint: Its name, as :func:`flask.url_for` takes it.
     :param player: See :func:`referral_register`.
@@ -29,7 +30,7 @@ def attach(
     view = app.view_functions.get(endpoint)
     if view is None:
         raise ConfigError(_missing(app, endpoint))
-    app.view_functions[endpoint] = referral_register(player=player, token=token)(view)
+    app.view_functions[endpoint] = reporting(view, as_newcomer(player), token)
 
 
 def _missing(app: Flask, endpoint: str) -> str:

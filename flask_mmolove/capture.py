@@ -23,6 +23,8 @@ from .alarm import Alarm
 from .log import Brake
 from .log import complain
 from .log import logger
+from .log import shielded
+from .order import put_right
 from .outbox import Invitation
 from .signed import Cookie
 from .signed import delete
@@ -69,6 +71,8 @@ class Capture:
         environ = visit.environ
         try:
             if self._started_in != getpid():
+                with shielded("The order of decorators could not be looked at."):
+                    put_right(self._state.app)
                 self._state.engine.start()
                 self._started_in = getpid()
             if _needle in environ.get("QUERY_STRING", ""):

@@ -29,6 +29,7 @@ from .invite import invite
 from .log import Brake
 from .log import shielded
 from .newcomer import Player
+from .order import watch
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
@@ -105,6 +106,7 @@ class MMOLove:
         capture = Capture(state, Alarm(state.outbox, state.spool, settings.delivery))
         hooks = app.before_request_funcs.setdefault(None, [])
         hooks.insert(0, capture.before_request)
+        watch(app)
 
     @t.overload
     def reward(self, callback: R) -> R: ...

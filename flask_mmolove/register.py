@@ -28,6 +28,8 @@ from .newcomer import new_login
 from .newcomer import Newcomer
 from .newcomer import Player
 from .orm import kept_token
+from .order import mark
+from .order import remember
 from .outbox import Note
 from .state import current_state
 from .state import F
@@ -72,6 +74,9 @@ def referral_register(
         def register():
             ...
 
+    It belongs below the route, next to the function. Above the route it works too: the
+    view is decorated at the app's first request.
+
     It is sugar for reading :func:`current_mmref` before the view runs and calling
     :func:`registered` after it. The referee is the one the view names with
     ``registered(player)``, else what ``player`` gives, else the user whom Flask-Login
@@ -87,7 +92,7 @@ def referral_register(
         passes it in a way of its own. If it gives None, the visitor's own is taken.
     :raises TypeError: At import, if it is put on something that is not a function.
     """
-    newcomer = as_newcomer(player)
+    decorate = partial(reporting, newcomer=as_newcomer(player), token=token)
     if view is None:
         return partial(referral_register, player=player, token=token)
     if isinstance(view, type) or not callable(view):
@@ -95,6 +100,14 @@ def referral_register(
             f"@referral_register goes on a view function, not on {view!r}. For a "
             "class-based view write 'decorators = [referral_register]' in the class."
         )
+    remember(view, decorate)
+    return decorate(view)
+
+
+def reporting(
+    view: t.Callable[..., t.Any], newcomer: Newcomer, token: FindToken | None
+) -> t.Callable[..., t.Any]:
+    """A view that does what another does, and reports the account it makes."""
 
     @wraps(view)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -120,6 +133,7 @@ def referral_register(
             after_this_request(signup.finish)
         return response
 
+    mark(wrapper)
     return wrapper
 
 

@@ -1,0 +1,79 @@
+"""A view whose decorators stand in the wrong order is decorated all the same.
+
+Decorators apply from the bottom up, so under ``@referral_register`` a route has already
+registered the function as it was, and every referral would be lost in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import typing as t
+import weakref
+
+from flask import Flask
+
+from .log import logger
+
+View = t.Callable[..., t.Any]
+
+# On what was decorated, and not in a table beside it: the function that an app factory
+# decorates is gone when the factory returns, and only its route keeps the original.
+_DECORATE = "_mmolove_decorate"
+_DECORATED = "_mmolove_decorated"
+
+#: The apps of this process that have MMOLove.
+_apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+
+
+def mark(wrapper: View) -> None:
+    """Remember that a view is decorated."""
+    setattr(wrapper, _DECORATED, True)
+
+
+def remember(view: View, decorate: t.Callable[[View], View]) -> None:
+    """Remember how a view was decorated, for where it was registered before.
+
+    :param decorate: Does the same to the view that was registered.
+    """
+    # A bound method takes no attributes; its order cannot be put right.
+    with contextlib.suppress(AttributeError):
+        setattr(_innermost(view), _DECORATE, decorate)
+
+
+def watch(app: Flask) -> None:
+    """Let the views of an app count among those that may be decorated on purpose."""
+    _apps.add(app)
+
+
+def put_right(app: Flask) -> None:
+    """Decorate each view that was registered before it was decorated.
+
+    A function that some app uses as it was decorated is left alone: there the plain one
+    is meant.
+    """
+    views = [view for each in [*_apps] for view in [*each.view_functions.values()]]
+    used = {id(_innermost(view)) for view in views if _is_decorated(view)}
+    for endpoint, view in [*app.view_functions.items()]:
+        plain = _innermost(view)
+        decorate = getattr(plain, _DECORATE, None)
+        if decorate and not _is_decorated(view) and id(plain) not in used:
+            app.view_functions[endpoint] = decorate(view)
+            logger.info(
+                "The view %r was registered before it was decorated, and is decorated "
+                "now. Write @referral_register below the route, next to the function.",
+                endpoint,
+            )
+
+
+def _is_decorated(view: View) -> bool:
+    # What wraps a decorated view has its attributes, if it was written as usual.
+    return bool(getattr(view, _DECORATED, False))
+
+
+def _innermost(view: View) -> View:
+    """The function that was written, under all its decorators."""
+    try:
+        return t.cast(View, inspect.unwrap(view))
+    except ValueError:  # it wraps itself
+        return view
