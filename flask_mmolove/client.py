@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import threading
 import time
 import typing as t
@@ -14,6 +15,10 @@ from functools import cached_property
 from .errors import ConfigError
 from .log import logger
 from .mask import mask
+from .reach import innermost
+from .reach import read_proxy
+from .reach import why
+from .settings import check_ca_bundle
 from .settings import check_endpoint
 from .settings import check_key_id
 from .settings import check_text
@@ -25,6 +30,8 @@ from .wire import sign_referral_body
 
 if t.TYPE_CHECKING:
     from .transport import Transport
+
+C = t.TypeVar("C")
 
 #: Seconds for which an answer may ask us to stay away.
 RETRY_AFTER_LIMIT = 3600
@@ -88,7 +95,6 @@ _REDIRECT = (
 )
 _CLIENT_ERROR = (Verdict.REJECTED, "MMOLove refused the event.")
 _SERVER_ERROR = (Verdict.RETRY, "MMOLove has trouble of its own.")
-_NO_ANSWER = "No answer came from MMOLOVE_ENDPOINT: is the network up?"
 _NO_MMOLOVE = (
     Verdict.RETRY,
     "The answer was not MMOLove's: a proxy or a login page may stand in between.",
@@ -152,6 +158,9 @@ class ReferralClient:
     :param key_id: Sent as ``kid`` with each signature.
     :param timeout: Seconds for one whole attempt.
     :param connections: How many connections are kept open.
+    :param proxy: The URL of a proxy; it is not used for an endpoint on this machine.
+    :param ca_bundle: The file of the certificates that are trusted, in place of those
+        that requests brings.
     :param clock: Unix seconds; for tests.
     :raises ConfigError: If one of them can only fail.
     """
@@ -165,6 +174,8 @@ class ReferralClient:
         key_id: str | None = None,
         timeout: float = 10,
         connections: int = 4,
+        proxy: str | None = None,
+        ca_bundle: str | os.PathLike[str] | None = None,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
         self.server_id = _checked("server_id", server_id, check_text)
@@ -173,6 +184,11 @@ class ReferralClient:
         self._key_id = _checked("key_id", key_id or "", check_key_id)
         self._timeout = timeout
         self._connections = connections
+        self._proxy = _checked("proxy", proxy or "", read_proxy)
+        self._ca_bundle: str | None = None
+        if ca_bundle is not None:
+            file = os.fspath(ca_bundle)
+            self._ca_bundle = _checked("ca_bundle", file, check_ca_bundle)
         self._clock = clock
         self._ahead = 0.0  # seconds by which MMOLove's clock was found ahead of ours
         self._lock = threading.Lock()
@@ -187,6 +203,8 @@ class ReferralClient:
             key_id=settings.key_id,
             timeout=settings.timeout,
             connections=settings.concurrency,
+            proxy=settings.proxy,
+            ca_bundle=settings.ca_bundle,
         )
 
     @property
@@ -205,7 +223,13 @@ class ReferralClient:
         # or a request that waits for nothing, does without it.
         from .transport import Transport
 
-        return Transport(self.endpoint, self._timeout, self._connections)
+        return Transport(
+            self.endpoint,
+            self._timeout,
+            self._connections,
+            proxy=self._proxy,
+            ca_bundle=self._ca_bundle,
+        )
 
     def registered(
         self,
@@ -316,7 +340,10 @@ class ReferralClient:
         try:
             status, headers, content = self._transport.post(body, self._sign(body))
         except FAILURES as e:
-            return Outcome(0, False, _in_words(e), Verdict.RETRY, _NO_ANSWER)
+            error = innermost(e)
+            words = f"{type(error).__name__}: {error}"[:300]
+            hint = why(error, self._transport.proxy, self._ca_bundle)
+            return Outcome(0, False, words, Verdict.RETRY, hint)
         now = self._clock()
         clock = _read_clock(headers, (started + now) / 2)
         return read_answer(status, headers, content, now, clock)
@@ -335,7 +362,7 @@ class ReferralClient:
         return True
 
 
-def _checked(name: str, value: str, check: t.Callable[[str], str]) -> str:
+def _checked(name: str, value: str, check: t.Callable[[str], C]) -> C:
     if not isinstance(value, str):
         raise ConfigError(f"{name!r} must be a string, not {type(value).__name__}.")
     try:
@@ -446,13 +473,3 @@ def _read_date(value: str) -> float | None:
         return date.timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
-
-
-def _in_words(error: BaseException) -> str:
-    # The outermost message of requests wraps three others and an object's address.
-    while error.__context__ is not None or getattr(error, "reason", None):
-        inner = getattr(error, "reason", None) or error.__context__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    return f"{type(error).__name__}: {error}"[:300]

@@ -27,9 +27,9 @@ from .newcomer import as_newcomer
 from .newcomer import new_login
 from .newcomer import Newcomer
 from .newcomer import Player
-from .orm import kept_token
 from .order import mark
 from .order import remember
+from .orm import kept_token
 from .outbox import Note
 from .state import current_state
 from .state import F

@@ -13,6 +13,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 import typing as t
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 from .errors import ConfigError
 from .log import logger
 from .mask import mask
+from .reach import read_proxy
 from .wire import ENDPOINT
 from .wire import TEXT_LIMIT
 
@@ -39,6 +41,8 @@ DEFAULTS: dict[str, t.Any] = {
     "TIMEOUT": 10,
     "CONCURRENCY": 4,
     "GIVE_UP_AFTER": 7,
+    "PROXY": None,
+    "CA_BUNDLE": None,
 }
 
 #: Every key that must be there, and where its value is found.
@@ -67,6 +71,8 @@ class Settings(t.NamedTuple):
     :param give_up_after: Seconds; the setting itself is in days.
     :param timeout: Seconds for one whole attempt.
     :param outbox: The file of the outbox, or the URL of a database.
+    :param proxy: A URL, which may hold a password.
+    :param ca_bundle: A file.
     :param spool: The name beside which the emergency exit lies; see :func:`_spool`.
     """
 
@@ -84,6 +90,8 @@ class Settings(t.NamedTuple):
     timeout: float
     concurrency: int
     give_up_after: float
+    proxy: str | None = None
+    ca_bundle: str | None = None
 
     @classmethod
     def from_config(
@@ -116,6 +124,8 @@ class Settings(t.NamedTuple):
             timeout=read.number("TIMEOUT", 0.1, 60),
             concurrency=read.count("CONCURRENCY", 1, 64),
             give_up_after=read.number("GIVE_UP_AFTER", 0, 3650) * 86400,
+            proxy=read.checked("PROXY", check_proxy) or None,
+            ca_bundle=read.ca_bundle("CA_BUNDLE", Path(instance_path)),
         )
 
     @property
@@ -128,7 +138,7 @@ class Settings(t.NamedTuple):
         return mac.hexdigest()[:16]
 
     def __repr__(self) -> str:
-        # Neither the secret nor the outbox, whose URL can hold a password.
+        # Neither the secret nor what can hold a password, the outbox and the proxy.
         return f"<Settings of {self.server_id!r} for {mask(self.endpoint)}>"
 
 
@@ -196,6 +206,18 @@ class _Reader:
         except ValueError as e:
             raise _wrong(name, str(e)) from None
 
+    def ca_bundle(self, name: str, instance_path: Path) -> str | None:
+        value = self._get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, (str, os.PathLike)):
+            raise _wrong(name, f"must be a file, not {value!r}")
+        file = instance_path / Path(value).expanduser()
+        try:
+            return check_ca_bundle(str(file))
+        except ValueError as e:
+            raise _wrong(name, str(e)) from None
+
     def outbox(self, name: str, instance_path: Path) -> Path | str:
         value = self._get(name)
         if not isinstance(value, (str, os.PathLike)):
@@ -212,6 +234,31 @@ class _Reader:
         if not file or file == ":memory:":
             raise _wrong(name, "names no file: an outbox in memory would forget")
         return instance_path / Path(file).expanduser()
+
+
+def check_proxy(value: str) -> str:
+    """The URL of a proxy, or nothing.
+
+    :raises ValueError: With what is wrong, to follow its name.
+    """
+    read_proxy(value)
+    return value
+
+
+def check_ca_bundle(value: str) -> str:
+    """A file of certificates.
+
+    :raises ValueError: With what is wrong, to follow its name.
+    """
+    if os.path.isdir(value):
+        raise ValueError(f"is a folder, {value}: name the file of certificates in it")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+    except ssl.SSLError:
+        raise ValueError(f"holds no certificates in PEM format: {value}") from None
+    except OSError as e:
+        raise ValueError(f"cannot be read, {value}: {e.strerror}") from None
+    return value
 
 
 def check_text(value: str) -> str:

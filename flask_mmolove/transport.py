@@ -1,10 +1,10 @@
 """One POST over requests, and nothing that requests would do besides.
 
 The adapter is used without a :class:`requests.Session` around it, for the session is
-what reads ``~/.netrc`` and proxies from the environment, keeps cookies and follows
-redirects, and a signed event wants none of that. What is added is a deadline: a timeout
-of requests is one for each read, so a server that drips a byte at a time would hold an
-attempt for ever.
+what reads ``~/.netrc``, proxies and certificates from the environment, keeps cookies
+and follows redirects, and a signed event wants none of that. What is added is a
+deadline: a timeout of requests is one for each read, so a server that drips a byte at a
+time would hold an attempt for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import socket
 import time
 import typing as t
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -25,6 +26,8 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
+from .reach import Proxy
+from .settings import is_loopback
 from .wire import SIGNATURE_HEADER
 
 #: Bytes of an answer that are read; MMOLove's have about a hundred.
@@ -41,11 +44,25 @@ class Transport:
     :param timeout: Seconds for one whole attempt. Only the look-up of the host's name
         is not held by it: the system's resolver knows no deadline.
     :param connections: How many are kept open at once.
+    :param proxy: What connects to the address, unless that is on this machine.
+    :param ca_bundle: The file of the certificates that are trusted, in place of those
+        that requests brings.
     """
 
-    def __init__(self, endpoint: str, timeout: float, connections: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        timeout: float,
+        connections: int,
+        *,
+        proxy: Proxy | None = None,
+        ca_bundle: str | None = None,
+    ) -> None:
         self._timeout = timeout
-        self._adapter = _Adapter(pool_connections=1, pool_maxsize=connections)
+        #: The proxy that is used, if any.
+        self.proxy = None if is_loopback(urlsplit(endpoint).hostname or "") else proxy
+        self._verify = ca_bundle or True
+        self._adapter = _Adapter(self.proxy, connections)
         self._request = requests.Request(
             "POST",
             endpoint,
@@ -69,7 +86,11 @@ class Transport:
         request.headers["Content-Length"] = str(len(body))
         request.headers[SIGNATURE_HEADER] = signature
         response = self._adapter.send(
-            request, stream=True, timeout=t.cast(t.Any, Timeout(total=self._timeout))
+            request,
+            stream=True,
+            timeout=t.cast(t.Any, _Deadline(self._timeout)),
+            verify=self._verify,
+            proxies=self.proxy and {"https": self.proxy.address},
         )
         try:
             content = response.raw.read(ANSWER_LIMIT, decode_content=False)
@@ -83,6 +104,37 @@ class Transport:
     def close(self) -> None:
         """Close the connections that are kept."""
         self._adapter.close()
+
+
+class _Deadline(Timeout):
+    """What is left of one attempt. urllib3 begins to count anew when a proxy has made
+    its connection.
+
+    :param seconds: For all of it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(total=seconds)
+        self._end = time.monotonic() + seconds
+
+    def clone(self) -> Timeout:
+        return self
+
+    def start_connect(self) -> float:
+        return time.monotonic()
+
+    @property
+    def connect_timeout(self) -> float:
+        return _until(self._end)
+
+    @property
+    def read_timeout(self) -> float:
+        return _until(self._end)
+
+
+def _until(end: float) -> float:
+    """Seconds, and never 0: a socket with that would not wait at all."""
+    return max(end - time.monotonic(), 0.001)
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -129,6 +181,11 @@ class _TLSConnection(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return _connect(self, super()._new_conn)
 
+    def _tunnel(self) -> None:
+        end = time.monotonic() + (self.sock.gettimeout() or 0.0)
+        super()._tunnel()
+        self.sock.settimeout(_until(end))  # the handshake comes next
+
 
 def _connect(
     connection: HTTPConnection, connect: t.Callable[[], socket.socket]
@@ -146,7 +203,9 @@ def _connect(
             # An equal share, so that a dead address leaves time for one that lives.
             connection.timeout = max((deadline - time.monotonic()) / left, 0.001)
             try:
-                return connect()
+                sock = connect()
+                sock.settimeout(_until(deadline))
+                return sock
             except HTTPError as e:
                 failure = e
     finally:
@@ -162,7 +221,23 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
 class _Adapter(HTTPAdapter):
+    def __init__(self, proxy: Proxy | None, connections: int) -> None:
+        self._proxy = proxy
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+
     def init_poolmanager(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: t.Any) -> t.Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        # Apart from the URL, which may come up in an error.
+        return self._proxy.headers if self._proxy else {}

@@ -16,6 +16,7 @@ from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..health import of_store
 from ..mask import mask
+from ..reach import read_proxy
 from ..state import milliseconds
 from ..state import name_of
 from ..state import State
@@ -72,7 +73,9 @@ class _Finding(t.NamedTuple):
 
 def _check(state: State) -> t.Iterator[_Finding]:
     settings = state.settings
-    words = f"server {settings.server_id} at {mask(settings.endpoint)}"
+    proxy = read_proxy(settings.proxy or "")
+    way = f" by the proxy {proxy.address}" if proxy else ""
+    words = f"server {settings.server_id} at {mask(settings.endpoint)}{way}"
     yield _Finding("settings", True, words)
     yield _check_key(state)
     yield _check_reward(state)
