@@ -13,14 +13,14 @@ from contextlib import ExitStack
 from email.utils import formatdate
 
 import pytest
-from test_transport import Answer
-from test_transport import answer
-from test_transport import chunked
-from test_transport import drip
-from test_transport import RawServer
-from test_transport import reset
-from test_transport import then_close
-from test_transport import then_hold
+from rawserver import Answer
+from rawserver import answer
+from rawserver import chunked
+from rawserver import drip
+from rawserver import RawServer
+from rawserver import reset
+from rawserver import then_close
+from rawserver import then_hold
 
 from flask_mmolove import ConfigError
 from flask_mmolove import EventError
