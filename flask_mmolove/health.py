@@ -12,6 +12,7 @@ from .outbox import Journal
 from .outbox import RewardBreaker
 from .outbox import Worker
 from .outbox.entry import EntryState
+from .outbox.rules import next_attempt
 from .state import State
 from .text import printable
 from .words import ago
@@ -137,6 +138,19 @@ def count_stuck(journal: Journal) -> dict[EntryState, int]:
     return {state: count for state, count in counts.items() if count}
 
 
+def planned(state: State, entry: Entry, now: int) -> int | None:
+    """When an entry is next sent, or its reward granted; None if nothing is planned.
+
+    :param now: The time, in milliseconds.
+    """
+    if entry.due is None:
+        return None
+    breaker = state.outbox.breaker(state.patience)
+    return next_attempt(
+        entry, breaker, state.outbox.reward_breaker(state.patience), now
+    )
+
+
 def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:
     """What the signs mean.
 
@@ -162,8 +176,11 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
     if breaker.open_since is None:
         return None
     since = ago(breaker.open_since, now)
-    next_try = max(0, breaker.not_before - now) // 1000
-    again = f"Nothing is lost; the next attempt is due in {next_try} s."
+    wait = breaker.wait(now) // 1000
+    when = (
+        f"The next attempt is in {wait} s" if wait else "The next delivery tries again"
+    )
+    again = f"Nothing is lost. {when}; 'flask mmolove deliver --now' sends at once."
     if breaker.refusals:
         line = f"MMOLove has refused this site's events for {since}."
     else:

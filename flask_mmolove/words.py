@@ -66,6 +66,19 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def attempts(entry: Entry) -> str:
+    """How often an event was sent or its reward tried, and how often that was cut
+    off. Once MMOLove has credited a milestone, the attempts to grant its reward count.
+    """
+    is_of_reward = entry.event == "qualified" and entry.state not in (
+        "pending",
+        "ignored",
+        "rejected",
+    )
+    words = f"{entry.attempts}{' of the reward' if is_of_reward else ''}"
+    return f"{words}, {entry.crashes} of them cut off" if entry.crashes else words
+
+
 def hint(entry: Entry) -> str:
     """What is to be done about an entry, if anything is."""
     if entry.state == "rejected" and entry.status == 404:

@@ -314,6 +314,56 @@ class TestRetry:
         assert "Event 99 is not rejected, or not there." in result.output
 
 
+class TestDeliverNow:
+    def test_it_sends_at_once_what_waited_for_the_breaker(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        broken = make_app(REFERRAL_SECRET="a typo")
+        with broken.app_context():
+            for player in range(1, 6):
+                registered(player, token=mmolove_sandbox.mint())
+        assert "HTTP 401" in run(broken, "status").output
+        app = make_app(DELIVERY="manual")
+        mmolove_sandbox.sandbox.faults = Faults(fail=503)
+        for _ in range(9):
+            run(app, "deliver", "--now")
+        mmolove_sandbox.sandbox.faults = Faults()
+        output = run(app, "deliver").output
+        assert "5 pending" in output
+        assert "'flask mmolove deliver --now' sends at once" in output
+        due = run(app, "show", "1").output
+        assert re.search(r"^next +20", due, re.M)
+        result = run(app, "deliver", "--now")
+        assert result.output.startswith("5 accepted; 0 pending.")
+        assert result.exit_code == 0
+
+    def test_rewards_that_were_paused_are_granted(
+        self, make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove = MMOLove()
+        given: list[str] = []
+        is_up = False
+
+        @mmolove.reward
+        def grant(referral: t.Any) -> None:
+            if not is_up:
+                raise RuntimeError("the game is down")
+            given.append(referral.identity)
+
+        app = make_app(mmolove, DELIVERY="manual")
+        with app.app_context():
+            for player in range(1, 5):
+                registered(player, token=mmolove_sandbox.mint())
+                qualify(player)
+        run(app, "deliver")
+        assert "Rewards have been paused" in run(app, "status").output
+        is_up = True
+        run(app, "deliver")
+        assert given == []
+        run(app, "deliver", "--now")
+        assert sorted(given) == ["1", "2", "3", "4"]
+
+
 class TestRewards:
     def test_a_person_decides(
         self,

@@ -11,6 +11,7 @@ import click
 from ..delivery import Senders
 from ..delivery import ThreadEngine
 from ..health import examine
+from ..state import milliseconds
 from ..state import State
 from .site import wait_for_a_signal
 from .site import with_site
@@ -21,9 +22,15 @@ _MUCH = 50
 
 @click.command()
 @click.option("--forever", is_flag=True, help="Keep on until stopped: for a service.")
+@click.option("--now", is_flag=True, help="Do not wait for pauses after failures.")
 @with_site
-def deliver(state: State, forever: bool) -> None:
-    """Send what is due, and give due rewards."""
+def deliver(state: State, forever: bool, now: bool) -> None:
+    """Send what is due, and give due rewards.
+
+    Once a cause is fixed, --now tries at once what would be retried later.
+    """
+    if now:
+        state.outbox.resume(milliseconds())
     if forever:
         _deliver_forever(state)
         return

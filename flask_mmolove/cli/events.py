@@ -13,10 +13,13 @@ import click
 
 from ..client import said
 from ..errors import OrderError
+from ..health import planned
 from ..outbox import Entry
 from ..outbox.entry import EntryState
+from ..state import milliseconds
 from ..state import State
 from ..text import printable
+from ..words import attempts
 from ..words import data
 from ..words import hint
 from ..words import many
@@ -148,9 +151,9 @@ def show(state: State, id: int, as_json: bool) -> None:
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
     click.echo(f"inviter   {printable(entry.referrer or 'not known')}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
-    if entry.due and entry.state != "unknown":
-        click.echo(f"due       {_when(entry.due)} UTC")
-    click.echo(f"attempts  {entry.attempts}")
+    if moment := planned(state, entry, milliseconds()):
+        click.echo(f"next      {_when(moment)} UTC")
+    click.echo(f"attempts  {attempts(entry)}")
     if entry.referral_id:
         click.echo(f"referral  {printable(entry.referral_id)}")
     for answer in entry.answers:

@@ -35,8 +35,21 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
     else:
         click.echo(f"{many(len(entries), 'rejected event')} will be sent again.")
         if not (entries or ids):
-            click.echo("What is pending needs no retry: see 'flask mmolove status'.")
+            click.echo(
+                "What is pending is retried by itself; 'flask mmolove deliver --now' "
+                "sends it now."
+            )
         for id in missing:
-            click.echo(f"Event {id} is not rejected, or not there.")
+            click.echo(_why_not(state, id))
     if missing:
         sys.exit(1)
+
+
+def _why_not(state: State, id: int) -> str:
+    entry = state.outbox.journal.get(id)
+    if entry is None:
+        return f"There is no event {id}."
+    words = f"Event {id} is {entry.state}, not rejected."
+    if entry.state == "pending":
+        words += " It is retried by itself; 'flask mmolove deliver --now' sends it now."
+    return words

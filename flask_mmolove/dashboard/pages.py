@@ -27,12 +27,14 @@ from ..funnel import periods
 from ..funnel import read_days
 from ..health import count_stuck
 from ..health import Health
+from ..health import planned
 from ..health import survey
 from ..outbox import Entry
 from ..state import current_state
 from ..state import milliseconds
 from ..text import printable
 from ..words import ago
+from ..words import attempts
 from ..words import hint
 from ..words import many
 from ..words import STATES
@@ -178,7 +180,13 @@ def event(id: int) -> ResponseReturnValue:
     state = current_state()
     player = state.outbox.of(entry.identity, entry.test, state.patience)
     others = [each for each in player.values() if each.id != entry.id]
-    return render_template("mmolove/event.html", entry=entry, others=others)
+    return render_template(
+        "mmolove/event.html",
+        entry=entry,
+        others=others,
+        next=planned(state, entry, milliseconds()),
+        attempts=attempts,
+    )
 
 
 def retry(id: int) -> ResponseReturnValue:

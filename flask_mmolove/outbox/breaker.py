@@ -92,13 +92,19 @@ class Breaker(t.NamedTuple):
         :param in_flight: Counts the attempts under way; asked only if it matters.
         :param limit: How many are wanted.
         """
-        if now < self.not_before <= now + _LONGEST_PAUSE:
+        if self.wait(now):
             return 0
         if self.is_open:
             return 1
         if self.width is not None:
             return max(0, min(limit, self.width - in_flight()))
         return limit
+
+    def wait(self, now: int) -> int:
+        """Milliseconds until something may be sent; 0 if it may be now."""
+        # A longer pause was set by a clock that has been corrected since.
+        wait = self.not_before - now
+        return wait if 0 < wait <= _LONGEST_PAUSE else 0
 
     def probing(self, now: int, lease: int) -> Breaker:
         """A probe is under way: nobody else sends until it is back or lost."""

@@ -16,6 +16,7 @@ from .entry import ANSWERS_AT_MOST
 from .entry import Entry
 from .entry import EntryState
 from .entry import Settlement
+from .reward_breaker import RewardBreaker
 from .tokens import digest_of
 from .tokens import TOKEN_USED
 
@@ -198,6 +199,16 @@ def wrongly_rejected(rejected: t.Iterable[Entry], breaker: Breaker) -> list[Entr
         return []
     since = breaker.refused_since
     return [entry for entry in refused(rejected) if since <= (entry.settled or 0)]
+
+
+def next_attempt(
+    entry: Entry, breaker: Breaker, rewards: RewardBreaker, now: int
+) -> int | None:
+    """When an entry is next sent, or its reward granted; None if nothing is planned."""
+    if entry.due is None or entry.state not in ("pending", "accepted"):
+        return None
+    pause = breaker if entry.state == "pending" else rewards
+    return max(entry.due, now + pause.wait(now))
 
 
 def soonest(

@@ -210,6 +210,9 @@ class Outbox(abc.ABC):
 
         return self.run(work, patience)
 
+    def resume(self, now: int) -> None:
+        self.run(lambda db: db.resume(now))
+
     def breaker(self, patience: float = PATIENCE) -> Breaker:
         return self.run(lambda db: db.breaker(), patience, writes=False)
 

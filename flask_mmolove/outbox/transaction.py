@@ -400,6 +400,18 @@ class Transaction(abc.ABC):
         self._remember(Breaker(down=now - breaker.uptime(now)), None)
         return len(again)
 
+    def resume(self, now: int) -> None:
+        """Let everything that waits be tried now, whatever pause was left of it. If
+        MMOLove or the callback still fails, all of it waits again.
+        """
+        breaker = self._lock_breaker()
+        self._remember(breaker._replace(not_before=0), breaker)
+        rewards = self.reward_breaker(self._dialect.lock)
+        if rewards.not_before:
+            self.set_fact(_REWARDS, rewards._replace(not_before=0).to_json())
+        self._hasten("pending", now)
+        self._hasten("accepted", now)
+
     def rejected(self) -> list[int]:
         """The ids of the entries that are rejected, newest first."""
         rows = self.execute(
