@@ -177,10 +177,11 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
         return None
     since = ago(breaker.open_since, now)
     wait = breaker.wait(now) // 1000
-    when = (
-        f"The next attempt is in {wait} s" if wait else "The next delivery tries again"
+    when = f"in {wait} s" if wait else "with the next delivery"
+    again = (
+        f"Nothing is lost. The next attempt is made {when}; 'flask mmolove deliver "
+        "--now' sends at once."
     )
-    again = f"Nothing is lost. {when}; 'flask mmolove deliver --now' sends at once."
     if breaker.refusals:
         line = f"MMOLove has refused this site's events for {since}."
     else:

@@ -311,7 +311,7 @@ class TestRetry:
     ) -> None:
         result = run(rejected, "retry", "99")
         assert result.exit_code == 1
-        assert "Event 99 is not rejected, or not there." in result.output
+        assert "There is no event 99." in result.output
 
 
 class TestDeliverNow:
