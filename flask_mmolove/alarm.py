@@ -23,8 +23,9 @@ CURES = {
     "thread": "Restart the site. If that does not help, the server allows no threads "
     "(uWSGI without enable-threads): allow them, or set MMOLOVE_DELIVERY to 'manual' "
     "and let cron call 'flask mmolove deliver' each minute.",
-    "celery": "See that a Celery worker of the site runs and that its broker can be "
-    "reached: 'flask mmolove check' says which of them is missing.",
+    "celery": "See that a Celery worker of the site runs, that it takes from the task's"
+    " queue, and that the broker can be reached: 'flask mmolove check' says which of "
+    "them is missing.",
     "inline": "MMOLOVE_DELIVERY is 'inline', which sends nothing by itself later: let "
     "cron call 'flask mmolove deliver' each minute.",
     "manual": "MMOLOVE_DELIVERY is 'manual': let cron call 'flask mmolove deliver' "

@@ -22,6 +22,9 @@ from .words import many
 #: Milliseconds for which something may be due before nobody seems to deliver.
 OVERDUE = 2 * 60_000
 
+#: And where a message wakes a worker at once, and a sweep twice a minute.
+OVERDUE_BY_CELERY = 45_000
+
 #: Milliseconds for which an event may wait before it is worth a word.
 LONG = 15 * 60_000
 
@@ -190,9 +193,14 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
 
 
 def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
-    if signs.due is None or now - signs.due <= OVERDUE:
+    by_celery = delivery == "celery"
+    if signs.due is None:
         return None
-    if signs.worker is not None and now - signs.worker.seen <= OVERDUE:
+    if now - signs.due <= (OVERDUE_BY_CELERY if by_celery else OVERDUE):
+        return None
+    # One that was seen before may have been started anew, with other queues.
+    since = max(signs.due, now - OVERDUE) if by_celery else now - OVERDUE
+    if signs.worker is not None and signs.worker.seen >= since:
         return None  # it is at work, and not through yet
     seen = signs.worker and ago(signs.worker.seen, now)
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"

@@ -18,6 +18,7 @@ from conftest import find_url
 from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
+from kombu.entity import Queue
 
 import servers
 from flask_mmolove import ConfigError
@@ -28,10 +29,19 @@ from flask_mmolove.cli import mmolove as command
 from flask_mmolove.delivery import celery as by_celery
 from flask_mmolove.delivery.celery import CeleryEngine
 from flask_mmolove.delivery.celery import TASK
+from flask_mmolove.health import examine
 from flask_mmolove.sandbox import Faults
+from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 
 TESTS = Path(__file__).parent
+
+#: Settings of Celery under which the task has nowhere to go.
+NO_QUEUE: dict[str, t.Any] = {
+    "task_create_missing_queues": False,
+    "task_queues": [Queue("game")],  # type: ignore[no-untyped-call]
+    "task_routes": {TASK: "mail"},
+}
 
 
 @pytest.fixture
@@ -72,8 +82,17 @@ class Site:
         outbox = self.app.extensions["mmolove"].outbox
         return str(outbox.of(player, False)[name].state)
 
-    def work(self, pool: str = "solo") -> subprocess.Popen[bytes]:
-        """Start a worker."""
+    def work(
+        self, pool: str = "solo", queues: str = "", *, stranger: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker.
+
+        :param queues: What it takes from; the default queue, unless given.
+        :param stranger: Of another app on the same broker.
+        """
+        whose = ("-A", "celerysite:celery_app")
+        if stranger:
+            whose = ("-b", str(self.celery.conf.broker_url))
         settings = {
             f"FLASK_{key}": json.dumps(str(value))
             for key, value in self.app.config.items()
@@ -83,10 +102,11 @@ class Site:
         with log.open("wb") as output:
             worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "celerysite:celery_app"),
+                    *(sys.executable, "-m", "celery", *whose),
                     *("worker", "--pool", pool, "--concurrency", "2", "-l", "info"),
                     *("--without-gossip", "--without-mingle"),
                     *("-n", f"{len(self.workers)}@here"),
+                    *(["-Q", queues] if queues else []),
                 ],
                 cwd=TESTS,
                 env={
@@ -352,18 +372,94 @@ class TestCheck:
         site.work()
         assert self.check(site) == "ok    celery      answered by 0@here"
 
-    def test_a_worker_that_does_not_know_the_site_is_named(
-        self, site: Site, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        site.work()
-        monkeypatch.setattr(by_celery, "TASK", "another")
+    def test_a_worker_that_does_not_know_the_site_is_named(self, site: Site) -> None:
+        site.work(stranger=True)
         assert "0@here: does not know the site" in self.check(site)
+
+    def test_workers_of_other_queues_are_named_with_what_to_do(
+        self, site: Site
+    ) -> None:
+        site.work(queues="game,mail")
+        line = self.check(site)
+        assert line.startswith("FAIL  celery")
+        assert "no worker takes from the queue 'celery'" in line
+        assert "0@here takes from 'game', 'mail'" in line
+        assert "'-Q game,celery'" in line
+        assert "task_routes = {'flask_mmolove.*': 'game'}" in line
+
+    def test_one_worker_of_the_task_s_queue_is_enough(self, site: Site) -> None:
+        site.work(queues="game")
+        site.work(queues="game,celery")
+        assert self.check(site) == "ok    celery      answered by 1@here"
+
+    def test_a_stranger_on_another_queue_is_no_matter(self, site: Site) -> None:
+        site.work(queues="another", stranger=True)
+        site.work()
+        assert self.check(site) == "ok    celery      answered by 1@here"
+
+    def test_a_queue_that_celery_may_not_make_is_found(self, site: Site) -> None:
+        site.celery.conf.update(NO_QUEUE)
+        line = self.check(site)
+        assert "Queue 'mail' missing from task_queues" in line
+        assert "task_routes" in line
 
     def test_a_broker_that_cannot_be_reached_is_found(
         self, site: Site, broker: servers.Broker
     ) -> None:
         broker.kill()
         assert "the broker does not answer: OperationalError" in self.check(site)
+
+
+class TestQueues:
+    """A site whose workers take from queues of their own."""
+
+    def test_a_task_that_is_sent_to_their_queue_is_run(self, site: Site) -> None:
+        site.celery.conf.task_routes = {"flask_mmolove.*": "game"}
+        site.work(queues="game")
+        site.sign_up("7")
+        site.wait(lambda: site.state("7") == "accepted")
+        check = TestCheck().check(site)
+        assert check == "ok    celery      answered by 0@here"
+
+    def test_a_task_that_nobody_takes_is_told_of_within_a_minute(
+        self, site: Site
+    ) -> None:
+        site.work(queues="game")
+        site.sign_up("7")
+        state = site.app.extensions["mmolove"]
+        assert examine(state, milliseconds()).level == "good"
+        health = examine(state, milliseconds() + 60_000)
+        assert health.level == "bad"
+        assert "no worker was ever seen" in health.line
+        assert "takes from the task's queue" in health.cure
+        assert site.state("7") == "pending"
+
+    @pytest.mark.parametrize(
+        ("settings", "queue"),
+        [
+            ({}, "celery"),
+            ({"task_default_queue": "game"}, "game"),
+            ({"task_routes": {TASK: {"queue": "game"}}}, "game"),
+            ({"task_routes": {"flask_mmolove.*": "game"}}, "game"),
+            ({"task_routes": {"other.*": "game"}}, "celery"),
+            ({"task_routes": lambda name, *_, **__: {"queue": name}}, TASK),
+            ({"task_annotations": {TASK: {"queue": "game"}}}, "game"),
+            ({"task_routes": {TASK: {"exchange": "all", "routing_key": "x"}}}, None),
+        ],
+    )
+    def test_the_queue_is_the_one_that_the_site_s_settings_give(
+        self, site: Site, settings: dict[str, t.Any], queue: str | None
+    ) -> None:
+        site.celery.conf.update(settings)
+        assert site.engine.queue() == queue
+
+    def test_a_task_that_celery_may_not_put_anywhere_is_logged(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site.celery.conf.update(NO_QUEUE)
+        site.sign_up("7")
+        site.wait(lambda: "Nothing is delivered" in caplog.text)
+        assert "Queue 'mail' missing from task_queues" in caplog.text
 
 
 class TestTask:

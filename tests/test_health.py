@@ -95,6 +95,29 @@ def test_a_line_says_what_is_and_what_to_do(
         assert word in f"{health.line} {health.cure}"
 
 
+@pytest.mark.parametrize(
+    ("due", "seen", "level"),
+    [
+        (40, None, "good"),  # a message was lost, and the sweep will come
+        (50, None, "bad"),
+        (50, 51, "bad"),  # by one that was started anew on other queues
+        (50, 49, "good"),  # it is at work
+        (500, 100, "good"),
+        (500, 130, "bad"),
+    ],
+)
+def test_under_celery_a_minute_without_a_worker_is_enough(
+    due: int, seen: int | None, level: str
+) -> None:
+    worker = None if seen is None else Worker(NOW - seen * 1000)
+    signs = WELL._replace(due=NOW - due * 1000, worker=worker)
+    health = of_signs(signs, NOW, "celery")
+    assert health.level == level
+    if level == "bad":
+        assert "Nothing delivers" in health.line
+        assert "takes from the task's queue" in health.cure
+
+
 def test_what_delivers_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
     journal = app.extensions["mmolove"].outbox.journal
     assert journal.worker() is None

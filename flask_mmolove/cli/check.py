@@ -24,6 +24,9 @@ from ..text import printable
 from .site import json_option
 from .site import with_site
 
+if t.TYPE_CHECKING:
+    from ..delivery.celery import Answer
+
 _NO_INVITATIONS = (
     "the site has no page for invite links, so referral.referrer is always None: "
     "app.register_blueprint(invitations)"
@@ -139,6 +142,7 @@ def _check_celery(state: State) -> _Finding:
 
     engine = t.cast(CeleryEngine, state.engine)
     try:
+        queue = engine.queue()
         workers = engine.ask_workers()
     except MMOLoveError as e:
         return _Finding("celery", False, str(e))
@@ -148,11 +152,28 @@ def _check_celery(state: State) -> _Finding:
     if not workers:
         words = "no worker answers: start one with 'celery -A ... worker --beat'"
         return _Finding("celery", False, words)
-    ignorant = [name for name, knows in workers.items() if not knows]
+    takers = {name for name, worker in workers.items() if worker.takes_from(queue)}
+    if not takers:
+        return _Finding("celery", False, _wrong_queue(queue, workers))
+    ignorant = [name for name in takers if not workers[name].knows]
     if ignorant:
         words = f"{', '.join(ignorant)}: does not know the site. Make the Flask app in "
         return _Finding("celery", False, words + "the module that 'celery -A' names")
-    return _Finding("celery", True, f"answered by {', '.join(workers)}")
+    return _Finding("celery", True, f"answered by {', '.join(sorted(takers))}")
+
+
+def _wrong_queue(queue: str | None, workers: t.Mapping[str, Answer]) -> str:
+    taken = {name: worker.queues or [] for name, worker in workers.items()}
+    listed = "; ".join(
+        f"{name} takes from {', '.join(map(repr, queues)) or 'none'}"
+        for name, queues in taken.items()
+    )
+    other = next((queue for queues in taken.values() for queue in queues), "game")
+    return (
+        f"no worker takes from the queue {queue!r}, where the task waits: {listed}. "
+        f"Start one with '-Q {other},{queue}', or send the task to its queue: "
+        f"task_routes = {{'flask_mmolove.*': {other!r}}} in the settings of Celery"
+    )
 
 
 def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:

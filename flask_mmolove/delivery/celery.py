@@ -16,6 +16,7 @@ from collections import deque
 from celery import Celery
 from celery import current_app
 from celery import shared_task
+from celery.exceptions import QueueNotFound
 
 from ..errors import ConfigError
 from ..errors import OutboxError
@@ -67,6 +68,11 @@ _PATIENCE = {
 _MISSING = (
     "The site has no Celery app. Make one, and set app.extensions['celery'] to it: the "
     "docs of Flask show how, under 'Background Tasks with Celery'."
+)
+
+_NO_QUEUE = (
+    "Celery has no place for the task '" + TASK + "': {}. Add the queue to "
+    "'task_queues', or send the task to one that is there with 'task_routes'."
 )
 
 
@@ -121,8 +127,25 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
             return self.celery() is celery
         return False
 
-    def ask_workers(self) -> dict[str, bool]:
-        """Which workers answer within a second, and whether each knows the task.
+    def queue(self) -> str | None:
+        """The queue into which the site's Celery app puts the task; None if it goes to
+        an exchange, and the broker alone knows its queues.
+
+        :raises ConfigError: If there is no such queue, or no Celery app.
+        """
+        celery = self.celery()
+        task = celery.tasks[TASK]
+        own = getattr(task, "queue", None)
+        options = {"queue": own} if own else {}
+        try:
+            route = celery.amqp.router.route(options, TASK, (None,), {}, task)
+        except QueueNotFound as e:
+            raise ConfigError(_NO_QUEUE.format(e)) from e
+        queue = route.get("queue")
+        return None if queue is None else str(queue.name)
+
+    def ask_workers(self) -> dict[str, Answer]:
+        """Which workers answer within a second or two, and what they say.
 
         :raises Exception: Whatever says that the broker cannot be reached.
         """
@@ -130,11 +153,34 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
         with _connect(celery) as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
             inspect = celery.control.inspect(timeout=1, connection=connection)
-            answers: dict[str, list[str]] = inspect.registered() or {}
+            registered: dict[str, list[str]] = inspect.registered() or {}
+            queues: dict[str, list[dict[str, t.Any]]] = {}
+            if registered:
+                queues = inspect.active_queues() or {}
         return {
-            name: any(task.split(" ")[0] == TASK for task in tasks)
-            for name, tasks in answers.items()
+            name: Answer(
+                knows=any(task.split(" ")[0] == TASK for task in tasks),
+                queues=None
+                if name not in queues
+                else [str(queue["name"]) for queue in queues[name]],
+            )
+            for name, tasks in registered.items()
         }
+
+
+class Answer(t.NamedTuple):
+    """What a worker says of itself.
+
+    :param knows: Whether it knows the task.
+    :param queues: From which queues it takes; None if it did not say.
+    """
+
+    knows: bool
+    queues: list[str] | None
+
+    def takes_from(self, queue: str | None) -> bool:
+        """Whether it takes from this queue, as far as is known."""
+        return queue is None or self.queues is None or queue in self.queues
 
 
 #: The engines of this process, among which the task finds its own.
@@ -197,6 +243,8 @@ class _Messenger:
     def _complain(self, error: Exception) -> None:
         if not self._complaint.passes():
             return
+        if isinstance(error, QueueNotFound):
+            error = ConfigError(_NO_QUEUE.format(error))
         if isinstance(error, ConfigError):
             logger.error("Nothing is delivered: %s", error)
             return
