@@ -111,7 +111,7 @@ def test_under_celery_a_minute_without_a_worker_is_enough(
 ) -> None:
     worker = None if seen is None else Worker(NOW - seen * 1000)
     signs = WELL._replace(due=NOW - due * 1000, worker=worker)
-    health = of_signs(signs, NOW, "celery")
+    (health,) = of_signs(signs, NOW, "celery")
     assert health.level == level
     if level == "bad":
         assert "Nothing delivers" in health.line
