@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 import time
 import typing as t
+from pathlib import Path
 
 import click
 
@@ -16,6 +19,11 @@ from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..health import of_store
 from ..mask import mask
+from ..outbox.database import SIDE_FILES
+from ..outbox.owner import is_root
+from ..outbox.owner import strangers
+from ..outbox.owner import user_name
+from ..outbox.schema import lock_file
 from ..reach import read_proxy
 from ..state import milliseconds
 from ..state import name_of
@@ -85,6 +93,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     if "mmolove_invitations" not in state.app.blueprints:
         yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
     yield _check_outbox(state)
+    yield from _check_owner(state)
     if settings.test:
         yield _Finding("test", False, _DRY_RUNS, may_be_meant=True)
     for health in of_store(state, milliseconds()):
@@ -135,6 +144,33 @@ def _check_outbox(state: State) -> _Finding:
     except OutboxError as e:
         return _Finding("outbox", False, str(e))
     return _Finding("outbox", True, str(state.outbox))
+
+
+def _check_owner(state: State) -> t.Iterator[_Finding]:
+    outbox, home = state.settings.outbox, state.settings.spool.parent
+    files = state.spool.files()
+    if isinstance(outbox, Path):
+        files += [outbox.with_name(outbox.name + suffix) for suffix in SIDE_FILES]
+        files.append(lock_file(outbox))
+    found = strangers(files, home)
+    # Who can open them all has nothing to fear from their owner; root always can.
+    if not found or not is_root() and all(map(_is_open, found)):
+        return
+    # Those in the folder of the emergency exit are many.
+    tops = dict.fromkeys(file if file.parent == home else file.parent for file in found)
+    listed = " ".join(shlex.quote(str(file)) for file in tops)
+    owner = user_name(home.stat().st_uid)
+    others = " and ".join(sorted({user_name(uid) for uid in found.values()}))
+    words = (
+        f"{listed} belongs to {others}, and the folder to {owner}. If the site runs as "
+        f"{owner}, it cannot open it: run 'chown -R {owner}: {listed}' as root"
+    )
+    # The site may well run as somebody else than the folder's owner, but not as root.
+    yield _Finding("owner", is_root() and 0 not in found.values(), words)
+
+
+def _is_open(file: Path) -> bool:
+    return os.access(file, os.R_OK | os.W_OK)
 
 
 def _check_celery(state: State) -> _Finding:

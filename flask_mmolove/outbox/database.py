@@ -29,6 +29,8 @@ from .folder import Rule
 from .folder import user
 from .group import Group
 from .group import Work
+from .owner import make_file
+from .owner import make_folder
 from .schema import foreign
 from .schema import lock_file
 from .schema import Schema
@@ -40,7 +42,7 @@ R = t.TypeVar("R")
 _WAL_IS_SOUND = (3, 51, 3)
 
 # A file of SQLite's own may stand beside the database.
-_SIDE_FILES = ("", "-journal", "-wal", "-shm")
+SIDE_FILES = ("", "-journal", "-wal", "-shm")
 
 # How the name of a damaged file ends once it was moved aside, and a side file's.
 _ASIDE = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}(-journal|-wal|-shm)?", re.ASCII)
@@ -237,7 +239,7 @@ class Database:
                 return handle.connection
             self._orphan(handle, handle.connection)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         except OSError as e:
             raise OutboxError(
                 f"The folder of the outbox {self.path} cannot be made: {e.strerror}. "
@@ -256,10 +258,9 @@ class Database:
         return handle.connection
 
     def _create(self) -> None:
-        # Tokens stand in it. Only one that is not there is opened: closing another
-        # would drop the locks on it.
+        # Tokens stand in it. What SQLite puts beside it has its owner.
         with contextlib.suppress(OSError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            make_file(self.path)
 
     def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
         # It would take writes into nowhere, but what stands there can still be read.
@@ -298,7 +299,7 @@ class Database:
                     return  # another process was faster
                 with contextlib.suppress(OSError):  # it is somebody else's
                     self.path.chmod(0o600)
-                for suffix in _SIDE_FILES:
+                for suffix in SIDE_FILES:
                     side = self.path.with_name(self.path.name + suffix)
                     if side.exists():
                         side.rename(aside.with_name(aside.name + suffix))
@@ -324,6 +325,7 @@ class Database:
         """Keep other processes away. SQLite's own lock on a file beside: it ends with
         its process, on every system.
         """
+        make_file(lock_file(self.path))
         connection = sqlite3.connect(
             lock_file(self.path), timeout=0.5, isolation_level=None
         )

@@ -15,6 +15,9 @@ import stat
 import typing as t
 from pathlib import Path
 
+from .owner import give
+from .owner import make_folder
+
 # Windows has neither owners nor descriptors of folders; its temporary folder is not
 # shared, either.
 _HAS_OWNERS = hasattr(os, "getuid")
@@ -75,6 +78,13 @@ def user() -> int:
     return os.geteuid() if _HAS_OWNERS else 0
 
 
+def users(home: Path) -> set[int]:
+    """This user and the site's, to whom its folder belongs."""
+    with contextlib.suppress(OSError):
+        return {user(), os.stat(home).st_uid}
+    return {user()}
+
+
 def read_file(
     path: Path, rule: Rule, limit: int = -1, *, folder: int | None = None
 ) -> bytes:
@@ -101,14 +111,17 @@ def read_file(
 class Folder:
     """A folder and the files in it.
 
-    It and its files must belong to this user, or to the owner of the folder that holds
-    it, who could replace it anyway. Nobody else may be able to write to them.
+    It and its files must belong to this user, or to the site's. Nobody else may be able
+    to write to them.
 
     :param path: Where it is; :meth:`write` creates it.
+    :param home: A folder whose owner is the site's user; the one that holds it, unless
+        given.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, home: Path | None = None) -> None:
         self.path = path
+        self._home = home or path.parent
 
     def names(self) -> list[str]:
         """The names of what is in it.
@@ -134,7 +147,7 @@ class Folder:
 
         :raises OSError: If that fails, or the folder is somebody else's.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.path, 0o700, self._home)
         half = f"{name}.{secrets.token_hex(4)}{HALF}"
         with self._opened() as folder:
             place = self._place(half, folder)
@@ -142,6 +155,7 @@ class Folder:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
                 descriptor = os.open(place, flags, 0o600, dir_fd=folder)
                 with os.fdopen(descriptor, "wb") as file:
+                    give(descriptor, self._home)
                     file.write(content)
                     file.flush()
                     os.fsync(descriptor)
@@ -188,7 +202,7 @@ class Folder:
 
     @property
     def _rule(self) -> Rule:
-        return Rule({user(), os.stat(self.path.parent).st_uid})
+        return Rule(users(self._home))
 
     def _place(self, name: str, folder: int | None) -> str:
         return name if folder is not None else str(self.path / name)

@@ -8,6 +8,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import OutboxError
+from .owner import make_file
 
 # Beside ``user_version``, elsewhere in the header: where the two do not agree, the file
 # is damaged.
@@ -54,7 +55,7 @@ class Schema:
                 f"{version}, this one knows {newest}): update the package, or set "
                 "MMOLOVE_OUTBOX to another file."
             )
-        lock_file(path).touch()
+        make_file(lock_file(path))
         for script in self._migrations[version:]:
             for statement in script.split(";"):
                 connection.execute(statement)

@@ -27,8 +27,9 @@ from ..log import logger
 from .folder import Folder
 from .folder import HALF
 from .folder import NotOurs
-from .folder import user
+from .folder import users
 from .note import Note
+from .owner import give
 
 _SUFFIX = ".event"
 _UNREADABLE = ".unreadable"
@@ -55,6 +56,7 @@ class Spool:
 
     def __init__(self, outbox: Path, secret: str) -> None:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
+        self._home = outbox.parent
         self._beside = Folder(outbox.with_name(f"{outbox.name}.spool"))
         self._prefix = f"flask-mmolove-{name}"
         # Without a secret nothing is reported, so nothing is believed either.
@@ -146,22 +148,26 @@ class Spool:
 
     def remove(self, file: Path) -> None:
         """Forget a note that was taken in."""
-        Folder(file.parent).remove(file.name)
+        self._folder(file).remove(file.name)
 
     def unreadable(self) -> int:
         """How many files could not be imported and were left for a person."""
         return len(self._files(_UNREADABLE, strict=False))
+
+    def files(self) -> list[Path]:
+        """The folder beside the outbox and what lies in it."""
+        return [self._beside.path, *self._beside.path.glob("*")]
 
     def set_aside(self, file: Path, reason: str) -> None:
         """Put a note that cannot be taken in out of the way, for a person."""
         logger.error("The event kept in %s cannot be taken in: %s", file, reason)
         with contextlib.suppress(OSError):
             name = file.with_suffix(_UNREADABLE).name
-            Folder(file.parent).rename(file.name, name)
+            self._folder(file).rename(file.name, name)
 
     def _rewrite(self, file: Path, note: Note) -> None:
         try:
-            Folder(file.parent).write(file.name, self._sign(note))
+            self._folder(file).write(file.name, self._sign(note))
         except OSError as e:
             raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
 
@@ -195,7 +201,7 @@ class Spool:
 
     def _content(self, file: Path, strict: bool) -> bytes | None:
         try:
-            return Folder(file.parent).read(file.name, _LIMIT)
+            return self._folder(file).read(file.name, _LIMIT)
         except FileNotFoundError:
             pass  # another process took it in
         except NotOurs as e:
@@ -221,10 +227,13 @@ class Spool:
         wanted = (file for file in found if file.suffix in suffixes)
         return sorted(wanted, key=lambda file: file.name)
 
+    def _folder(self, file: Path) -> Folder:
+        return Folder(file.parent, self._home)
+
     def _clear_away(self, half: Path) -> None:
         """Remove what was left by a process that was killed before it had kept it."""
         with contextlib.suppress(OSError):
-            if Folder(half.parent).age(half.name, time.time()) > _HALF_LIFE:
+            if self._folder(half).age(half.name, time.time()) > _HALF_LIFE:
                 self.remove(half)
 
     def _pass_over(self, path: Path, error: OSError, strict: bool) -> None:
@@ -255,12 +264,19 @@ class Spool:
             with contextlib.suppress(OSError):
                 place.names()
                 return place
-        return Folder(Path(tempfile.mkdtemp(prefix=f"{self._prefix}-")))
+        new = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
+        give(new, self._home)
+        return Folder(new, self._home)
 
     def _found_elsewhere(self) -> list[Folder]:
         with os.scandir(tempfile.gettempdir()) as entries:
             names = [each for each in entries if each.name.startswith(self._prefix)]
-        return [Folder(Path(each.path)) for each in names if _is_mine(each)]
+        owners = users(self._home)
+        return [
+            Folder(Path(each.path), self._home)
+            for each in names
+            if _is_folder_of(owners, each)
+        ]
 
 
 def _mark(key: str) -> str:
@@ -273,9 +289,9 @@ def _parse(content: bytes) -> Note:
     return Note(**fields)
 
 
-def _is_mine(entry: os.DirEntry[str]) -> bool:
+def _is_folder_of(owners: set[int], entry: os.DirEntry[str]) -> bool:
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == user()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in owners
