@@ -314,6 +314,41 @@ def test_the_deadline_is_one_for_the_proxy_and_mmolove_together(
         assert 0.8 < time.monotonic() - started < 1.4
 
 
+def test_the_deadline_is_one_for_the_proxy_and_the_handshake_together() -> None:
+    def dawdle(server: RawServer, connection: socket.socket) -> None:
+        server.pause(0.6)
+        then_hold(CONNECTED)(server, connection)
+
+    with RawServer(dawdle) as server:
+        started = time.monotonic()
+        failure(proxy=at(server), timeout=1)
+        assert 0.8 < time.monotonic() - started < 1.4
+
+
+def test_a_proxy_with_two_addresses_has_all_the_time_that_is_left(
+    mmolove: RawServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dawdle(server: RawServer, connection: socket.socket) -> None:
+        server.pause(1)  # more than half, which is each address's share
+        connect_to(mmolove.port)(server, connection)
+
+    with RawServer(dawdle) as server:
+        address = (
+            socket.AF_INET,
+            socket.SOCK_STREAM,
+            6,
+            "",
+            ("127.0.0.1", server.port),
+        )
+
+        def look_up(host: str, *args: object, **kwargs: object) -> list[t.Any]:
+            return [address] * (2 if host == "proxy.test" else 1)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        proxy = f"http://proxy.test:{server.port}"
+        assert report(proxy=proxy, ca_bundle=authority.file, timeout=1.8).ok
+
+
 # -- a certificate authority -----------------------------------------------------------
 
 
