@@ -167,9 +167,12 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
         raise Missing("MariaDB: apt-get install mariadb-server; pip install pymysql")
     with _folder() as folder:
         data = folder / "data"
+        # When a server starts it removes the temporary tables of all others that have
+        # the same folder for them.
+        temporary = f"--tmpdir={folder}"
         _do(
             *(install, "--no-defaults", f"--datadir={data}", "--skip-test-db"),
-            "--auth-root-authentication-method=normal",
+            *("--auth-root-authentication-method=normal", temporary),
         )
         port = free_port()
         # Or the driver reads the system's certificates for each connection.
@@ -179,6 +182,7 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
         )
         options = (
             f"--datadir={data}",
+            temporary,
             f"--socket={folder / 'socket'}",
             f"--pid-file={folder / 'pid'}",
             f"--port={port}",

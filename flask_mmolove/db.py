@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing as t
 
 from flask import Flask
+from flask import has_app_context
+from sqlalchemy import Connection
 
 from .errors import ConfigError
 from .outbox.rows import tables
@@ -27,6 +29,7 @@ class SiteDatabase:
 
     def __init__(self, db: SQLAlchemy) -> None:
         self._db = db
+        self._session = db.session
         tables(db.metadata)
         listen(db.session)
 
@@ -56,6 +59,7 @@ class SiteDatabase:
             # With migrations the tables are theirs to make.
             creates=lambda: "migrate" not in app.extensions,
             key=_KEY,
+            shared=self._shared,
         )
         has_threads = settings.enabled and settings.delivery in ("thread", "celery")
         if outbox.is_in_memory and has_threads:
@@ -66,8 +70,20 @@ class SiteDatabase:
             )
         return outbox
 
+    def _shared(self) -> Connection | None:
+        """The connection on which a test runs the site's session, to roll back all that
+        was done. What others do on a connection of their own would not be seen, or
+        would wait for the end of the test.
+        """
+        if not has_app_context():
+            return None
+        session = self._db.session
+        is_own = session is self._session
+        bind = self._db.engines.get(None) if is_own else session.get_bind()
+        return bind if isinstance(bind, Connection) else None
+
     def join(
         self, outbox: SQLAlchemyOutbox, settings: Settings, site: t.Callable[[], Site]
     ) -> SessionOutbox:
         """The outbox as part of the site's session."""
-        return SessionOutbox(outbox, self._db.session, settings.server_id, site)
+        return SessionOutbox(outbox, lambda: self._db.session, settings.server_id, site)

@@ -42,6 +42,7 @@ from .seal import unseal
 from .settings import Settings
 from .state import Callbacks
 from .state import F
+from .state import PATIENCE_REQUEST
 from .state import State
 
 if t.TYPE_CHECKING:
@@ -299,6 +300,9 @@ def _assemble(
     else:
         outbox = database.open(app, settings)
         session = database.join(outbox, settings, lambda: state)
+    if settings.delivery == "inline":
+        # A request delivers, and must not wait as a worker may.
+        outbox.patience = PATIENCE_REQUEST
 
     def make_delivery() -> Delivery:
         return _make_delivery(state)

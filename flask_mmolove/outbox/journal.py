@@ -11,7 +11,6 @@ from .entry import Entry
 from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
-from .entry import PATIENCE
 from .entry import Summary
 from .tally import DAY
 from .tally import reached
@@ -26,7 +25,11 @@ class Run(t.Protocol):
     """Runs a piece of work in a transaction; perhaps several times, until it holds."""
 
     def __call__(
-        self, work: t.Callable[[Transaction], R], patience: float, *, writes: bool
+        self,
+        work: t.Callable[[Transaction], R],
+        patience: float | None,
+        *,
+        writes: bool,
     ) -> R: ...
 
 
@@ -87,7 +90,9 @@ class Journal:
     :param patience: Seconds for which each question may wait for the store.
     """
 
-    def __init__(self, run: Run, dialect: Dialect, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, run: Run, dialect: Dialect, patience: float | None = None
+    ) -> None:
         self._run = partial(run, patience=patience)
         self._dialect = dialect
         self._event = dialect.event

@@ -29,7 +29,6 @@ from ..log import complain
 from ..log import logger
 from ..log import shielded
 from .entry import Entry
-from .entry import PATIENCE
 from .entry import Settlement
 from .note import Note
 from .note import record
@@ -79,7 +78,7 @@ class SessionOutbox:
     """What one app records in its session.
 
     :param outbox: The same rows, for everyone who has no part in the session.
-    :param session: Flask-SQLAlchemy's ``db.session``.
+    :param session: Gives Flask-SQLAlchemy's ``db.session``. Tests put another there.
     :param server_id: The server to which events are addressed.
     :param site: Gives what the app has besides.
     """
@@ -87,14 +86,23 @@ class SessionOutbox:
     def __init__(
         self,
         outbox: SQLAlchemyOutbox,
-        session: scoped_session[t.Any],
+        session: t.Callable[[], scoped_session[t.Any]],
         server_id: str,
         site: t.Callable[[], Site],
     ) -> None:
         self._outbox = outbox
-        self._session = session
+        self._get_session = session
+        self._heard = session()
         self._server_id = server_id
         self.site = site
+
+    @property
+    def _session(self) -> scoped_session[t.Any]:
+        session = self._get_session()
+        if session is not self._heard:
+            listen(session)
+            self._heard = session
+        return session
 
     def enlist(self, note: Note, player: t.Any, trouble: str = "") -> Enlistment:
         """Record a note with the session's next commit.
@@ -184,7 +192,7 @@ class SessionOutbox:
         :return: The entry as it is now, or None if it is somebody else's.
         :raises SQLAlchemyError: If it cannot be written down.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._outbox.patience
         for attempt in itertools.count(1):
             try:
                 return self._pay(settlement, now, give)

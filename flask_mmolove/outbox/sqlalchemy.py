@@ -32,7 +32,6 @@ from ..errors import OutboxError
 from ..mask import is_secret
 from ..mask import mask
 from ..mask import mask_values
-from .entry import PATIENCE
 from .rows import Place
 from .rows import SQLAlchemyTransaction
 from .rows import tables
@@ -147,6 +146,8 @@ class SQLAlchemyOutbox(Outbox):
     :param metadata: Where the tables are to be defined; see :func:`tables`.
     :param creates: Says whether tables that are not there are made at the first use.
     :param key: The setting that names the database.
+    :param shared: Gives a connection on which everything is to be done, in savepoints,
+        or None.
     :raises ConfigError: If no such database can be used.
     """
 
@@ -157,7 +158,9 @@ class SQLAlchemyOutbox(Outbox):
         *,
         creates: t.Callable[[], bool] = lambda: True,
         key: str = "MMOLOVE_OUTBOX",
+        shared: t.Callable[[], Connection | None] = lambda: None,
     ) -> None:
+        self._shared = shared
         if isinstance(engine_or_url, Engine):
             self._given: Engine | None = engine_or_url
             self._url = _check(engine_or_url.url, key)
@@ -186,7 +189,7 @@ class SQLAlchemyOutbox(Outbox):
         """Whether it is a SQLite database that lives as long as one connection."""
         return self._given is not None and isinstance(self._given.pool, StaticPool)
 
-    def within(self, connection: Connection) -> Transaction:
+    def within(self, connection: Connection) -> SQLAlchemyTransaction:
         """The outbox as part of a transaction that someone else began and will end."""
         if connection.dialect.name == "sqlite":
             # Without one, Python's driver would take our savepoints for the whole.
@@ -270,10 +273,11 @@ class SQLAlchemyOutbox(Outbox):
     def run(
         self,
         work: t.Callable[[SQLAlchemyTransaction], R],
-        patience: float = PATIENCE,
+        patience: float | None = None,
         *,
         writes: bool = True,
     ) -> R:
+        patience = self.patience if patience is None else patience
         deadline = time.monotonic() + patience
         # A turn that is begun lasts, so the last one begins early.
         latest = deadline - (_TURN / 1000 if self._is_mysql else 0)
@@ -298,6 +302,11 @@ class SQLAlchemyOutbox(Outbox):
     @contextlib.contextmanager
     def _transaction(self, deadline: float | None) -> t.Iterator[SQLAlchemyTransaction]:
         """A transaction; one that writes has a deadline for the locks of others."""
+        if shared := self._shared():
+            transaction = self.within(shared)
+            with shared.begin_nested():
+                yield transaction
+            return
         with self._engine().begin() as connection:
             if deadline is not None:
                 _open(connection, deadline)

@@ -179,10 +179,11 @@ class SQLiteOutbox(Outbox):
     def run(
         self,
         work: t.Callable[[SQLiteTransaction], R],
-        patience: float = PATIENCE,
+        patience: float | None = None,
         *,
         writes: bool = True,
     ) -> R:
+        patience = self.patience if patience is None else patience
         deadline = time.monotonic() + patience
 
         def within(db: sqlite3.Connection) -> R:

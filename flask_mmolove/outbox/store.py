@@ -39,13 +39,15 @@ class Outbox(abc.ABC):
     ``patience`` is for how many seconds the caller may wait.
 
     :ivar journal: What a person asks of the outbox.
+    :ivar patience: How many seconds that is for who does not say.
     """
 
     def __init__(self, dialect: Dialect) -> None:
+        self.patience = PATIENCE
         self._dialect = dialect
-        self.journal = self.inspect(PATIENCE)
+        self.journal = self.inspect()
 
-    def inspect(self, patience: float) -> Journal:
+    def inspect(self, patience: float | None = None) -> Journal:
         """The same as :attr:`journal`, for who can wait no longer than that."""
         return Journal(self.run, self._dialect, patience)
 
@@ -53,7 +55,7 @@ class Outbox(abc.ABC):
     def run(
         self,
         work: t.Callable[[Transaction], R],
-        patience: float = PATIENCE,
+        patience: float | None = None,
         *,
         writes: bool = True,
     ) -> R:
@@ -91,7 +93,7 @@ class Outbox(abc.ABC):
         return 0
 
     def record(
-        self, note: Note, server_id: str, patience: float = PATIENCE
+        self, note: Note, server_id: str, patience: float | None = None
     ) -> list[Entry]:
         """See :func:`~flask_mmolove.outbox.note.record`."""
         return self.run(lambda db: record(note, server_id, db), patience)
@@ -101,7 +103,7 @@ class Outbox(abc.ABC):
         identity: str,
         events: t.Sequence[Event],
         now: int,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         *,
         referrer: str | None = None,
     ) -> list[Entry]:
@@ -110,18 +112,20 @@ class Outbox(abc.ABC):
         )
 
     def hold(
-        self, key: str, invitation: Invitation, now: int, patience: float = PATIENCE
+        self, key: str, invitation: Invitation, now: int, patience: float | None = None
     ) -> None:
         self.run(lambda db: db.hold(key, invitation, now), patience)
 
-    def held(self, key: str, now: int, patience: float = PATIENCE) -> Invitation | None:
+    def held(
+        self, key: str, now: int, patience: float | None = None
+    ) -> Invitation | None:
         return self.run(lambda db: db.held(key, now), patience, writes=False)
 
-    def let_go(self, key: str, patience: float = PATIENCE) -> None:
+    def let_go(self, key: str, patience: float | None = None) -> None:
         self.run(lambda db: db.let_go(key), patience)
 
     def of(
-        self, identity: str, test: bool, patience: float = PATIENCE
+        self, identity: str, test: bool, patience: float | None = None
     ) -> dict[str, Entry]:
         return self.run(lambda db: db.of(identity, test), patience, writes=False)
 
@@ -143,15 +147,17 @@ class Outbox(abc.ABC):
     ) -> list[Entry]:
         return self.run(lambda db: db.settle(settlements, now, learn))
 
-    def release(self, entries: t.Sequence[Entry], patience: float = PATIENCE) -> None:
+    def release(
+        self, entries: t.Sequence[Entry], patience: float | None = None
+    ) -> None:
         self.run(lambda db: db.release(entries), patience)
 
     def renew(
-        self, entries: t.Sequence[Entry], due: int, patience: float = PATIENCE
+        self, entries: t.Sequence[Entry], due: int, patience: float | None = None
     ) -> list[Entry]:
         return self.run(lambda db: db.renew(entries, due), patience)
 
-    def next_due(self, now: int, patience: float = PATIENCE) -> int | None:
+    def next_due(self, now: int, patience: float | None = None) -> int | None:
         return self.run(lambda db: db.next_due(now), patience, writes=False)
 
     def upgrade(self) -> None:
@@ -176,7 +182,7 @@ class Outbox(abc.ABC):
         self,
         now: int,
         ids: t.Collection[int] | None = None,
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> list[Entry]:
         """Send rejected entries again: all, or those named."""
         if ids is None:
@@ -186,24 +192,26 @@ class Outbox(abc.ABC):
             again += self._retry(now, batch, patience)
         return again
 
-    def _retry(self, now: int, ids: list[int], patience: float) -> list[Entry]:
+    def _retry(self, now: int, ids: list[int], patience: float | None) -> list[Entry]:
         return self.run(lambda db: db.retry(now, ids), patience)
 
     def decide(
-        self, id: int, state: EntryState, now: int, patience: float = PATIENCE
+        self, id: int, state: EntryState, now: int, patience: float | None = None
     ) -> Entry | None:
         if not is_id(id):
             return None
         return self.run(lambda db: db.decide(id, state, now), patience)
 
-    def retry_rewards(self, now: int, patience: float = PATIENCE) -> int:
+    def retry_rewards(self, now: int, patience: float | None = None) -> int:
         """Have the rewards granted that failed, and give how many those are."""
         total, journal = 0, self.inspect(patience)
         while batch := journal.page(state="unpaid", limit=_BATCH):
             total += self._retry_rewards(batch, now, patience)
         return total
 
-    def _retry_rewards(self, entries: list[Entry], now: int, patience: float) -> int:
+    def _retry_rewards(
+        self, entries: list[Entry], now: int, patience: float | None
+    ) -> int:
         def work(db: Transaction) -> int:
             decided = [db.decide(entry.id, "accepted", now) for entry in entries]
             return sum(entry is not None for entry in decided)
@@ -213,10 +221,10 @@ class Outbox(abc.ABC):
     def resume(self, now: int) -> None:
         self.run(lambda db: db.resume(now))
 
-    def breaker(self, patience: float = PATIENCE) -> Breaker:
+    def breaker(self, patience: float | None = None) -> Breaker:
         return self.run(lambda db: db.breaker(), patience, writes=False)
 
-    def reward_breaker(self, patience: float = PATIENCE) -> RewardBreaker:
+    def reward_breaker(self, patience: float | None = None) -> RewardBreaker:
         return self.run(lambda db: db.reward_breaker(), patience, writes=False)
 
     def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
