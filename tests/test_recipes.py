@@ -119,7 +119,7 @@ def context_for_the_test(site: Site) -> t.Iterator[None]:
 
 @contextlib.contextmanager
 def session_on_a_connection(site: Site) -> t.Iterator[None]:
-    """Another ``db.session``, as the tests of older versions of Flask-SQLAlchemy had."""
+    """Another ``db.session``, as with older versions of Flask-SQLAlchemy."""
     with site.app.app_context():
         own = site.db.session
         with site.db.engine.connect() as connection:
