@@ -1,11 +1,13 @@
 """Step 1, capture: a visitor comes with ``?mmref=`` and may sign up days later.
 
-The token goes into the session, and into a signed cookie of the site's own, because a
-session ends with the browser and login views clear it.
+The token goes into a signed cookie of the site's own, for a session ends with the
+browser, login views clear it, and a full one has no room. Without that cookie it goes
+into the session.
 """
 
 from __future__ import annotations
 
+import typing as t
 from os import getpid
 from time import monotonic
 
@@ -16,6 +18,7 @@ from flask import Request
 from flask import request
 from flask import Response
 from flask import session
+from flask.sessions import SecureCookieSessionInterface
 
 from . import inviter
 from . import signals
@@ -48,6 +51,10 @@ COOKIE = "mmolove_ref"
 _ENVIRON = "flask_mmolove.token"
 
 _DAY = 86400
+
+# Bytes of a cookie, its name and attributes included, that every browser takes.
+_COOKIE_LIMIT = 4093
+
 _cookie = Cookie(COOKIE, "token")
 _needle = f"{MMREF}="
 
@@ -112,7 +119,7 @@ class Capture:
         if _stored(self._state) is not None:
             return
         if may_keep(self._state):
-            self._keep(token, cookie=False)
+            self._keep(token, lasting=False)
         else:
             request.environ[_ENVIRON] = token
 
@@ -132,7 +139,11 @@ class Capture:
             return stored is None
         return stored != token
 
-    def _keep(self, token: str, cookie: bool = True) -> None:
+    def _keep(self, token: str, lasting: bool = True) -> None:
+        """Keep a token until the visitor signs up.
+
+        :param lasting: Whether it outlives the browser's session.
+        """
         request.environ[_ENVIRON] = token
         app = self._state.app
         if app.session_interface.is_null_session(session):
@@ -142,21 +153,45 @@ class Capture:
                     "app.config['SECRET_KEY']. This is said once."
                 )
             return
-        value = None
-        days = self._state.settings.cookie_days
-        if cookie and days and app.secret_key:
-            value = sign(self._state, _cookie.purpose, invitation_of(token).pack())
-        if value is None or not _is_session_withheld(app):
+        if self._state.settings.cookie_days and app.secret_key:
+            self._keep_in_cookie(token, lasting)
+        else:
             session[MMREF] = token
+            after_this_request(keep_private)
+        self._state.notify(signals.referral_captured, token=token)
+
+    def _keep_in_cookie(self, token: str, lasting: bool) -> None:
+        app = self._state.app
+        # An older one there would come first.
+        session.pop(MMREF, None)
+        value = sign(self._state, _cookie.purpose, invitation_of(token).pack())
+        seconds = self._state.settings.cookie_days * _DAY if lasting else None
 
         @after_this_request
         def remember(response: Response) -> Response:
-            keep_private(response)
-            if value is not None:
-                _cookie.keep(app, response, value, days * _DAY)
+            _cookie.keep(app, response, value, seconds)
             return response
 
-        self._state.notify(signals.referral_captured, token=token)
+    def after_request(self, response: Response) -> Response:
+        """The hook of a site without a cookie of ours: the session must not grow too
+        large for browsers by the token, for they would drop it, and log the player out.
+        """
+        with shielded("Whether a session has room for a token is not known."):
+            # To look into the session marks the response as varying: for a stranger
+            # there is no need.
+            if not request.cookies and _ENVIRON not in request.environ:
+                return response
+            if session.modified and MMREF in session and _is_too_large(self._state.app):
+                request.environ.setdefault(_ENVIRON, session.pop(MMREF))
+                if self._state.once.passes("room"):
+                    logger.warning(
+                        "A visitor's token was dropped from the session, whose cookie "
+                        "would be longer than the %d bytes that browsers take. Put "
+                        "less into the session, or let the token have a cookie of its "
+                        "own: set MMOLOVE_COOKIE_DAYS to 90. This is said once.",
+                        _COOKIE_LIMIT,
+                    )
+        return response
 
 
 def current_mmref() -> str | None:
@@ -232,13 +267,20 @@ def _read_cookie(state: State) -> Invitation | None:
     return Invitation.unpack(_cookie.read(state, days * _DAY)) if days else None
 
 
-def _is_session_withheld(app: Flask) -> bool:
-    """Whether this visitor may have a session that was not sent, as a strict cookie is
-    not when another site leads here. A new one would take its place, and log them out.
-    """
+class _Trial(Response):
+    max_cookie_size = 0  # Werkzeug is not to warn of what is only tried.
+
+
+def _is_too_large(app: Flask) -> bool:
+    """Whether browsers would drop the cookie that the session goes into."""
     interface = app.session_interface
-    is_strict = (interface.get_cookie_samesite(app) or "").lower() == "strict"
-    return is_strict and interface.get_cookie_name(app) not in request.cookies
+    if not isinstance(interface, SecureCookieSessionInterface):
+        return False  # the session is on the server
+    trial = _Trial()
+    interface.save_session(app, t.cast(t.Any, session), trial)
+    return any(
+        len(each) > _COOKIE_LIMIT for each in trial.headers.getlist("Set-Cookie")
+    )
 
 
 def _find_in_query(visit: Request) -> list[str]:

@@ -108,6 +108,8 @@ class MMOLove:
         hooks = app.before_request_funcs.setdefault(None, [])
         hooks.insert(0, capture.before_request)
         watch(app)
+        if not settings.cookie_days:
+            app.after_request(capture.after_request)
 
     @t.overload
     def reward(self, callback: R) -> R: ...

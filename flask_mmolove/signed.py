@@ -14,6 +14,8 @@ from werkzeug.wrappers import Response
 
 from .state import State
 
+R = t.TypeVar("R", bound=Response)
+
 # Nothing that we sign is longer, so a longer text is not worth a MAC.
 _LONGEST = 8192
 
@@ -87,10 +89,13 @@ class Cookie(t.NamedTuple):
         newest = max(ours, key=lambda signed: signed.moment, default=None)
         return newest and newest.value
 
-    def keep(self, app: Flask, response: Response, value: str, seconds: int) -> None:
+    def keep(
+        self, app: Flask, response: Response, value: str, seconds: int | None
+    ) -> None:
         """Set it.
 
         :param value: What :func:`sign` gave.
+        :param seconds: How long it lasts; None for as long as the browser runs.
         """
         response.set_cookie(self.name, value, max_age=seconds, **attributes(app))
         keep_private(response)
@@ -110,7 +115,7 @@ def delete(app: Flask, response: Response, name: str) -> None:
     keep_private(response)
 
 
-def keep_private(response: Response) -> None:
+def keep_private(response: R) -> R:
     """Say that a response is for its visitor alone: a shared cache must not hand their
     token to another. The site's own ``after_request`` hooks come later.
     """
@@ -120,6 +125,7 @@ def keep_private(response: Response) -> None:
         caching.private = True
         caching.public = False
         caching.s_maxage = None
+    return response
 
 
 def attributes(app: Flask) -> dict[str, t.Any]:

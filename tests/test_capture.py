@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import string
 import time
 import typing as t
 from http.cookies import SimpleCookie
@@ -16,9 +17,13 @@ from flask import after_this_request
 from flask import Flask
 from flask import redirect
 from flask import render_template_string
+from flask import Request
 from flask import Response
 from flask import session
+from flask.sessions import SecureCookieSession
 from flask.sessions import SecureCookieSessionInterface
+from flask.sessions import SessionInterface
+from flask.sessions import SessionMixin
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from itsdangerous import TimestampSigner
@@ -26,13 +31,16 @@ from itsdangerous import URLSafeTimedSerializer
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response as BaseResponse
 
 from flask_mmolove import current_mmref
 from flask_mmolove import MMOLove
 from flask_mmolove import MMOLoveError
 from flask_mmolove import referral_captured
+from flask_mmolove import signed
 from flask_mmolove.capture import COOKIE
 from flask_mmolove.capture import forget
+from flask_mmolove.outbox import Invitation
 
 TOKEN = "tok.first-1"
 OTHER = "tok.other-2"
@@ -140,7 +148,7 @@ def test_a_token_is_there_in_its_own_request_and_in_the_next(
 ) -> None:
     assert client.get(f"/who?mmref={TOKEN}").text == TOKEN
     assert token_of(client) == TOKEN
-    assert client.get("/session").text == TOKEN
+    assert client.get("/session").text == "None"
 
 
 def test_templates_can_ask_for_the_token(app: Flask, client: FlaskClient) -> None:
@@ -253,7 +261,6 @@ def test_a_login_wall_that_was_there_before_does_not_lose_the_token(
     client = app.test_client()
     assert client.get(f"/?mmref={TOKEN}").status_code == 401
     with client.session_transaction() as kept:
-        assert kept["mmref"] == TOKEN
         kept["user"] = "anna"
     assert token_of(client) == TOKEN
 
@@ -545,7 +552,7 @@ def test_our_cookie_goes_wherever_the_sites_session_goes(
     app: Flask, settings: dict[str, t.Any], expected: set[str]
 ) -> None:
     app.config.update(settings)
-    cookies = cookies_of(app.test_client().get(f"/?mmref={TOKEN}"))
+    cookies = cookies_of(app.test_client().get(f"/visits?mmref={TOKEN}"))
     assert set(cookies) == {"session", COOKIE}
     ours, session = (attributes_of(cookies[name]) for name in (COOKIE, "session"))
     assert expected <= ours
@@ -593,16 +600,6 @@ def test_a_strict_session_is_not_replaced_by_a_visit_from_mmolove(
     assert token_of(client) == TOKEN
     with client.session_transaction() as kept:
         assert kept["user"] == "anna"
-
-
-def test_a_strict_session_that_was_sent_takes_a_token(
-    app: Flask, client: FlaskClient
-) -> None:
-    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
-    client.get("/login")
-    cookies = cookies_of(client.get(f"/?mmref={TOKEN}"))
-    assert "SameSite=Strict" in cookies["session"]
-    assert "SameSite=Lax" in cookies[COOKIE]
 
 
 def test_the_first_of_two_links_counts_with_a_strict_session_too(
@@ -746,13 +743,152 @@ def test_a_page_that_keeps_or_forgets_a_token_is_its_visitors_alone(
     assert caching_of(response) == ({"private"}, ["Cookie"])
 
 
+# -- the session -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def full() -> str:
+    """What fills a session to within 200 bytes of what browsers take."""
+    letters = string.ascii_letters + string.digits + "-_"
+    return "".join(random.Random(1).choices(letters, k=3800))
+
+
+LONG = "".join(random.Random(2).choices(string.ascii_letters + string.digits, k=300))
+
+
+def fill(app: Flask, text: str) -> FlaskClient:
+    @app.get("/fill")
+    def fill() -> ResponseReturnValue:
+        session["text"] = text
+        return "full"
+
+    @app.get("/text")
+    def text_of() -> ResponseReturnValue:
+        return str(session.get("text"))
+
+    return app.test_client()
+
+
+@pytest.mark.parametrize("days", [0, 90])
+@pytest.mark.parametrize("paths", [["/?mmref={}", "/fill"], ["/fill", "/?mmref={}"]])
+def test_a_session_that_is_nearly_full_is_never_lost(
+    make_site: MakeApp, full: str, days: int, paths: list[str]
+) -> None:
+    client = fill(make_site(COOKIE_DAYS=days), full)
+    for path in paths:
+        headers = client.get(path.format(LONG)).headers.getlist("Set-Cookie")
+        assert all(len(header) <= 4093 for header in headers)
+    assert client.get("/text").text == full
+    assert token_of(client) == (LONG if days else "nobody")
+
+
+def test_a_token_without_room_serves_its_own_request_and_is_told_of_once(
+    make_site: MakeApp, full: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_site(COOKIE_DAYS=0)
+    client = fill(app, full)
+    client.get("/fill")
+    for _ in range(2):
+        assert client.get(f"/who?mmref={LONG}").text == LONG
+    assert caplog.text.count("MMOLOVE_COOKIE_DAYS") == 1
+    assert LONG not in caplog.text
+
+
+def test_a_session_with_room_keeps_a_token_where_we_have_no_cookie(
+    make_site: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make_site(COOKIE_DAYS=0).test_client()
+    client.get(f"/?mmref={TOKEN}")
+    client.get("/visits")
+    assert token_of(client) == TOKEN
+    assert caplog.text == ""
+
+
+def test_strangers_get_plain_pages_where_we_have_no_cookie(make_site: MakeApp) -> None:
+    assert is_untouched(make_site(COOKIE_DAYS=0).test_client().get("/"))
+
+
+class OnServer(SessionInterface):
+    """Sessions that are kept on the server, of any size."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, t.Any] = {}
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession:
+        key = request.cookies.get("session", "")
+        return SecureCookieSession(self.kept.get(key, {}))
+
+    def save_session(
+        self, app: Flask, session: SessionMixin, response: BaseResponse
+    ) -> None:
+        if session.modified:
+            self.kept["key"] = dict(session)
+            response.set_cookie("session", "key")
+
+
+@pytest.mark.parametrize("days", [0, 90])
+def test_a_session_on_the_server_has_room(
+    make_site: MakeApp, full: str, days: int
+) -> None:
+    app = make_site(COOKIE_DAYS=days)
+    app.session_interface = interface = OnServer()
+    client = fill(app, full)
+    client.get("/fill")
+    client.get(f"/?mmref={LONG}")
+    assert token_of(client) == LONG
+    assert ("mmref" in interface.kept["key"]) is (days == 0)
+    client.get("/login")
+    assert token_of(client) == (LONG if days else "nobody")
+    client.post("/leave")
+    assert token_of(client) == "nobody"
+
+
+def test_without_a_key_a_session_on_the_server_keeps_the_token(
+    make_site: MakeApp,
+) -> None:
+    app = make_site()
+    app.secret_key = None
+    app.session_interface = OnServer()
+    client = app.test_client()
+    assert set(cookies_of(client.get(f"/?mmref={TOKEN}"))) == {"session"}
+    assert token_of(client) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("attribution", "expected"), [("last-touch", OTHER), ("first-touch", TOKEN)]
+)
+def test_a_token_in_the_session_gives_way_as_one_in_our_cookie_does(
+    make_site: MakeApp, attribution: str, expected: str
+) -> None:
+    client = make_site(ATTRIBUTION=attribution).test_client()
+    with client.session_transaction() as kept:
+        kept["mmref"] = TOKEN
+    client.get(f"/?mmref={OTHER}")
+    assert token_of(client) == expected
+
+
+def test_our_cookie_is_never_too_large_for_a_browser(app: Flask) -> None:
+    with app.test_request_context():
+        token = "".join(random.Random(1).choices(string.printable[:94], k=1024))
+        referrer = "".join(
+            map(chr, random.Random(1).choices(range(0x4E00, 0x9FFF), k=255))
+        )
+        response = Response()
+        value = signed.sign(
+            app.extensions["mmolove"], "token", Invitation(token, referrer).pack()
+        )
+        signed.Cookie(COOKIE, "token").keep(app, response, value, NINETY_DAYS)
+        assert len(response.headers["Set-Cookie"]) <= 4093
+
+
 # -- the cookie of a hand-made integration ---------------------------------------------
 
 
 def test_an_mmref_cookie_is_the_fallback(client: FlaskClient) -> None:
     client.set_cookie("mmref", TOKEN)
     assert token_of(client) == TOKEN
-    assert client.get("/session").text == TOKEN
+    client.delete_cookie("mmref")
+    assert token_of(client) == TOKEN
 
 
 def test_the_query_comes_before_the_cookie(client: FlaskClient) -> None:
@@ -766,9 +902,13 @@ def test_junk_in_the_query_falls_back_on_the_cookie(client: FlaskClient) -> None
     assert client.get("/who?mmref=a%20b").text == TOKEN
 
 
-def test_an_mmref_cookie_is_not_copied_into_ours(client: FlaskClient) -> None:
+def test_an_mmref_cookie_is_kept_for_as_long_as_the_browser_runs(
+    client: FlaskClient,
+) -> None:
     client.set_cookie("mmref", TOKEN)
-    assert COOKIE not in cookies_of(client.get("/"))
+    header = cookies_of(client.get("/"))[COOKIE].lower()
+    assert "max-age" not in header and "expires" not in header
+    assert not cookies_of(client.get("/"))
 
 
 def test_a_token_that_is_used_up_is_forgotten_everywhere(client: FlaskClient) -> None:
@@ -776,7 +916,7 @@ def test_a_token_that_is_used_up_is_forgotten_everywhere(client: FlaskClient) ->
     client.get(f"/?mmref={TOKEN}")
     client.get(f"/?mmref={OTHER}")
     response = client.post("/leave")
-    assert {COOKIE, "mmref", "session"} <= set(cookies_of(response))
+    assert {COOKIE, "mmref"} == set(cookies_of(response))
     assert token_of(client) == "nobody"
 
 
