@@ -15,12 +15,13 @@ from urllib.parse import urlencode
 from urllib.parse import urljoin
 
 from flask import Blueprint
+from flask import Flask
 from flask import redirect
 from flask import request
 from flask import url_for
 from itsdangerous import BadData
 from itsdangerous import Signer
-from werkzeug.routing import BuildError
+from markupsafe import escape
 from werkzeug.wrappers import Response
 
 from .capture import may_keep
@@ -37,6 +38,17 @@ from .state import State
 #: The page behind the links. A site that wants it registers it.
 invitations = Blueprint("mmolove_invitations", __name__)
 
+_BROKEN = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>This invite link is not complete</title>
+<h1>This invite link is not complete</h1>
+<p>It may have been cut off, or typed with other capital and small letters. Please open
+it again as your friend sent it: your friend gets nothing for you without it.</p>
+<p><a href="{home}">Go on without an invitation</a></p>
+"""
+
 # An identity that a URL takes as it is stands so in the code; another one is encoded.
 _PLAIN = re.compile(r"[\w-]+", re.ASCII)
 _ENCODED = "~"
@@ -46,14 +58,22 @@ def invite(player: t.Any, *, external: bool = True) -> str:
     """The link that a player shares. See :meth:`flask_mmolove.MMOLove.invite`."""
     state = current_state()
     code = make_code(state, state.identify(player))
-    try:
-        return url_for("mmolove_invitations.follow", code=code, _external=external)
-    except BuildError as e:
+    endpoint = find_page(state.app)
+    if endpoint is None:
         raise ConfigError(
             "The site has no page for invitations. Before the first request, write: "
             "from flask_mmolove import invitations; "
             "app.register_blueprint(invitations)."
-        ) from e
+        )
+    return url_for(endpoint, code=code, _external=external)
+
+
+def find_page(app: Flask) -> str | None:
+    """The endpoint of the page, whatever blueprint it is nested in and whatever that is
+    called; None if the site has not registered it.
+    """
+    found = (name for name, view in app.view_functions.items() if view is follow)
+    return next(found, None)
 
 
 @invitations.get("/invite/<code>")
@@ -69,13 +89,22 @@ def follow(code: str) -> Response:
 
 
 def _lead_on(state: State, code: str) -> Response:
-    inviter = read_code(state, code)
-    if inviter is None or not state.settings.enabled:
+    if not state.settings.enabled:
         return redirect(f"{request.root_path}/")
+    inviter = read_code(state, code)
+    if inviter is None:
+        return _broken_link()
     response = redirect(share_link(state, code))
     with shielded("An inviter could not be remembered."):
         if state.settings.cookie_days and may_keep(state):
             send_off(state, response, inviter)
+    return response
+
+
+def _broken_link() -> Response:
+    page = _BROKEN.format(home=escape(f"{request.root_path}/"))
+    response = Response(page, 404, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = "default-src 'none'"
     return response
 
 

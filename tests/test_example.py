@@ -346,5 +346,5 @@ def test_who_already_plays_is_not_invited_anew(
     assert "You are logged in as Anna." in response.text
 
 
-def test_an_unknown_invitation_leads_to_the_site(client: FlaskClient) -> None:
-    assert client.get("/invite/no-such-code").location == "/"
+def test_an_unknown_invitation_is_told_so(client: FlaskClient) -> None:
+    assert client.get("/invite/no-such-code").status_code == 404

@@ -12,6 +12,7 @@ import pytest
 import requests
 from conftest import Hold
 from conftest import MakeApp
+from flask import Blueprint
 from flask import Flask
 from flask import session
 from flask.testing import FlaskClient
@@ -303,7 +304,7 @@ JUNK = ["3", "3.", "3.junk", "junk", "~.x", "~", ".", "%ff", "%00", "%ED%A0%80"]
 @pytest.mark.parametrize("code", [*JUNK, "ä.b", "x" * 100_000, "%"])
 def test_an_unknown_invitation_leads_to_the_site(site: Site, code: str) -> None:
     response = site.browser().get(f"/invite/{code}")
-    assert (response.status_code, response.location) == (302, "/")
+    assert (response.status_code, response.location) == (404, None)
     assert "Set-Cookie" not in response.headers
 
 
@@ -314,7 +315,7 @@ def test_what_is_no_code_is_nobody(site: Site, code: object) -> None:
 
 def test_a_code_is_worth_nothing_for_another_player(site: Site) -> None:
     code = site.link("3").replace("/3.", "/4.")
-    assert site.browser().get(code).location == "/"
+    assert site.browser().get(code).status_code == 404
 
 
 @pytest.mark.parametrize("origin", ["same-origin", "cross-site"])
@@ -428,12 +429,12 @@ def test_a_player_without_an_identity_has_no_link(site: Site) -> None:
 def test_two_apps_do_not_take_each_others_links(make_app: MakeApp) -> None:
     site, other = Site(make_app), Site(make_app)
     other.app.config["SECRET_KEY"] = "another"
-    assert other.browser().get(site.link("3")).location == "/"
+    assert other.browser().get(site.link("3")).status_code == 404
 
 
 def test_two_servers_with_one_key_do_not_either(make_app: MakeApp) -> None:
     site, other = Site(make_app), Site(make_app, SERVER_ID="another-server")
-    assert other.browser().get(site.link("3")).location == "/"
+    assert other.browser().get(site.link("3")).status_code == 404
     friend, stranger = site.browser(), other.browser()
     friend.get(site.link("3"))
     trip = friend.get_cookie("mmolove_inviter")
@@ -489,3 +490,50 @@ def test_the_best_referrers_are_seen_on_the_page_and_by_command(
     assert best == {"player": "3", "accepted": 2, "qualified": 0, "rewarded": 0}
     command(mmolove, ["forget", "3", "--yes"])
     assert ">3</th>" not in desk.get("/mmolove/").text
+
+
+@pytest.mark.parametrize("how", ["nested", "renamed", "prefixed", "twice nested"])
+def test_the_page_may_be_registered_in_any_way(make_app: MakeApp, how: str) -> None:
+    mmolove = MMOLove()
+    app = make_app(mmolove)
+    parent = Blueprint("parent", __name__, url_prefix="/game")
+    if how == "renamed":
+        app.register_blueprint(invitations, name="friends")
+    elif how == "prefixed":
+        app.register_blueprint(invitations, url_prefix="/game")
+    elif how == "nested":
+        parent.register_blueprint(invitations)
+        app.register_blueprint(parent)
+    else:
+        middle = Blueprint("middle", __name__, url_prefix="/middle")
+        middle.register_blueprint(invitations)
+        parent.register_blueprint(middle)
+        app.register_blueprint(parent)
+    with app.test_request_context():
+        link = mmolove.invite("3", external=False)
+    assert "/r/demo-server?ref=" in app.test_client().get(link).location
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [str.upper, str.lower, lambda code: code[:-3], lambda code: f"{code}.", str.title],
+)
+@pytest.mark.parametrize("root", ["", "/game"])
+def test_a_link_that_was_spoiled_says_so(
+    site: Site, spoil: t.Callable[[str], str], root: str
+) -> None:
+    path, _, code = site.link("Anna").rpartition("/")
+    spoiled = f"{path}/{spoil(code)}"
+    base = f"http://localhost{root}/"
+    response = site.browser().get(spoiled, base_url=base)
+    assert response.status_code == 404
+    assert "This invite link is not complete" in response.text
+    assert f'href="{root}/"' in response.text
+    assert "Set-Cookie" not in response.headers
+    assert "<script" not in response.text
+
+
+def test_the_page_shows_nothing_of_a_forged_link(site: Site) -> None:
+    response = site.browser().get("/invite/<script>alert(1)<%2Fscript>")
+    assert response.status_code == 404
+    assert "alert" not in response.text

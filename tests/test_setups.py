@@ -112,7 +112,7 @@ def two_callbacks(site: Site) -> None:
 
 def no_invitations(site: Site) -> None:
     site.make()
-    del site.app.blueprints["mmolove_invitations"]
+    del site.app.view_functions["mmolove_invitations.follow"]
 
 
 def dry_runs(site: Site) -> None:

@@ -18,6 +18,7 @@ from ..client import said
 from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..health import of_store
+from ..invite import find_page
 from ..mask import mask
 from ..outbox.database import SIDE_FILES
 from ..outbox.owner import is_root
@@ -90,7 +91,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     yield _Finding("settings", True, words)
     yield _check_key(state)
     yield _check_reward(state)
-    if "mmolove_invitations" not in state.app.blueprints:
+    if find_page(state.app) is None:
         yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
     yield _check_outbox(state)
     yield from _check_owner(state)
