@@ -410,7 +410,7 @@ def test_a_site_that_lives_under_a_prefix_keeps_to_it(make_app: MakeApp) -> None
     with site.app.test_request_context("/", base_url="http://localhost/moor"):
         assert site.mmolove.invite("3", external=False).startswith("/moor/invite/3.")
     response = site.browser().get("/invite/junk", base_url="http://localhost/moor")
-    assert response.location == "/moor/"
+    assert 'href="/moor/"' in response.text
 
 
 def test_without_the_page_or_a_key_the_error_says_what_to_write(app: Flask) -> None:
