@@ -23,6 +23,7 @@ from flask.sessions import SecureCookieSessionInterface
 from . import inviter
 from . import signals
 from .alarm import Alarm
+from .errors import OutboxError
 from .log import Brake
 from .log import complain
 from .log import logger
@@ -50,7 +51,13 @@ COOKIE = "mmolove_ref"
 # ``g``, but the same environ.
 _ENVIRON = "flask_mmolove.token"
 
+# Where the token stands that a visitor still carries although it is used up.
+_USED = "flask_mmolove.used"
+
 _DAY = 86400
+
+# Seconds after which a store that was away is asked again.
+_PAUSE = 60
 
 # Bytes of a cookie, its name and attributes included, that every browser takes.
 _COOKIE_LIMIT = 4093
@@ -67,6 +74,7 @@ class Capture:
         self._alarm = alarm
         self._started_in = 0  # the process, by its id
         self._junk = Brake(600)
+        self._look_again = 0.0
 
     def before_request(self) -> None:
         """The hook: it never raises and never answers."""
@@ -82,6 +90,8 @@ class Capture:
                     put_right(self._state.app)
                 self._state.engine.start()
                 self._started_in = getpid()
+            if self._cookie_name in environ.get("HTTP_COOKIE", ""):
+                self._drop_used()
             if _needle in environ.get("QUERY_STRING", ""):
                 self._take_from_query(visit)
             elif _needle in environ.get("HTTP_COOKIE", ""):
@@ -90,6 +100,46 @@ class Capture:
                 self._alarm.look_out()
         except Exception as e:
             complain("Something of Flask-MMOLove failed before a view.", e)
+
+    @property
+    def _cookie_name(self) -> str:
+        """The cookie that a token is kept in."""
+        app = self._state.app
+        if self._state.settings.cookie_days:
+            return COOKIE
+        return app.session_interface.get_cookie_name(app)
+
+    def _drop_used(self) -> None:
+        """Forget a token whose account was reported where no response of ours could say
+        so to the browser: by a socket, or a background job.
+        """
+        if _is_static(request) or monotonic() < self._look_again:
+            return
+        state = self._state
+        # Reading the session as well would mark the response as varying.
+        kept = _read_cookie(state)
+        token = kept.token if kept else None
+        if not state.settings.cookie_days:
+            token = _stored(state)
+        # Once a minute is enough, and as soon as this process has reported one.
+        if token is None or not state.looked.passes(token):
+            return
+        try:
+            if not state.outbox.is_used(token, state.patience_to_read):
+                return
+        except OutboxError:
+            # Pages are not to wait for a store that is away.
+            self._look_again = monotonic() + _PAUSE
+            return
+        state.looked.forget(token)  # its link may be followed again
+        # This request still has it: who signs up with it again is to be seen.
+        request.environ[_USED] = token
+
+        @after_this_request
+        def forget_used(response: Response) -> Response:
+            if session.get(MMREF) == token:
+                del session[MMREF]
+            return _delete_cookies(response)
 
     def _take_from_query(self, visit: Request) -> None:
         found = _find_in_query(visit)
@@ -134,6 +184,9 @@ class Capture:
             )
 
     def _is_news(self, token: str) -> bool:
+        used = request.environ.get(_USED)
+        if used is not None:
+            return bool(token != used)
         stored = _stored(self._state)
         if self._state.settings.attribution == "first-touch":
             return stored is None
@@ -239,7 +292,14 @@ def forget(response: Response) -> Response:
         session.pop(MMREF, None)
         keep_private(response)
     # A token that arrived with this very request has just been put into ours.
-    if _cookie.name in request.cookies or arrived:
+    if arrived and _cookie.name not in request.cookies:
+        _cookie.delete(app, response)
+    return _delete_cookies(response)
+
+
+def _delete_cookies(response: Response) -> Response:
+    app = current_state().app
+    if _cookie.name in request.cookies:
         _cookie.delete(app, response)
     if MMREF in request.cookies:
         delete(app, response, MMREF)

@@ -319,6 +319,7 @@ def _assemble(
         engine=_choose_engine(app, settings, make_delivery),
         session=session,
         once=Brake(float("inf")),
+        looked=Brake(60),
     )
     return state
 

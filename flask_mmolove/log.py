@@ -29,6 +29,10 @@ def _as_text(argument: object) -> object:
 logger.addFilter(_keep_to_one_line)
 
 
+# Pauses that are remembered at once.
+_KEYS = 10_000
+
+
 class Brake:
     """Lets a thing happen at most once in a while, per key.
 
@@ -51,8 +55,14 @@ class Brake:
         self.spend(key)
         return True
 
+    def forget(self, key: str) -> None:
+        """End the pause of a key."""
+        self._next.pop(key, None)
+
     def spend(self, key: str = "") -> None:
         """Begin the pause without the thing."""
+        if len(self._next) >= _KEYS:
+            self._next.clear()  # keys may come from visitors
         self._next[key] = self._clock() + self._pause
 
 

@@ -77,6 +77,7 @@ class State(t.NamedTuple):
     :param make_delivery: Makes a delivery for the calling process.
     :param session: The outbox in the site's own session, where it has one.
     :param once: For warnings that are given once.
+    :param looked: For tokens of which it is known for a minute whether they are used.
     """
 
     app: Flask
@@ -88,6 +89,7 @@ class State(t.NamedTuple):
     engine: Engine
     session: SessionOutbox | None
     once: Brake
+    looked: Brake
 
     def identify(self, player: t.Any) -> str:
         """See :func:`flask_mmolove.identity.identify`."""
@@ -134,6 +136,7 @@ class State(t.NamedTuple):
         for entry in new:
             self.report(entry)
         self.engine.wake([entry.id for entry in new])
+        self.looked.forget(note.token or "")
         if note.token and note.names and not new:
             with shielded("Whether a player came by another token is not known."):
                 known = self.outbox.of(note.identity, note.test, PATIENCE_TO_READ)

@@ -889,6 +889,74 @@ def test_after_the_signup_the_session_and_the_cookies_forget_the_token(
     assert token_of(app, visitor) is None
 
 
+def in_a_job(app: Flask, token: str) -> None:
+    with app.app_context():
+        registered(7, token=token)
+
+
+def in_a_socket(app: Flask, token: str) -> None:
+    """It has the request that opened it, which gets no response any more."""
+    with app.test_request_context():
+        registered(7, token=token)
+
+
+@pytest.mark.parametrize("days", [0, 90])
+@pytest.mark.parametrize("sign_up", [in_a_job, in_a_socket])
+def test_a_signup_without_a_response_uses_the_token_up_at_the_next_one(
+    make_app: MakeApp,
+    token: str,
+    sign_up: t.Callable[[Flask, str], None],
+    days: int,
+    reported: Reported,
+) -> None:
+    app = make_app(COOKIE_DAYS=days)
+    client = app.test_client()
+    client.get(f"/?mmref={token}")
+    sign_up(app, token)
+    assert reported() == SEVEN
+    assert "Set-Cookie" in client.get("/").headers
+    assert token_of(app, client) is None
+    assert "Set-Cookie" not in client.get("/").headers
+
+
+@pytest.mark.parametrize("days", [0, 90])
+@pytest.mark.parametrize("attribution", ["first-touch", "last-touch"])
+def test_a_new_link_takes_the_place_of_a_token_that_is_used_up(
+    make_app: MakeApp,
+    token: str,
+    attribution: str,
+    days: int,
+    mmolove_sandbox: SiteSandbox,
+) -> None:
+    app = make_app(ATTRIBUTION=attribution, COOKIE_DAYS=days)
+    client = app.test_client()
+    client.get(f"/?mmref={token}")
+    in_a_job(app, token)
+    client.get(f"/?mmref={token}")
+    assert token_of(app, client) is None
+    client.get(f"/?mmref={token}")
+    another = mmolove_sandbox.mint()
+    client.get(f"/?mmref={another}")
+    assert token_of(app, client) == another
+
+
+def test_no_page_waits_twice_for_an_outbox_that_cannot_say(
+    app: Flask, client: FlaskClient, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.get(f"/?mmref={token}")
+    outbox = app.extensions["mmolove"].outbox
+    asked: list[str] = []
+
+    def ask(token: str, patience: float) -> bool:
+        asked.append(token)
+        raise OutboxError("away")
+
+    monkeypatch.setattr(outbox, "is_used", ask)
+    for _ in range(2):
+        assert token_of(app, client) == token
+    assert asked == [token]
+
+
 def test_the_same_link_can_be_followed_again_after_a_signup(
     app: Flask, visitor: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:

@@ -123,6 +123,15 @@ class TestStores:
         assert states(outbox, "second") == ["ignored", "ignored"]
         assert accept(outbox) == []
 
+    def test_whether_a_token_is_used_is_known_for_good(self, outbox: Outbox) -> None:
+        assert not outbox.is_used("token")
+        add(outbox, "tester", test=True)
+        assert not outbox.is_used("token")
+        add(outbox, "first")
+        assert outbox.is_used("token") and not outbox.is_used("other")
+        outbox.journal.erase("first")
+        assert outbox.is_used("token") and not outbox.is_used("other")
+
     def test_the_same_account_again_changes_nothing(self, outbox: Outbox) -> None:
         new = add(outbox, "first")
         assert add(outbox, "first") == []

@@ -121,6 +121,9 @@ class Outbox(abc.ABC):
     ) -> Invitation | None:
         return self.run(lambda db: db.held(key, now), patience, writes=False)
 
+    def is_used(self, token: str, patience: float | None = None) -> bool:
+        return self.run(lambda db: db.is_used(token), patience, writes=False)
+
     def let_go(self, key: str, patience: float | None = None) -> None:
         self.run(lambda db: db.let_go(key), patience)
 

@@ -41,6 +41,7 @@ from .rules import Start
 from .rules import wrongly_rejected
 from .tally import Mark
 from .tally import reached
+from .tokens import digest
 from .tokens import digest_of
 
 Values = dict[str, t.Any]
@@ -179,6 +180,13 @@ class Transaction(abc.ABC):
                 f" WHERE NOT EXISTS (SELECT 1 FROM {used} WHERE digest = :used)",
                 values,
             )
+
+    def is_used(self, token: str) -> bool:
+        """Whether an account was reported with a token, dry runs aside."""
+        used = digest(token)
+        return self._is_used(used) or bool(
+            self.entries("digest = :used", {"used": used})
+        )
 
     def own_tokens(self, after: int) -> int | None:
         """Give their tokens to accounts that were recorded by a version which let
