@@ -11,6 +11,7 @@ import typing as t
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from urllib.parse import urlsplit
 
 from .errors import ConfigError
 from .log import logger
@@ -22,6 +23,7 @@ from .settings import check_ca_bundle
 from .settings import check_endpoint
 from .settings import check_key_id
 from .settings import check_text
+from .settings import is_loopback
 from .settings import Settings
 from .text import printable
 from .wire import ENDPOINT
@@ -342,7 +344,9 @@ class ReferralClient:
         except FAILURES as e:
             error = innermost(e)
             words = f"{type(error).__name__}: {error}"[:300]
-            hint = why(error, self._transport.proxy, self._ca_bundle)
+            is_local = is_loopback(urlsplit(self.endpoint).hostname or "")
+            proxy = self._transport.proxy
+            hint = why(error, proxy, self._ca_bundle, is_local=is_local)
             return Outcome(0, False, words, Verdict.RETRY, hint)
         now = self._clock()
         clock = _read_clock(headers, (started + now) / 2)

@@ -44,6 +44,7 @@ from .state import Callbacks
 from .state import F
 from .state import PATIENCE_REQUEST
 from .state import State
+from .views import SignupViews
 
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
@@ -320,6 +321,7 @@ def _assemble(
         session=session,
         once=Brake(float("inf")),
         looked=Brake(60),
+        views=SignupViews(outbox),
     )
     return state
 

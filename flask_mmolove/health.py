@@ -15,6 +15,8 @@ from .outbox.entry import EntryState
 from .outbox.rules import next_attempt
 from .state import State
 from .text import printable
+from .views import IN_A_ROW
+from .views import Record
 from .words import ago
 from .words import FOR_A_PERSON
 from .words import many
@@ -24,6 +26,10 @@ OVERDUE = 2 * 60_000
 
 #: And where a message wakes a worker at once, and a sweep twice a minute.
 OVERDUE_BY_CELERY = 45_000
+
+#: Answers in a row that name nobody, of a view that never named a player, after which
+#: it is worth a word.
+NAMELESS = 3
 
 #: Milliseconds for which an event may wait before it is worth a word.
 LONG = 15 * 60_000
@@ -60,6 +66,8 @@ class Signs(t.NamedTuple):
     :param accepted: When MMOLove last took a signup.
     :param stuck: How many events wait for a person, by state.
     :param failing: The rewards whose callback failed and is called again.
+    :param nameless: The signup views that named nobody to several visitors with a
+        token in a row, and why.
     :param unreadable: Spooled files that could not be imported.
     """
 
@@ -73,6 +81,7 @@ class Signs(t.NamedTuple):
     rewards: RewardBreaker = RewardBreaker()
     failing: t.Sequence[Entry] = ()
     unreadable: int = 0
+    nameless: t.Mapping[str, Record] = {}
 
 
 def examine(state: State, now: int) -> Health:
@@ -129,10 +138,20 @@ def of_store(state: State, now: int) -> list[Health]:
             state.outbox.reward_breaker(state.patience),
             journal.failing_rewards(),
             state.spool.unreadable(),
+            find_nameless(state.views.read()),
         )
     except OutboxError as e:
         return [Health("bad", "The outbox cannot be read.", str(e))]
     return of_signs(signs, now, state.settings.delivery)
+
+
+def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
+    """The views that name nobody although they seem to sign players up."""
+    return {
+        endpoint: record
+        for endpoint, record in records.items()
+        if record.in_a_row >= (IN_A_ROW if record.named else NAMELESS)
+    }
 
 
 def count_stuck(journal: Journal) -> dict[EntryState, int]:
@@ -168,6 +187,7 @@ def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:
         _of_clock(signs.worker),
         _of_stuck(signs.stuck),
         _of_failing(signs.failing),
+        *map(_of_nameless, signs.nameless.items()),
     ]
     found = [health for health in trouble if health is not None]
     # Why it has waited is said already, if anything is.
@@ -216,6 +236,15 @@ def _of_rewards(rewards: RewardBreaker, now: int) -> Health | None:
         f"reward callback fails each time: {rewards.reason}."
     )
     return Health("bad", line, _REWARDS)
+
+
+def _of_nameless(view: tuple[str, Record]) -> Health:
+    endpoint, record = view
+    line = (
+        f"The view {endpoint} answered {many(record.in_a_row, 'visitor')} with a token "
+        f"in a row and named no new player: {record.reason}."
+    )
+    return Health("look", line, _NAMELESS)
 
 
 def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
@@ -272,6 +301,10 @@ def _well(accepted: int | None, now: int) -> Health:
 _REWARDS = (
     "Fix the callback or start the game. A reward is tried at least once a minute, and "
     "all follow by themselves as soon as one succeeds."
+)
+_NAMELESS = (
+    "If players signed up, name them: call registered(player) in the view, or correct "
+    "its @referral_register(player=...)."
 )
 _FAILING = "It is tried again by itself, at least every 15 minutes."
 _ON = "Set MMOLOVE_ENABLED to true and restart the site."

@@ -42,6 +42,17 @@ class Newcomer(t.Protocol):
         """
 
 
+def why(newcomer: Newcomer, response: Response, before: t.Any) -> str:
+    """Why an answer gave nobody, in words that follow "because".
+
+    :param before: What :meth:`Newcomer.before` gave.
+    """
+    explain = getattr(newcomer, "why", None)
+    if explain is None:
+        return "player= gave None"
+    return str(explain(response, before))
+
+
 Player = t.Callable[[Response], t.Any] | Newcomer
 
 
@@ -97,6 +108,13 @@ class _Login:
         from flask_login import current_user
 
         return current_user
+
+    def why(self, response: Response, before: t.Any) -> str:
+        if not _has_flask_login():
+            return "without player=, it is Flask-Login's user, and this site has none"
+        if self._id() is None:
+            return "it logged nobody in with Flask-Login's login_user()"
+        return "whom it left logged in was logged in before"
 
     def _id(self) -> t.Any:
         """The user's id in this session, without loading it from the database."""
@@ -165,6 +183,9 @@ class new_row:
             )
         return players[0] if len(players) == 1 else None
 
+    def why(self, response: Response, before: list[Inserted]) -> str:
+        return f"it committed no row of {self._model.__name__}"
+
     def _inserted(self, mapper: object, connection: object, row: t.Any) -> None:
         if not has_request_context():
             return
@@ -221,6 +242,11 @@ class new_in_session:
         found = session.get(self._key)
         return None if found == before else found
 
+    def why(self, response: Response, before: t.Any) -> str:
+        if self._key in session:
+            return f"session[{self._key!r}] is what it was before"
+        return f"there is no {self._key!r} in the session"
+
 
 class new_in_json:
     """The id in a view's JSON answer, if the answer says that it was made: 201 Created.
@@ -249,6 +275,12 @@ class new_in_json:
         for key in self._path:
             found = found.get(key) if isinstance(found, dict) else None
         return found
+
+    def why(self, response: Response, before: None) -> str:
+        if response.status_code != self._status:
+            return f"its status is not {self._status}; see status= of new_in_json"
+        path = "".join(f"[{key!r}]" for key in self._path)
+        return f"its JSON has nothing at {path}"
 
 
 class new_by_field:
@@ -292,6 +324,17 @@ class new_by_field:
         if before or not self._is_success(response):
             return None
         return self._look()
+
+    def why(self, response: Response, before: bool) -> str:
+        if not request.form:
+            return "what was sent is no form, which new_by_field reads"
+        if self._field not in request.form:
+            return f"the form has no field {self._field!r}"
+        if before:
+            return "find() gave somebody before the view as well"
+        if not self._is_success(response):
+            return "it answered as to a refused form; see status= of new_by_field"
+        return "find() gave nobody"
 
     def _is_success(self, response: Response) -> bool:
         if self._status is not None:

@@ -66,6 +66,11 @@ def put_right(app: Flask) -> None:
             )
 
 
+def decorated(app: Flask) -> list[str]:
+    """The endpoints of an app's signup views."""
+    return [name for name, view in app.view_functions.items() if _is_decorated(view)]
+
+
 def _is_decorated(view: View) -> bool:
     # What wraps a decorated view has its attributes, if it was written as usual.
     return bool(getattr(view, _DECORATED, False))

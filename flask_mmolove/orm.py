@@ -51,6 +51,19 @@ def check_complete(player: t.Any, identity: str) -> None:
         )
 
 
+def is_uncommitted(player: t.Any) -> bool:
+    """Whether a player is a row that was rolled back, or may be: it was inserted in a
+    transaction that has not ended.
+    """
+    state = _state(player)
+    if state is None:
+        return False
+    if state.transient or state.pending:
+        return True
+    transaction = state.session and state.session.get_transaction()
+    return transaction is not None and state in transaction._new
+
+
 def kept_token(player: t.Any) -> t.Any:
     """What ``player.mmref`` holds, where a site keeps tokens; None without it."""
     try:

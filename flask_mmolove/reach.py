@@ -79,11 +79,14 @@ def why(
     proxy: Proxy | None,
     ca_bundle: str | None,
     environ: t.Mapping[str, str] = os.environ,
+    *,
+    is_local: bool = False,
 ) -> str:
     """Say why no answer may have come, and which setting to change.
 
     :param error: As :func:`innermost` gives it.
     :param proxy: The one that was used.
+    :param is_local: Whether the endpoint is on this machine.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_certificate(ca_bundle, environ)
@@ -94,6 +97,11 @@ def why(
         words += (
             f" {name} is set in the environment, and is not used: if this host reaches "
             "others by that proxy only, set MMOLOVE_PROXY to it."
+        )
+    elif is_local:
+        words = (
+            "No answer came from MMOLOVE_ENDPOINT, which is on this machine: start it "
+            "with 'flask mmolove sandbox'."
         )
     return words
 

@@ -21,14 +21,16 @@ from .capture import forget
 from .capture import invitation_of
 from .errors import IdentityError
 from .hold import recall
+from .log import complain
 from .log import logger
 from .log import shielded
 from .newcomer import as_newcomer
-from .newcomer import new_login
 from .newcomer import Newcomer
 from .newcomer import Player
+from .newcomer import why
 from .order import mark
 from .order import remember
+from .orm import is_uncommitted
 from .orm import kept_token
 from .outbox import Note
 from .state import current_state
@@ -37,9 +39,6 @@ from .state import State
 from .wire import as_token
 
 _ENVIRON = "flask_mmolove.signup"
-
-# What a view without a player is warned of by, once; and never after it named one.
-_WARNED = "nameless view "
 
 FindToken = t.Callable[[], "str | None"]
 
@@ -121,11 +120,10 @@ def reporting(
         try:
             response = current_app.ensure_sync(view)(*args, **kwargs)
         except BaseException as e:
-            if signup is not None and _is_response(e):
+            # Its handler may answer without an error, or name a player of its own.
+            if signup is not None:
+                signup.failed = not _is_response(e)
                 after_this_request(signup.finish)
-            elif signup is not None:
-                # A handler of the error may name a player of its own.
-                request.environ.pop(_ENVIRON, None)
             raise
         if signup is not None:
             # Its value has become a response then. The app's own after_request hooks
@@ -189,6 +187,8 @@ class Signup:
         self.visitor = visitor
         self.newcomer = newcomer
         self.before = before
+        #: Whether the view raised.
+        self.failed = False
         #: Those who were handed over before the referee.
         self.others: list[Signup] = []
         #: Who was handed over.
@@ -247,18 +247,41 @@ class Signup:
                     each._finish_one(response)
             else:
                 for each in (*self.others, self):
-                    each._withdraw()
+                    each._drop(response)
         return response
 
     def _finish_one(self, response: Response) -> None:
-        if self.note is not None:
-            self.state.once.spend(_WARNED + str(request.endpoint))
-            with shielded(_FAILED):
-                self.record()
-                self.conclude(response)
+        if self.note is None:
+            return
+        if self.failed and is_uncommitted(self.referee):
+            self._drop(response)
+            return
+        try:
+            self.record()
+            self.conclude(response)
+            self.state.views.named(str(request.endpoint))
+        except IdentityError as e:
+            complain(_FAILED, e)
+            reason = "the player that it named has no identity"
+            self.state.views.failed(str(request.endpoint), reason)
+        except Exception as e:
+            complain(_FAILED, e)
+
+    def _drop(self, response: Response) -> None:
+        """Forget the player who was handed over, unless they are committed."""
+        if self.enlistment is not None:
+            self.enlistment.withdraw()
+        elif self.note is not None:
+            logger.warning(
+                "The view %r named a player and then answered %s, so the player was "
+                "not reported. If the account was made all the same, let the view "
+                "answer without an error, or call registered(player) elsewhere.",
+                request.endpoint,
+                response.status_code,
+            )
 
     def _withdraw(self) -> None:
-        """Forget the player who was handed over, unless they are committed."""
+        """Another player is named in this one's place."""
         if self.enlistment is not None:
             self.enlistment.withdraw()
 
@@ -266,29 +289,21 @@ class Signup:
         if self.newcomer is None:
             return
         player = self.newcomer.after(response, self.before)
-        if player is None:
-            self._warn(response)
-        else:
+        if player is not None:
             self.hand_over(player, self.visitor)
-
-    def _warn(self, response: Response) -> None:
-        if self.newcomer is not new_login or request.method != "POST":
-            return
-        if self.state.once.passes(_WARNED + str(request.endpoint)):
-            logger.warning(
-                "The view %r answered %s to a visitor with a token and named no new "
-                "player, so nothing was reported. If a player signed up, name it in "
-                "one of three ways: call registered(player) in the view; write "
-                "@referral_register(player=lambda response: ...); or log the player "
-                "in with Flask-Login's login_user(). This is said once per view.",
-                request.endpoint,
-                response.status_code,
-            )
+        elif request.method == "POST":
+            reason = why(self.newcomer, response, self.before)
+            endpoint = str(request.endpoint)
+            self.state.views.nobody(endpoint, response.status_code, reason)
 
 
 def _is_response(error: BaseException) -> bool:
-    """Whether it is another way to return one: ``abort(redirect(...))``."""
-    return isinstance(error, HTTPException) and error.response is not None
+    """Whether it is another way to return one: ``abort(redirect(...))``, or a redirect
+    that is raised.
+    """
+    if not isinstance(error, HTTPException):
+        return False
+    return error.response is not None or (error.code or 500) < 400
 
 
 def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:

@@ -30,6 +30,7 @@ from .outbox import Outbox
 from .outbox import Spool
 from .outbox.entry import PATIENCE
 from .settings import Settings
+from .views import SignupViews
 
 #: Seconds a request may wait for the outbox; a script waits as a worker does. A signup
 #: may be held up for 2 s in all, the emergency exit included.
@@ -77,6 +78,7 @@ class State(t.NamedTuple):
     :param make_delivery: Makes a delivery for the calling process.
     :param session: The outbox in the site's own session, where it has one.
     :param once: For warnings that are given once.
+    :param views: What its signup views answered.
     :param looked: For tokens of which it is known for a minute whether they are used.
     """
 
@@ -90,6 +92,7 @@ class State(t.NamedTuple):
     session: SessionOutbox | None
     once: Brake
     looked: Brake
+    views: SignupViews
 
     def identify(self, player: t.Any) -> str:
         """See :func:`flask_mmolove.identity.identify`."""

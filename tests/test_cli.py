@@ -57,7 +57,7 @@ class TestCheck:
         assert [name for mark, name in lines if mark == "ok"] == names
         # What may be meant is no failure.
         others = [line for line in lines if line[0] != "ok"]
-        assert others == [["warn", "reward"], ["warn", "invite"]]
+        assert others == [["warn", name] for name in ("reward", "invite", "signup")]
 
     def test_a_site_that_keeps_no_session_is_found(self, app: Flask, run: Run) -> None:
         app.config["SECRET_KEY"] = None

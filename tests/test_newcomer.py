@@ -118,9 +118,10 @@ def test_an_id_in_an_answer_of_what_was_created_is_new(
     def join() -> ResponseReturnValue:
         return answer
 
-    visitor.post("/join")
+    response = visitor.post("/join")
     assert mmolove_sandbox.reported == reported
-    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+    warned = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert len(warned) == (response.status_code < 400 and not reported)
 
 
 def test_a_site_that_answers_a_signup_otherwise_says_so(
@@ -568,3 +569,60 @@ def test_a_function_of_the_response_may_be_async(
 def test_what_is_no_answer_is_an_error_at_import(answer: t.Any, words: str) -> None:
     with pytest.raises(TypeError, match=re.escape(words)):
         referral_register(player=answer)
+
+
+# -- why an answer gives nobody --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent", "words"),
+    [
+        (new_in_session("user_idd"), {}, "there is no 'user_idd' in the session"),
+        (new_in_json("idd"), {}, "its status is not 201"),
+        (new_in_json("idd", status=200), {}, "its JSON has nothing at ['idd']"),
+        (
+            new_by_field("usernme", lambda name: 7),
+            {"data": {"username": "anna"}},
+            "the form has no field 'usernme'",
+        ),
+        (
+            new_by_field("username", lambda name: 7),
+            {"json": {"username": "anna"}},
+            "what was sent is no form",
+        ),
+        (
+            new_by_field("username", lambda name: 7),
+            {"data": {"username": "anna"}},
+            "find() gave somebody before the view as well",
+        ),
+        (
+            new_by_field("username", lambda name: None),
+            {"data": {"username": "anna"}},
+            "it answered as to a refused form",
+        ),
+        (
+            new_by_field("username", lambda name: None, status=200),
+            {"data": {"username": "anna"}},
+            "find() gave nobody",
+        ),
+        (None, {}, "Flask-Login's user, and this site has none"),
+        (lambda response: None, {}, "player= gave None"),
+    ],
+)
+def test_a_wrong_answer_says_what_is_wrong_once(
+    app: Flask,
+    visitor: FlaskClient,
+    caplog: pytest.LogCaptureFixture,
+    answer: t.Any,
+    sent: dict[str, t.Any],
+    words: str,
+) -> None:
+    @app.post("/join")
+    @referral_register(player=answer)
+    def join() -> ResponseReturnValue:
+        return {"id": 7}
+
+    for _ in range(3):
+        visitor.post("/join", **sent)
+    assert caplog.text.count(words) == 1
+    assert "'join'" in caplog.text

@@ -37,6 +37,7 @@ from flask_mmolove.client import Verdict
 from flask_mmolove.reach import CA_VARIABLES
 from flask_mmolove.reach import PROXY_VARIABLES
 from flask_mmolove.reach import read_proxy
+from flask_mmolove.reach import why
 from flask_mmolove.settings import Settings
 
 #: A host that only the proxy finds.
@@ -237,7 +238,11 @@ def test_the_environment_s_proxy_is_not_used_but_spoken_of(
 
 def test_without_a_variable_the_network_is_asked_about() -> None:
     hint = "No answer came from MMOLOVE_ENDPOINT: is the network up?"
-    assert failure(endpoint=NOBODY).hint == hint
+    assert why(TimeoutError(), None, None, {}) == hint
+
+
+def test_on_this_machine_the_sandbox_is_asked_about() -> None:
+    assert "start it with 'flask mmolove sandbox'" in failure(endpoint=NOBODY).hint
 
 
 # -- a proxy that does not -------------------------------------------------------------
@@ -329,7 +334,7 @@ def test_a_proxy_with_two_addresses_has_all_the_time_that_is_left(
     mmolove: RawServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dawdle(server: RawServer, connection: socket.socket) -> None:
-        server.pause(1)  # more than half, which is each address's share
+        server.pause(2.2)  # more than half, which is each address's share
         connect_to(mmolove.port)(server, connection)
 
     with RawServer(dawdle) as server:
@@ -346,7 +351,7 @@ def test_a_proxy_with_two_addresses_has_all_the_time_that_is_left(
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         proxy = f"http://proxy.test:{server.port}"
-        assert report(proxy=proxy, ca_bundle=authority.file, timeout=1.8).ok
+        assert report(proxy=proxy, ca_bundle=authority.file, timeout=4.2).ok
 
 
 # -- a certificate authority -----------------------------------------------------------

@@ -16,7 +16,9 @@ from flask.cli import ScriptInfo
 
 from flask_mmolove import invitations
 from flask_mmolove import MMOLove
+from flask_mmolove import new_in_session
 from flask_mmolove import qualify
+from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
 from flask_mmolove.sandbox import Faults
@@ -113,6 +115,38 @@ def two_callbacks(site: Site) -> None:
 def no_invitations(site: Site) -> None:
     site.make()
     del site.app.view_functions["mmolove_invitations.follow"]
+
+
+def nameless_view(site: Site) -> None:
+    site.make()
+
+    @site.app.post("/join")
+    @referral_register(player=new_in_session("user_idd"))
+    def join() -> str:
+        return "welcome"
+
+    for _ in range(3):
+        client = site.app.test_client()
+        client.post(f"/join?mmref={site.sandbox.mint()}")
+
+
+def no_identity(site: Site) -> None:
+    site.make()
+
+    @site.app.post("/join")
+    @referral_register
+    def join() -> str:
+        registered({"name": "anna"})
+        return "welcome"
+
+    for _ in range(3):
+        client = site.app.test_client()
+        client.post(f"/join?mmref={site.sandbox.mint()}")
+
+
+def sandbox_is_down(site: Site) -> None:
+    site.make()
+    site.sandbox.sandbox.stop()
 
 
 def dry_runs(site: Site) -> None:
@@ -222,6 +256,25 @@ SETUPS = [
         ("warn", "app.register_blueprint(invitations)"),
     ),
     Setup(
+        "A signup view names nobody: a wrong `player=`",
+        nameless_view,
+        ("FAIL", "there is no 'user_idd' in the session"),
+        "there is no 'user_idd' in the session",
+        "there is no 'user_idd' in the session",
+    ),
+    Setup(
+        "Players have no identity",
+        no_identity,
+        ("FAIL", "has no identity"),
+        "has no identity",
+        "has neither an id nor a get_id()",
+    ),
+    Setup(
+        "The sandbox does not run",
+        sandbox_is_down,
+        ("FAIL", "flask mmolove sandbox"),
+    ),
+    Setup(
         "`MMOLOVE_TEST` is on",
         dry_runs,
         ("warn", "every event is a dry run"),
@@ -310,9 +363,18 @@ def site(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Site:
 
 def test_a_site_without_fault_is_told_so(site: Site) -> None:
     site.make()
-    site.sign_up("7")
+
+    @site.app.post("/join")
+    @referral_register
+    def join() -> str:
+        registered("7")
+        return "welcome"
+
+    client = site.app.test_client()
+    client.post(f"/join?mmref={site.sandbox.mint()}")
     code, output = site.run("check")
     assert code == 0
+    assert "join has named 1 player, the last 0 seconds ago" in output
     assert not re.search("^(warn|FAIL)", output, re.M)
     assert "All is well" in site.run("status")[1]
     assert "All is well" in site.page

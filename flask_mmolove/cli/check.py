@@ -20,6 +20,7 @@ from ..errors import OutboxError
 from ..health import of_store
 from ..invite import find_page
 from ..mask import mask
+from ..order import decorated
 from ..outbox.database import SIDE_FILES
 from ..outbox.owner import is_root
 from ..outbox.owner import strangers
@@ -30,6 +31,9 @@ from ..state import milliseconds
 from ..state import name_of
 from ..state import State
 from ..text import printable
+from ..views import Record
+from ..words import ago
+from ..words import many
 from .site import json_option
 from .site import with_site
 
@@ -42,6 +46,11 @@ _NO_INVITATIONS = (
 )
 
 _DRY_RUNS = "MMOLOVE_TEST is on: every event is a dry run, and nobody is rewarded"
+
+_NO_VIEWS = (
+    "no view has @referral_register, so nobody is reported unless your code calls "
+    "registered()"
+)
 
 #: Seconds by which a clock may be wrong without a word about it.
 _CLOCK_FINE = 30
@@ -93,6 +102,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     yield _check_reward(state)
     if find_page(state.app) is None:
         yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
+    yield from _check_views(state)
     yield _check_outbox(state)
     yield from _check_owner(state)
     if settings.test:
@@ -137,6 +147,31 @@ def _check_reward(state: State) -> _Finding:
         words = f"{name} is called, and {others} is not: a site has one callback"
         return _Finding("reward", False, words)
     return _Finding("reward", True, f"granted by {name}")
+
+
+def _check_views(state: State) -> t.Iterator[_Finding]:
+    try:
+        records = state.views.read()
+    except OutboxError:
+        return  # which is said of the outbox
+    endpoints = sorted({*decorated(state.app), *records})
+    if not endpoints:
+        yield _Finding("signup", False, _NO_VIEWS, may_be_meant=True)
+    for endpoint in endpoints:
+        yield _check_view(endpoint, records.get(endpoint, Record()))
+
+
+def _check_view(endpoint: str, record: Record) -> _Finding:
+    words = f"{endpoint} has named {many(record.named, 'player')}"
+    if record.last is not None:
+        words += f", the last {ago(record.last, milliseconds())} ago"
+    if not record.in_a_row:
+        return _Finding("signup", True, words)
+    words += (
+        f"; {many(record.in_a_row, 'visitor')} with a token posted to it since, and "
+        f"nobody was named: {record.reason}"
+    )
+    return _Finding("signup", False, words, may_be_meant=record.named > 0)
 
 
 def _check_outbox(state: State) -> _Finding:

@@ -476,6 +476,13 @@ class Transaction(abc.ABC):
         if not self.change(update, values):
             self.execute(f"INSERT INTO {fact} VALUES (:name, :value)", values)
 
+    def update_fact(self, name: str, change: t.Callable[[str | None], str]) -> None:
+        """Change what is written down under a name, whoever else does at once.
+
+        :param change: Takes what is there and gives what is there from now on.
+        """
+        self.set_fact(name, change(self.fact(name, self._dialect.lock)))
+
     def count(self, marks: t.Iterable[Mark]) -> None:
         """Count steps, as the last part of the transaction in which they are taken: a
         count is what transactions meet at, and the day's most of all.

@@ -1,0 +1,151 @@
+"""How often each signup view named a player, so that a wrong ``player=`` is noticed.
+
+A view that names nobody looks like a site where nobody signs up. So the answers that it
+gave to visitors with a token are counted, in the outbox, for all processes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import typing as t
+
+from .log import Brake
+from .log import logger
+from .outbox import Outbox
+
+#: Answers in a row that name nobody, of a view that named players before, after which
+#: that is worth a warning. A form that is filled in wrongly is answered like that too.
+IN_A_ROW = 10
+
+# The name of the fact that holds the counts, and seconds between two writes of it.
+_FACT = "views"
+_PAUSE = 60
+
+# Seconds that a request may wait to write them. What is not written is kept.
+_PATIENCE = 0.2
+
+
+class Record(t.NamedTuple):
+    """What is known of a view.
+
+    :param named: How many players it named.
+    :param last: When it last did, in integer milliseconds.
+    :param in_a_row: The answers since then that named nobody, although the visitor had
+        a token.
+    :param reason: Why the last of them did not, in words.
+    """
+
+    named: int = 0
+    last: int | None = None
+    in_a_row: int = 0
+    reason: str = ""
+
+    def plus(self, news: Record) -> Record:
+        """This and what came after it."""
+        since = news.in_a_row if news.named else self.in_a_row + news.in_a_row
+        return Record(
+            self.named + news.named,
+            news.last or self.last,
+            since,
+            news.reason if news.in_a_row else self.reason if since else "",
+        )
+
+
+class SignupViews:
+    """The signup views of an app.
+
+    :param clock: Unix seconds; for tests.
+    """
+
+    def __init__(
+        self, outbox: Outbox, clock: t.Callable[[], float] = time.time
+    ) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._news: dict[str, Record] = {}
+        self._known: dict[str, Record] = {}
+        self._write_again = Brake(_PAUSE)
+        self._warned = Brake(float("inf"))
+
+    def named(self, endpoint: str) -> None:
+        """A view named a player."""
+        self._count(endpoint, Record(1, int(self._clock() * 1000)))
+
+    def failed(self, endpoint: str, reason: str) -> Record:
+        """A view named nobody who could be reported. Gives what is known of it now.
+
+        :param reason: Why, in words.
+        """
+        return self._count(endpoint, Record(in_a_row=1, reason=reason))
+
+    def nobody(self, endpoint: str, status: int, reason: str) -> None:
+        """A view answered a visitor with a token as if they had signed up, and nobody
+        was named: warn once for each reason.
+
+        :param reason: Why, in words.
+        """
+        record = self.failed(endpoint, reason)
+        if record.named and record.in_a_row != IN_A_ROW:
+            return
+        if record.named or self._warned.passes(f"{endpoint} {reason}"):
+            logger.warning(
+                "The view %r answered %s to a visitor with a token and named no new "
+                "player, so nothing was reported: %s. If a player signed up, name it: "
+                "call registered(player) in the view, or write "
+                "@referral_register(player=...). This is said once per reason%s.",
+                endpoint,
+                status,
+                reason,
+                f"; it named {record.named} players before" if record.named else "",
+            )
+
+    def read(self) -> dict[str, Record]:
+        """What is known of each view, of all processes.
+
+        :raises OutboxError: If it cannot be read.
+        """
+        stored = self._outbox.run(
+            lambda db: db.fact(_FACT), self._outbox.patience, writes=False
+        )
+        return _merge(_parse(stored), self._news)
+
+    def _count(self, endpoint: str, news: Record) -> Record:
+        with self._lock:
+            for records in (self._news, self._known):
+                records[endpoint] = records.get(endpoint, Record()).plus(news)
+            record = self._known[endpoint]
+        if self._write_again.passes():
+            self._write()
+        return record
+
+    def _write(self) -> None:
+        with self._lock:
+            news, self._news = self._news, {}
+        try:
+            self._outbox.run(
+                lambda db: db.update_fact(
+                    _FACT, lambda text: json.dumps(_merge(_parse(text), news))
+                ),
+                _PATIENCE,
+            )
+        except Exception:  # it is not worth an error of its own
+            with self._lock:
+                self._news = _merge(news, self._news)
+
+
+def _parse(text: str | None) -> dict[str, Record]:
+    if text is None:
+        return {}
+    return {name: Record(*each) for name, each in json.loads(text).items()}
+
+
+def _merge(
+    records: t.Mapping[str, Record], news: t.Mapping[str, Record]
+) -> dict[str, Record]:
+    merged = dict(records)
+    for name, each in news.items():
+        merged[name] = merged.get(name, Record()).plus(each)
+    return merged
