@@ -338,16 +338,12 @@ def test_a_proxy_with_two_addresses_has_all_the_time_that_is_left(
         connect_to(mmolove.port)(server, connection)
 
     with RawServer(dawdle) as server:
-        address = (
-            socket.AF_INET,
-            socket.SOCK_STREAM,
-            6,
-            "",
-            ("127.0.0.1", server.port),
-        )
+        really = socket.getaddrinfo
 
-        def look_up(host: str, *args: object, **kwargs: object) -> list[t.Any]:
-            return [address] * (2 if host == "proxy.test" else 1)
+        def look_up(host: str, *args: t.Any, **kwargs: t.Any) -> list[t.Any]:
+            if host == "proxy.test":
+                return 2 * really("127.0.0.1", *args, **kwargs)
+            return [*really(host, *args, **kwargs)]
 
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         proxy = f"http://proxy.test:{server.port}"
