@@ -22,6 +22,12 @@ View = t.Callable[..., t.Any]
 _DECORATE = "_mmolove_decorate"
 _DECORATED = "_mmolove_decorated"
 
+_MISPLACED = (
+    "The view %r in %s was registered before it was decorated. It is decorated all the "
+    "same, but swap the two lines: first @%s.post(...), then @referral_register, next "
+    "to the function."
+)
+
 #: The apps of this process that have MMOLove.
 _apps: weakref.WeakSet[Flask] = weakref.WeakSet()
 
@@ -47,23 +53,38 @@ def watch(app: Flask) -> None:
 
 
 def put_right(app: Flask) -> None:
-    """Decorate each view that was registered before it was decorated.
+    """Decorate each view that was registered before it was decorated."""
+    for endpoint, view, decorate in misplaced(app):
+        app.view_functions[endpoint] = decorate(view)
+        logger.warning(_MISPLACED, *_facts(endpoint, view))
+
+
+def in_words(endpoint: str, view: View) -> str:
+    """What is wrong with a view, with the lines to swap."""
+    return _MISPLACED % _facts(endpoint, view)
+
+
+def _facts(endpoint: str, view: View) -> tuple[str, str, str]:
+    owner = endpoint.rpartition(".")[0].rpartition(".")[2] or "app"
+    return endpoint, view.__module__, owner
+
+
+def misplaced(app: Flask) -> list[tuple[str, View, t.Callable[[View], View]]]:
+    """The endpoint of each view that was registered before it was decorated, the view,
+    and what decorates it.
 
     A function that some app uses as it was decorated is left alone: there the plain one
     is meant.
     """
     views = [view for each in [*_apps] for view in [*each.view_functions.values()]]
     used = {id(_innermost(view)) for view in views if _is_decorated(view)}
+    found = []
     for endpoint, view in [*app.view_functions.items()]:
         plain = _innermost(view)
         decorate = getattr(plain, _DECORATE, None)
         if decorate and not _is_decorated(view) and id(plain) not in used:
-            app.view_functions[endpoint] = decorate(view)
-            logger.info(
-                "The view %r was registered before it was decorated, and is decorated "
-                "now. Write @referral_register below the route, next to the function.",
-                endpoint,
-            )
+            found.append((endpoint, view, decorate))
+    return found
 
 
 def decorated(app: Flask) -> list[str]:

@@ -149,6 +149,19 @@ def sandbox_is_down(site: Site) -> None:
     site.sandbox.sandbox.stop()
 
 
+def wrong_order(site: Site) -> None:
+    for is_asked in (True, False):
+        site.make()
+
+        @referral_register
+        @site.app.post("/register")
+        def register() -> str:
+            return "welcome"
+
+        if is_asked:
+            site.app.test_client().post("/register")
+
+
 def dry_runs(site: Site) -> None:
     site.make(TEST=True)
 
@@ -273,6 +286,13 @@ SETUPS = [
         "The sandbox does not run",
         sandbox_is_down,
         ("FAIL", "flask mmolove sandbox"),
+    ),
+    Setup(
+        "`@referral_register` stands above the route",
+        wrong_order,
+        ("warn", "The view 'register' in test_setups was registered before"),
+        "",
+        "swap the two lines: first @app.post(...), then @referral_register",
     ),
     Setup(
         "`MMOLOVE_TEST` is on",

@@ -21,6 +21,8 @@ from ..health import of_store
 from ..invite import find_page
 from ..mask import mask
 from ..order import decorated
+from ..order import in_words
+from ..order import misplaced
 from ..outbox.database import SIDE_FILES
 from ..outbox.owner import is_root
 from ..outbox.owner import strangers
@@ -103,6 +105,8 @@ def _check(state: State) -> t.Iterator[_Finding]:
     if find_page(state.app) is None:
         yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
     yield from _check_views(state)
+    for endpoint, view, _ in misplaced(state.app):
+        yield _Finding("decorators", False, in_words(endpoint, view), may_be_meant=True)
     yield _check_outbox(state)
     yield from _check_owner(state)
     if settings.test:
