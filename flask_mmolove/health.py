@@ -207,6 +207,8 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
     )
     if breaker.refusals:
         line = f"MMOLove has refused this site's events for {since}."
+    elif breaker.status:
+        line = f"MMOLove has answered with failures for {since}."
     else:
         line = f"MMOLove has been out of reach for {since}."
     return Health("bad", line, f"{breaker.reason} {again}")

@@ -54,8 +54,8 @@ reward_set_aside = _signals.signal("reward-set-aside")
 #: A person has a rejected event sent again. Argument: ``entry``.
 event_retried = _signals.signal("event-retried")
 
-#: MMOLove is out of reach, or refuses the settings: events wait, and it is tried now
-#: and then. Argument: ``reason``, in words.
+#: MMOLove is out of reach, fails, or refuses the settings: events wait, and it is tried
+#: now and then. Argument: ``reason``, in words.
 delivery_paused = _signals.signal("delivery-paused")
 
 #: MMOLove answers again. Argument: ``seconds``, for how long it did not.

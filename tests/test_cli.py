@@ -151,7 +151,7 @@ class TestStatus:
             for player in range(6):
                 registered(player, token=mmolove_sandbox.mint())
         output = run(app, "status").output
-        assert output.count("MMOLove has been out of reach for") == 1
+        assert output.count("MMOLove has answered with failures for") == 1
         assert output.count("HTTP 503") == 1
         health = json.loads(run(app, "status", "--json").output)["health"]
         assert health["level"] == "bad"
@@ -237,7 +237,7 @@ class TestDeliver:
         assert result.exit_code == 1
         first, second = result.output.splitlines()
         assert first == "6 tried, none accepted; 6 pending."
-        assert second.startswith("MMOLove has been out of reach for")
+        assert second.startswith("MMOLove has answered with failures for")
 
     def test_as_a_service_it_goes_on_until_it_is_told_to_stop(
         self, tmp_path: Path, mmolove_sandbox: SiteSandbox

@@ -298,7 +298,7 @@ def test_an_outage_is_found_out_by_a_few_attempts(
         bench.pass_time(10)
     assert len(bench.site.sandbox.arrivals) <= 64
     (record,) = caplog.records
-    assert "out of reach; all of them wait" in record.getMessage()
+    assert "MMOLove fails; all of them wait" in record.getMessage()
 
 
 def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(

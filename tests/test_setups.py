@@ -311,8 +311,8 @@ SETUPS = [
         "MMOLove fails",
         failing_host,
         ("FAIL", "HTTP 500"),
-        "HTTP 500",
-        "HTTP 500",
+        "has answered with failures",
+        "MMOLove fails",
     ),
     Setup(
         "The secret is wrong",

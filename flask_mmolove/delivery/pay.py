@@ -173,8 +173,10 @@ class Payer:
         elif self._is_hopeless(entry, breaker):
             self._settle(Settlement(entry, "unpaid", answer=words))
         else:
-            due = now + backoff(entry.attempts, self._uniform, MOST_REWARD)
-            self._settle(Settlement(entry, "accepted", due=due, answer=words))
+            # While rewards are paused, the breaker says when the next one is tried.
+            pause = breaker.wait(now)
+            pause = pause or backoff(entry.attempts, self._uniform, MOST_REWARD)
+            self._settle(Settlement(entry, "accepted", due=now + pause, answer=words))
 
     def _is_hopeless(self, entry: Entry, breaker: RewardBreaker) -> bool:
         """Whether a reward has failed for long although others succeed."""

@@ -347,7 +347,9 @@ class Delivery:
         if before.is_open == after.is_open:
             return
         if before.open_since is None:
-            what = "refuses this site's events" if after.refusals else "is out of reach"
+            what = "fails" if after.status else "is out of reach"
+            if after.refusals:
+                what = "refuses this site's events"
             logger.error(
                 "MMOLove %s; all of them wait, none is lost. %s", what, after.reason
             )

@@ -52,6 +52,7 @@ class Breaker(t.NamedTuple):
     :param width: Attempts in flight that are allowed on the way back; None is any.
     :param proven: When an event was last accepted, to within ten minutes.
     :param down: How long the breaker was open in all, before this time.
+    :param status: The HTTP status of the last failure; 0 where no answer came.
     """
 
     failures: int = 0
@@ -64,6 +65,7 @@ class Breaker(t.NamedTuple):
     width: int | None = None
     proven: int = 0
     down: int = 0
+    status: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -155,7 +157,7 @@ class Breaker(t.NamedTuple):
     ) -> Breaker:
         if outcome.status in _ASKS_FOR_PATIENCE and not self.is_open:
             return self
-        breaker = self._replace(failures=self.failures + 1)
+        breaker = self._replace(failures=self.failures + 1, status=outcome.status)
         if breaker.failures < FAILURES and not self.is_open and self.width is None:
             return breaker
         return breaker._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
@@ -166,6 +168,7 @@ class Breaker(t.NamedTuple):
         breaker = self._replace(
             failures=0,
             refusals=self.refusals + 1,
+            status=outcome.status,
             refused_since=self.refused_since or now,
         )
         if breaker.refusals < REFUSALS and not self.is_open:
