@@ -27,10 +27,6 @@ OVERDUE = 2 * 60_000
 #: And where a message wakes a worker at once, and a sweep twice a minute.
 OVERDUE_BY_CELERY = 45_000
 
-#: Answers in a row that name nobody, of a view that never named a player, after which
-#: it is worth a word.
-NAMELESS = 3
-
 #: Milliseconds for which an event may wait before it is worth a word.
 LONG = 15 * 60_000
 
@@ -65,9 +61,10 @@ class Signs(t.NamedTuple):
     :param spooled: Since when something lies in the emergency exit of this machine.
     :param accepted: When MMOLove last took a signup.
     :param stuck: How many events wait for a person, by state.
+    :param unsent: The events that were sent in vain and are sent again.
     :param failing: The rewards whose callback failed and is called again.
-    :param nameless: The signup views that named nobody to several visitors with a
-        token in a row, and why.
+    :param nameless: The signup views that named nobody, although visitors with a token
+        posted to them, and why.
     :param unreadable: Spooled files that could not be imported.
     """
 
@@ -79,6 +76,7 @@ class Signs(t.NamedTuple):
     accepted: int | None
     stuck: dict[EntryState, int]
     rewards: RewardBreaker = RewardBreaker()
+    unsent: t.Sequence[Entry] = ()
     failing: t.Sequence[Entry] = ()
     unreadable: int = 0
     nameless: t.Mapping[str, Record] = {}
@@ -136,6 +134,7 @@ def of_store(state: State, now: int) -> list[Health]:
             journal.last_signup(),
             count_stuck(journal),
             state.outbox.reward_breaker(state.patience),
+            journal.failing_events(),
             journal.failing_rewards(),
             state.spool.unreadable(),
             find_nameless(state.views.read()),
@@ -150,7 +149,7 @@ def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
     return {
         endpoint: record
         for endpoint, record in records.items()
-        if record.in_a_row >= (IN_A_ROW if record.named else NAMELESS)
+        if record.in_a_row >= (IN_A_ROW if record.named else 1)
     }
 
 
@@ -186,6 +185,8 @@ def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:
         _of_unreadable(signs.unreadable),
         _of_clock(signs.worker),
         _of_stuck(signs.stuck),
+        # Why is said already, once there are several.
+        None if signs.breaker.open_since else _of_unsent(signs.unsent),
         _of_failing(signs.failing),
         *map(_of_nameless, signs.nameless.items()),
     ]
@@ -243,10 +244,19 @@ def _of_rewards(rewards: RewardBreaker, now: int) -> Health | None:
 def _of_nameless(view: tuple[str, Record]) -> Health:
     endpoint, record = view
     line = (
-        f"The view {endpoint} answered {many(record.in_a_row, 'visitor')} with a token "
-        f"in a row and named no new player: {record.reason}."
+        f"The view {endpoint} named no new player, although "
+        f"{many(record.in_a_row, 'visitor')} with a token posted to it: "
+        f"{record.reason}."
     )
     return Health("look", line, _NAMELESS)
+
+
+def _of_unsent(unsent: t.Sequence[Entry]) -> Health | None:
+    if not unsent:
+        return None
+    why = (unsent[0].answer or "").rstrip(".")
+    line = f"{many(len(unsent), 'event')} could not be sent: {why}."
+    return Health("look", line, _UNSENT)
 
 
 def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
@@ -308,6 +318,7 @@ _NAMELESS = (
     "If players signed up, name them: call registered(player) in the view, or correct "
     "its @referral_register(player=...)."
 )
+_UNSENT = "Nothing is lost: each is sent again by itself."
 _FAILING = "It is tried again by itself, at least every 15 minutes."
 _ON = "Set MMOLOVE_ENABLED to true and restart the site."
 _SPOOLED = (

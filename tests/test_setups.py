@@ -125,9 +125,8 @@ def nameless_view(site: Site) -> None:
     def join() -> str:
         return "welcome"
 
-    for _ in range(3):
-        client = site.app.test_client()
-        client.post(f"/join?mmref={site.sandbox.mint()}")
+    client = site.app.test_client()
+    client.post(f"/join?mmref={site.sandbox.mint()}")
 
 
 def no_identity(site: Site) -> None:
@@ -139,9 +138,8 @@ def no_identity(site: Site) -> None:
         registered({"name": "anna"})
         return "welcome"
 
-    for _ in range(3):
-        client = site.app.test_client()
-        client.post(f"/join?mmref={site.sandbox.mint()}")
+    client = site.app.test_client()
+    client.post(f"/join?mmref={site.sandbox.mint()}")
 
 
 def sandbox_is_down(site: Site) -> None:
@@ -172,6 +170,13 @@ def unreachable(site: Site) -> None:
     site.sandbox.sandbox.stop()
     for player, token in enumerate(tokens):
         site.sign_up(str(player), token=token)
+
+
+def unreachable_at_first(site: Site) -> None:
+    site.make()
+    token = site.sandbox.mint()
+    site.sandbox.sandbox.stop()
+    site.sign_up("7", token=token)
 
 
 def failing_host(site: Site) -> None:
@@ -306,6 +311,12 @@ SETUPS = [
         ("FAIL", "No answer came"),
         "out of reach",
         "out of reach",
+    ),
+    Setup(
+        "MMOLove cannot be reached at the first signup",
+        unreachable_at_first,
+        ("FAIL", "No answer came"),
+        "1 event could not be sent",
     ),
     Setup(
         "MMOLove fails",

@@ -157,6 +157,16 @@ class Journal:
         breaker = self._run(lambda db: db.breaker(), writes=False)
         return Summary(counts, waiting, self.oldest_pending(), breaker)
 
+    def failing_events(self, limit: int = 100) -> list[Entry]:
+        """Those of the oldest pending events whose last attempt failed.
+
+        :param limit: How many pending events are looked at.
+        """
+        oldest = self._entries(
+            "state = 'pending' ORDER BY id LIMIT :limit", limit=limit
+        )
+        return [entry for entry in oldest if entry.due and entry.status is not None]
+
     def failing_rewards(self, limit: int = 100) -> list[Entry]:
         """The rewards whose callback failed and is called again by itself."""
         return self._entries(
