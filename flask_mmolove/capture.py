@@ -264,6 +264,13 @@ def current_mmref() -> str | None:
     return token if token is not None else _stored(state)
 
 
+def given_or_own(token: str | None) -> str | None:
+    """A token that the site found in this request, or this visitor's own if that is
+    none.
+    """
+    return as_token(token) or current_mmref()
+
+
 def current_referrer() -> str | None:
     """The identity of the player who invited this visitor, or None where it is not
     known. Works in views and in templates.

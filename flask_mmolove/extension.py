@@ -204,7 +204,7 @@ class MMOLove:
         """
         attach(app, endpoint, player=player, token=token)
 
-    def hold(self, key: str | int | UUID) -> None:
+    def hold(self, key: str | int | UUID, *, token: str | None = None) -> None:
         """Keep this visitor's token for an account that will be made later, perhaps on
         another device. :func:`registered` takes it with ``held=``. If you write the
         link of the mail yourself, put :meth:`seal` into it instead.
@@ -224,15 +224,19 @@ class MMOLove:
             and that nobody can know or choose beforehand. With a name or a mail address
             as the key, whoever sends the form first has their token held. It is kept as
             a hash.
+        :param token: The token, where a front end sends it in a way of its own, such
+            as a header. If it is None or no token, the visitor's own is kept.
         """
-        hold(key)
+        hold(key, token)
 
-    def seal(self) -> str | None:
+    def seal(self, *, token: str | None = None) -> str | None:
         """This visitor's token as a signed text, for a link in a mail, the ``state`` of
         a social login, or a hidden field; None if there is none. It is good for 90
         days.
+
+        :param token: The same as in :meth:`hold`.
         """
-        return seal()
+        return seal(token)
 
     def unseal(self, text: str | None) -> str | None:
         """The token in a text that :meth:`seal` gave, for ``registered(player,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from .capture import current_mmref
+from .capture import given_or_own
 from .capture import invitation_of
 from .errors import IdentityError
 from .errors import OutboxError
@@ -19,15 +19,17 @@ from .state import milliseconds
 from .state import State
 
 
-def hold(key: str | int | UUID) -> None:
-    """Keep this visitor's token under a key of the site's, unless one is kept there
-    already. A visitor without a token changes nothing.
+def hold(key: str | int | UUID, token: str | None = None) -> None:
+    """Keep a token under a key of the site's, unless one is kept there already. A
+    visitor without a token changes nothing.
+
+    :param token: The one that this request brought; the visitor's own if it is none.
     """
     with shielded("A visitor's token could not be held for later."):
         state = current_state()
         if not state.settings.enabled:
             return
-        name, token = hashed(key), current_mmref()
+        name, token = hashed(key), given_or_own(token)
         # What is spooled came first, although the outbox does not have it yet.
         if token is not None and not state.spool.of(name):
             _keep(state, name, invitation_of(token))

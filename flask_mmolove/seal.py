@@ -4,7 +4,7 @@ of a social login, in a hidden field, in the link of a mail.
 
 from __future__ import annotations
 
-from .capture import current_mmref
+from .capture import given_or_own
 from .capture import invitation_of
 from .inviter import remember
 from .log import logger
@@ -18,13 +18,16 @@ from .wire import TOKEN_LIFETIME
 _PURPOSE = "seal"
 
 
-def seal() -> str | None:
-    """This visitor's token and who invited them, signed and dated."""
+def seal(token: str | None = None) -> str | None:
+    """A token and who invited its visitor, signed and dated.
+
+    :param token: The one that this request brought; the visitor's own if it is none.
+    """
     with shielded("A visitor's token could not be sealed."):
-        token = current_mmref()
-        if token is None:
-            return None
         state = current_state()
+        token = given_or_own(token)
+        if token is None or not state.settings.enabled:
+            return None
         if state.app.secret_key:
             return sign(state, _PURPOSE, invitation_of(token).pack())
         logger.error("A token cannot be sealed: set app.config['SECRET_KEY'].")

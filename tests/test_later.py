@@ -44,6 +44,13 @@ class Site:
             self.sealed.append(mmolove.seal())
             return "look into your mail"
 
+        @app.post("/api/<key>")
+        def api(key: str) -> str:
+            token = request.headers.get("X-MMRef")
+            mmolove.hold(key, token=token)
+            self.sealed.append(mmolove.seal(token=token))
+            return "look into your mail"
+
         @app.get("/activate/<key>/<id>")
         def activate(key: str, id: str) -> str:
             registered(id, held=key)
@@ -292,7 +299,42 @@ def test_where_it_is_switched_off_nothing_is_held_or_sealed(
     client = site.visit(token)
     assert client.post("/form/anna").status_code == 200
     assert client.get("/activate/anna/7").text == "welcome"
-    assert site.sealed == [None]
+    client.post("/api/ben", headers={"X-MMRef": token})
+    assert client.get("/activate/ben/7").text == "welcome"
+    assert site.sealed == [None, None]
+
+
+# -- a token that came in a header -----------------------------------------------------
+
+
+@pytest.mark.parametrize("carries", ["another token", "none"])
+@pytest.mark.parametrize("way", ["held", "sealed"])
+def test_a_token_in_a_header_goes_before_the_visitors_own(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, way: str, carries: str
+) -> None:
+    client = site.app.test_client()
+    if carries != "none":
+        client = site.visit(mmolove_sandbox.mint("another"))
+    client.post("/api/anna", headers={"X-MMRef": token})
+    device = site.app.test_client()
+    if way == "held":
+        device.get("/activate/anna/7")
+    else:
+        device.get("/callback/7", query_string={"state": site.sealed[0]})
+    assert [event.token for event in mmolove_sandbox.sandbox.events] == [token]
+
+
+@pytest.mark.parametrize("header", [None, "", "two words", "x" * 1025])
+def test_where_no_token_came_in_the_header_the_visitors_own_is_taken(
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, header: str | None
+) -> None:
+    headers = {} if header is None else {"X-MMRef": header}
+    site.visit(token).post("/api/anna", headers=headers)
+    site.app.test_client().post("/api/ben", headers=headers)
+    assert site.sealed[1] is None
+    for key, id in (("anna", 7), ("ben", 8)):
+        site.app.test_client().get(f"/activate/{key}/{id}")
+    assert mmolove_sandbox.reported == SEVEN
 
 
 # -- a token that is sealed ------------------------------------------------------------
