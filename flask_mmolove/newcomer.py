@@ -284,10 +284,10 @@ class new_in_json:
 
 
 class new_by_field:
-    """The player whom the site finds by a field of the form, if it found none before
-    and the view answers as one does that has made an account: 201 Created, or a
-    redirect to another page. A form that is shown again may have lost a race for the
-    name, and the player found then is somebody else's friend.
+    """The player whom the site finds by a field of the form or of the JSON body, if it
+    found none before and the view answers as one does that has made an account: 201
+    Created, or a redirect to another page. A form that is shown again may have lost a
+    race for the name, and the player found then is somebody else's friend.
 
     .. code-block:: python
 
@@ -296,7 +296,7 @@ class new_by_field:
 
         @referral_register(player=new_by_field("username", find_id))
 
-    :param field: The form's field.
+    :param field: The field's name.
     :param find: Takes what the visitor wrote there, and gives the player, or None. It
         is called in a thread and an app context of its own, without the request: so it
         sees what was committed, and leaves the view's own database session alone. If it
@@ -342,7 +342,7 @@ class new_by_field:
         return response.status_code == 201 or _leads_elsewhere(response)
 
     def _look(self) -> t.Any:
-        value = request.form.get(self._field)
+        value = _read_field(self._field)
         if not value:
             return None
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -365,6 +365,15 @@ class new_by_field:
         if not found.done():
             raise MMOLoveError(f"find gave no answer within {PATIENCE:g} s.")
         return found.result()
+
+
+def _read_field(name: str) -> str | None:
+    """What the visitor wrote into a field, however it was sent."""
+    if not request.is_json:
+        return request.form.get(name)
+    body = request.get_json(silent=True)
+    value = body.get(name) if isinstance(body, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _leads_elsewhere(response: Response) -> bool:

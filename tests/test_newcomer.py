@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -292,6 +293,41 @@ def test_only_an_answer_to_a_signup_is_believed(
         return answer
 
     visitor.post("/join", data={"name": "anna"})
+    assert mmolove_sandbox.reported == reported
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reported"),
+    [
+        ('{"name": "anna"}', 201, SEVEN),
+        ('{"name": "zeno"}', 201, []),  # who was there before
+        ('{"name": 7}', 201, []),
+        ('{"other": "anna"}', 201, []),
+        ('["anna"]', 201, []),
+        ("null", 201, []),
+        ("", 400, []),
+        ('{"name": ', 400, []),
+    ],
+)
+def test_a_field_of_a_json_body_is_read_and_the_view_reads_it_too(
+    app: Flask,
+    visitor: FlaskClient,
+    mmolove_sandbox: SiteSandbox,
+    body: str,
+    status: int,
+    reported: list[tuple[str, str]],
+) -> None:
+    known = {"zeno": 1}
+
+    @app.post("/join")
+    @referral_register(player=new_by_field("name", known.get))
+    def join() -> ResponseReturnValue:
+        assert request.get_json() == json.loads(body)
+        known.setdefault("anna", 7)
+        return "welcome", 201
+
+    response = visitor.post("/join", data=body, content_type="application/json")
+    assert response.status_code == status
     assert mmolove_sandbox.reported == reported
 
 
