@@ -1,4 +1,6 @@
-"""Flask-AppBuilder: a form, and a link in a mail that is opened elsewhere."""
+"""Flask-AppBuilder: a form and a link in a mail that is opened elsewhere, or a login
+that makes the account.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ FORM = {
 
 
 class Site:
-    def __init__(self, plug: Plug, path: Path) -> None:
+    def __init__(self, plug: Plug, path: Path, **config: t.Any) -> None:
         need("flask_appbuilder")
         from flask_appbuilder import AppBuilder
         from flask_appbuilder.models.sqla import Base
@@ -44,6 +46,7 @@ class Site:
             RECAPTCHA_PRIVATE_KEY="k",
             MAIL_DEFAULT_SENDER="moor@example.org",
             WTF_CSRF_ENABLED=False,
+            **config,
         )
         self.db = db = SQLAlchemy(app, metadata=Base.metadata)
         self.mail = Mail(app)
@@ -139,12 +142,75 @@ def test_an_account_whose_commit_fails_is_not_reported(
     assert plug.reported == [("registered", "1")]
 
 
-def test_an_account_that_an_administrator_makes_is_nobodys_referral(
-    site: Site, plug: Plug
+@pytest.fixture
+def remote_site(plug: Plug, tmp_path: Path) -> t.Iterator[Site]:
+    site = Site(plug, tmp_path, AUTH_TYPE=3)
+    yield site
+    site.dispose()
+
+
+def test_the_first_login_by_remote_user_is_a_signup(
+    remote_site: Site, plug: Plug
 ) -> None:
-    with site.app.test_request_context(f"/?mmref={plug.sandbox.mint()}"):
-        site.app.preprocess_request()
-        role = site.builder.sm.find_role("Public")
-        made = site.builder.sm.add_user("ben", "B", "M", "b@example.org", role, "pw")
-        assert made
+    friend = plug.visit(remote_site.app)
+    for _ in range(2):
+        friend.get("/login/", environ_overrides={"REMOTE_USER": "anna"})
+        friend.get("/logout/")
+    assert plug.reported == [("registered", "1")]
+
+
+def test_a_login_by_remote_user_to_an_account_that_was_there_is_no_signup(
+    remote_site: Site, plug: Plug
+) -> None:
+    remote_site.app.test_client().get(
+        "/login/", environ_overrides={"REMOTE_USER": "anna"}
+    )
+    friend = plug.visit(remote_site.app)
+    friend.get("/login/", environ_overrides={"REMOTE_USER": "anna"})
+    friend.get("/login/")
+    assert plug.sandbox.sandbox.arrivals == []
+
+
+@pytest.mark.parametrize("way", ["oauth", "saml"])
+def test_the_first_login_by_another_site_is_a_signup(
+    site: Site, plug: Plug, way: str
+) -> None:
+    """Their views call what is called here, once the other site has answered."""
+
+    @site.app.get("/answered")
+    def answered() -> str:
+        user = getattr(site.builder.sm, f"auth_user_{way}")({"username": "anna"})
+        return str(user and user.id)
+
+    friend = plug.visit(site.app)
+    assert [friend.get("/answered").text for _ in range(2)] == ["1", "1"]
+    assert plug.reported == [("registered", "1")]
+
+
+@pytest.mark.parametrize("way", ["the form", "a view of the site's own"])
+def test_an_account_that_an_administrator_makes_is_nobodys_referral(
+    site: Site, plug: Plug, way: str
+) -> None:
+    manager = site.builder.sm
+
+    @site.app.post("/own")
+    def own() -> str:
+        role = manager.find_role("Public")
+        assert manager.add_user("ben", "B", "M", "b@example.org", role, "pw")
+        return "made"
+
+    with site.app.app_context():
+        role = manager.find_role("Admin")
+        assert manager.add_user("moor", "M", "M", "m@example.org", role, "pw")
+        role_id = role.id
+    administrator = plug.visit(site.app)
+    login = {"username": "moor", "password": "pw"}
+    assert administrator.post("/login/", data=login).status_code == 302
+    if way == "the form":
+        form = {**FORM, "active": "y", "roles": str(role_id)}
+        assert administrator.post("/users/add", data=form).status_code == 302
+    else:
+        assert administrator.post("/own").text == "made"
+    with site.app.app_context():
+        assert manager.count_users() == 2
     assert plug.sandbox.sandbox.arrivals == []
