@@ -11,14 +11,18 @@ from .site import with_site
 
 
 @click.command()
+@click.option("--yes", is_flag=True, help="Make them although Flask-Migrate is there.")
 @with_site
-def init_db(state: State) -> None:
-    """Make the outbox's tables, where no migration does."""
-    if state.session is not None and "migrate" in state.app.extensions:
+def init_db(state: State, yes: bool) -> None:
+    """Make the outbox's tables now, or bring them up to date.
+
+    The first use does so too, except where the site has Flask-Migrate.
+    """
+    if state.session is not None and "migrate" in state.app.extensions and not yes:
         raise click.ClickException(
-            "The site has Flask-Migrate, which would meet tables that it did not make. "
-            "'flask db migrate' and 'flask db upgrade' make the outbox's with the "
-            "site's own."
+            "The site has Flask-Migrate, so its migrations make the outbox's tables: "
+            "run 'flask db migrate' and 'flask db upgrade'. If the migrations are not "
+            "yours to change, run 'flask mmolove init-db --yes' instead."
         )
     words = "was made" if state.outbox.create() else "is there already"
     click.echo(f"The outbox {words}: {state.outbox}")

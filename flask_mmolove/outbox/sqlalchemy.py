@@ -138,13 +138,18 @@ _PAUSE = 0.002
 _PAUSE_MOST = 0.1
 
 
+class _NoTables(OutboxError):
+    """The outbox's tables, or columns of them, are not there."""
+
+
 class SQLAlchemyOutbox(Outbox):
     """An :class:`~flask_mmolove.outbox.Outbox` in a SQL database.
 
     :param engine_or_url: Where it is. Connections are made as an engine's are, but they
         are our own: who holds one of a pool and waits for another could wait for ever.
     :param metadata: Where the tables are to be defined; see :func:`tables`.
-    :param creates: Says whether tables that are not there are made at the first use.
+    :param creates: Says whether tables that are not there are made at the first use;
+        if not, the site's migrations make them.
     :param key: The setting that names the database.
     :param shared: Gives a connection on which everything is to be done, in savepoints,
         or None.
@@ -203,7 +208,8 @@ class SQLAlchemyOutbox(Outbox):
         patience: float | None = None,
     ) -> R:
         """Do a piece of work as part of a transaction of someone else's, in a savepoint
-        so that theirs stands whatever becomes of ours.
+        so that theirs stands whatever becomes of ours. Tables that are not there are
+        made, as at every first use.
 
         :param patience: Seconds for which it may wait for the locks of others.
         :raises OutboxError: If it failed.
@@ -215,15 +221,27 @@ class SQLAlchemyOutbox(Outbox):
                 transaction = self.within(connection)
             except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
                 raise self.in_words(e) from self._cause(e)
-            savepoint = connection.begin_nested()
             try:
-                result = work(transaction)
-                savepoint.commit()
-            except BaseException as e:
-                savepoint.rollback()  # fails if the whole is lost
-                if isinstance(e, SQLAlchemyError) and not connection.invalidated:
-                    raise self.in_words(e) from self._cause(e)
-                raise
+                return self._in_savepoint(connection, lambda: work(transaction))
+            except _NoTables:
+                if not self._creates():
+                    raise
+            if connection.dialect.name == "sqlite":  # its one lock is taken
+                self._in_savepoint(connection, transaction.create)
+            else:  # MariaDB would commit what is theirs
+                self.run(SQLAlchemyTransaction.create, patience or PATIENCE)
+            return self._in_savepoint(connection, lambda: work(transaction))
+
+    def _in_savepoint(self, connection: Connection, work: t.Callable[[], R]) -> R:
+        savepoint = connection.begin_nested()
+        try:
+            result = work()
+            savepoint.commit()
+        except BaseException as e:
+            savepoint.rollback()  # fails if the whole is lost
+            if isinstance(e, SQLAlchemyError) and not connection.invalidated:
+                raise self.in_words(e) from self._cause(e)
+            raise
         return result
 
     def has_written(self, connection: Connection) -> bool:
@@ -352,17 +370,24 @@ class SQLAlchemyOutbox(Outbox):
         cause = self._masked(cause)
         if self._place.schema and _says(error, _NO_SCHEMA, _NO_SCHEMA_SQLITE):
             cure = f"Make the schema {self._place.schema!r} first."
+        elif _has_no_table(error) and self._creates():
+            cure = (
+                "Run 'flask mmolove init-db', or make what is missing with a migration."
+            )
         elif _has_no_table(error):
             cure = (
-                "Make its tables with a migration, or with 'flask mmolove init-db', "
-                "after an update too."
+                "The site has Flask-Migrate, so its migrations make the outbox's "
+                "tables: run 'flask db migrate' and 'flask db upgrade', also after an "
+                "update of Flask-MMOLove. If the migrations are not yours to change, "
+                "run 'flask mmolove init-db --yes' instead."
             )
         else:
             cure = (
                 f"See that the server runs, that {self._key} names it, and that the "
-                "user may read and write its tables mmolove_*."
+                "user may make its tables mmolove_*, read and write them."
             )
-        return OutboxError(f"The outbox in {self} failed: {cause}. {cure}")
+        kind = _NoTables if _has_no_table(error) else OutboxError
+        return kind(f"The outbox in {self} failed: {cause}. {cure}")
 
     def _cause(self, error: SQLAlchemyError) -> BaseException | None:
         """The driver's own error, for a traceback, unless it quotes a password."""
