@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,9 @@ if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
 
     from .db import SiteDatabase
+
+#: The first SQLAlchemy that the outbox can be in a database with.
+_SQLALCHEMY = (2, 0, 16)
 
 R = t.TypeVar("R", bound=t.Callable[[Referral], t.Any])
 
@@ -354,6 +358,7 @@ def _make_delivery(state: State) -> Delivery:
 
 def _load_database(db: SQLAlchemy) -> SiteDatabase:
     # SQLAlchemy is loaded where it is chosen only.
+    _check_sqlalchemy("MMOLove(db=db) has the outbox in the site's database")
     from .db import SiteDatabase
 
     return SiteDatabase(db)
@@ -365,17 +370,32 @@ def _open_outbox(where: Path | str) -> Outbox:
         from .outbox.sqlite import SQLiteOutbox
 
         return SQLiteOutbox(where)
-    try:
-        from .outbox.sqlalchemy import SQLAlchemyOutbox
-    except ModuleNotFoundError as e:
-        if (e.name or "").partition(".")[0] != "sqlalchemy":
-            raise
-        raise ConfigError(
-            "MMOLOVE_OUTBOX is the URL of a database, which needs SQLAlchemy: pip "
-            "install 'Flask-MMOLove[sqlalchemy]'.",
-            "MMOLOVE_OUTBOX",
-        ) from e
+    _check_sqlalchemy("MMOLOVE_OUTBOX is the URL of a database", "MMOLOVE_OUTBOX")
+    from .outbox.sqlalchemy import SQLAlchemyOutbox
+
     return SQLAlchemyOutbox(where)
+
+
+def _check_sqlalchemy(why: str, key: str | None = None) -> None:
+    """Refuse to start without a SQLAlchemy that our tables can be used with.
+
+    :raises ConfigError: If there is none.
+    """
+    needed = ".".join(map(str, _SQLALCHEMY))
+    cure = "pip install 'Flask-MMOLove[sqlalchemy]'"
+    try:
+        from sqlalchemy import __version__ as installed
+    except ModuleNotFoundError as e:
+        if e.name != "sqlalchemy":
+            raise
+        raise ConfigError(f"{why}, which needs SQLAlchemy: {cure}.", key) from e
+    if tuple(map(int, re.findall(r"\d+", installed)[:3])) < _SQLALCHEMY:
+        raise ConfigError(
+            f"{why}, which needs SQLAlchemy {needed} or later, and {installed} is "
+            f"installed: {cure}. If the site cannot use that yet, keep the outbox in a "
+            "file: leave out db=db, and let MMOLOVE_OUTBOX be a path.",
+            key,
+        )
 
 
 def _choose_engine(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import typing as t
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from blinker import NamedSignal
@@ -119,6 +120,38 @@ for name in ("pytest", "sqlite3", "sqlalchemy", "flask_login", "requests", "cele
     assert name not in sys.modules, name
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("where", ["db", "url"])
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("1.4.54", r"SQLAlchemy 2\.0\.16 or later, and 1\.4\.54 is installed"),
+        ("2.0.0b4", r"2\.0\.0b4 is installed"),
+        ("2.0.15", r"2\.0\.15 is installed"),
+        (None, "which needs SQLAlchemy"),
+    ],
+)
+def test_a_sqlalchemy_that_is_missing_or_too_old_is_told_at_the_start(
+    make_app: MakeApp,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    version: str | None,
+    told: str,
+) -> None:
+    old = ModuleType("sqlalchemy")  # has nothing of what our tables need
+    old.__version__ = version  # type: ignore[attr-defined]
+    modules = {name for name in sys.modules if name.startswith("sqlalchemy.")}
+    ours = {"flask_mmolove.db", "flask_mmolove.outbox.sqlalchemy"}
+    for name in modules | (ours & sys.modules.keys()):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", old if version else None)
+    with pytest.raises(ConfigError, match=told) as caught:
+        if where == "db":
+            MMOLove(db=t.cast(t.Any, object()))
+        else:
+            make_app(OUTBOX="postgresql://game@127.0.0.1:1/game")
+    assert "pip install 'Flask-MMOLove[sqlalchemy]'" in str(caught.value)
 
 
 # -- meeting an app --------------------------------------------------------------------
