@@ -32,8 +32,11 @@ from reliability.site import Site
 ROOT = Path(__file__).parent.parent
 
 
-def run(harness: str, *arguments: str) -> dict[str, t.Any]:
-    """The report of a run in which every promise held."""
+def run(harness: str, *arguments: str, seconds: int = 115) -> dict[str, t.Any]:
+    """The report of a run in which every promise held.
+
+    :param seconds: When it is given up.
+    """
     done = subprocess.run(
         [
             sys.executable,
@@ -48,7 +51,7 @@ def run(harness: str, *arguments: str) -> dict[str, t.Any]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=seconds,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert done.stderr == ""

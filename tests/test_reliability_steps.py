@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from test_reliability import run
 
 from reliability.mutants import SCENES
 
+# They take a minute on an idle machine.
+_SECONDS = 500
+pytestmark = pytest.mark.timeout(_SECONDS + 10)
+
 
 def test_a_kill_at_every_step_breaks_nothing() -> None:
-    report = run("crashpoints")
+    report = run("crashpoints", seconds=_SECONDS)
     assert report["figures"]["fired"] == report["figures"]["points"] > 300
     assert all(row["fired"] == row["tried"] for row in report["rows"])
     counters = report["counters"]
@@ -18,7 +23,7 @@ def test_a_kill_at_every_step_breaks_nothing() -> None:
 
 
 def test_every_mutant_is_found_and_the_package_passes_the_same_scenes() -> None:
-    report = run("mutants")
+    report = run("mutants", seconds=_SECONDS)
     assert report["figures"]["found"] == report["figures"]["mutants"] >= 8
     sound = {row["trial"] for row in report["rows"] if row["mutant"] == "none"}
     assert sound == {*SCENES}

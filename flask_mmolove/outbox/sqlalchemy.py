@@ -229,7 +229,7 @@ class SQLAlchemyOutbox(Outbox):
             if connection.dialect.name == "sqlite":  # its one lock is taken
                 self._in_savepoint(connection, transaction.create)
             else:  # MariaDB would commit what is theirs
-                self.run(SQLAlchemyTransaction.create, patience or PATIENCE)
+                self.run(SQLAlchemyTransaction.create, patience)
             return self._in_savepoint(connection, lambda: work(transaction))
 
     def _in_savepoint(self, connection: Connection, work: t.Callable[[], R]) -> R:
