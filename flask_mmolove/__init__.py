@@ -1,5 +1,6 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
+from .by_signal import new_by_signal
 from .capture import current_mmref
 from .capture import current_referrer
 from .client import Outcome
@@ -39,6 +40,7 @@ from .signals import reward_set_aside
 from .wire import sign_referral_body
 
 __all__ = [
+    "new_by_signal",
     "current_mmref",
     "current_referrer",
     "Outcome",

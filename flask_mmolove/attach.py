@@ -1,4 +1,4 @@
-"""A signup view that somebody else wrote is decorated from outside."""
+"""Signup views that somebody else wrote are decorated from outside."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from .register import reporting
 
 def attach(
     app: Flask,
-    endpoint: str,
-    *,
+    *endpoints: str,
     player: Player | None = None,
     token: FindToken | None = None,
 ) -> None:
-    """Do what :func:`referral_register` does, to a view that is registered already.
+    """Put :func:`referral_register` on views that are registered already.
 
-    :param endpoint: Its name, as :func:`flask.url_for` takes it.
+    :param endpoints: Their names, as :func:`flask.url_for` takes them.
     :param player: See :func:`referral_register`.
     :param token: The same.
-    :raises ConfigError: If the app has no such endpoint.
+    :raises ConfigError: If the app has no such endpoint, or none is named. Then no view
+        is changed.
     """
-    view = app.view_functions.get(endpoint)
-    if view is None:
-        raise ConfigError(_missing(app, endpoint))
-    app.view_functions[endpoint] = reporting(view, as_newcomer(player), token)
+    if not endpoints:
+        raise ConfigError("attach() takes one endpoint at least. See 'flask routes'.")
+    for endpoint in endpoints:
+        if endpoint not in app.view_functions:
+            raise ConfigError(_missing(app, endpoint))
+    newcomer = as_newcomer(player)
+    for endpoint in endpoints:
+        app.view_functions[endpoint] = reporting(
+            app.view_functions[endpoint], newcomer, token
+        )
 
 
 def _missing(app: Flask, endpoint: str) -> str:

@@ -185,28 +185,28 @@ class MMOLove:
     def attach(
         self,
         app: Flask,
-        endpoint: str,
-        *,
+        *endpoints: str,
         player: Player | None = None,
         token: FindToken | None = None,
     ) -> None:
-        """Report the accounts made by a view that somebody else wrote.
+        """Report the accounts made by views that somebody else wrote.
 
         .. code-block:: python
 
             mmolove.attach(app, "auth.register", player=new_by_field("name", find_id))
 
         It is :func:`referral_register`, applied from outside: to any kind of view, at
-        any time after the view was registered.
+        any time after the view was registered. Accounts that are made elsewhere, such
+        as by an administrator, are nobody's referrals.
 
-        :param endpoint: The view's name, as :func:`flask.url_for` takes it.
+        :param endpoints: The views' names, as :func:`flask.url_for` takes them.
         :param player: Takes the response and gives the new player, or None; or one of
             the ready-made answers. Flask-Login's new user, unless given.
         :param token: Gives the token that came with this very request, where a front
             end passes it in a way of its own.
         :raises ConfigError: If the app has no such endpoint.
         """
-        attach(app, endpoint, player=player, token=token)
+        attach(app, *endpoints, player=player, token=token)
 
     def hold(self, key: str | int | UUID, *, token: str | None = None) -> None:
         """Keep this visitor's token for an account that will be made later, perhaps on

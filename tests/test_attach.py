@@ -5,10 +5,12 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from blinker import Signal
 from conftest import MakeApp
 from flask import Blueprint
 from flask import current_app
 from flask import Flask
+from flask import redirect
 from flask import request
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
@@ -17,6 +19,7 @@ from flask.views import View
 
 from flask_mmolove import ConfigError
 from flask_mmolove import MMOLove
+from flask_mmolove import new_by_signal
 from flask_mmolove import new_in_json
 from flask_mmolove.testing import SiteSandbox
 
@@ -119,6 +122,86 @@ def test_an_endpoint_that_is_not_there_is_an_error_that_names_the_nearest(
         MMOLove().attach(app, "auth.joined")
     with pytest.raises(ConfigError, match="after that was registered"):
         MMOLove().attach(app, "security.register")
+
+
+@pytest.mark.parametrize("names", [[], ["auth.join", "auth.joined"]])
+def test_where_one_of_several_is_not_there_none_is_changed(
+    app: Flask, names: list[str]
+) -> None:
+    register(app, sync_view)
+    with pytest.raises(ConfigError, match="flask routes|Did you mean 'auth.join'"):
+        MMOLove().attach(app, *names)
+    assert app.view_functions["auth.join"] is sync_view
+
+
+def test_several_views_are_attached_at_once_and_others_are_not(
+    app: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    for id in (7, 8, 9):
+        app.add_url_rule(f"/{id}", str(id), lambda id=id: ({"id": id}, 201))
+    MMOLove().attach(app, "7", "9", player=new_in_json("id"))
+    for id in (7, 8, 9):
+        app.test_client().get(f"/{id}?mmref={mmolove_sandbox.mint(str(id))}")
+    assert mmolove_sandbox.reported == [*SEVEN, ("registered", "9")]
+
+
+# -- a signal of somebody else's -------------------------------------------------------
+
+
+@pytest.fixture
+def signal_site(app: Flask) -> Flask:
+    """Both pages make an account, and say so by a signal."""
+    made = Signal()
+
+    def make(id: int) -> ResponseReturnValue:
+        made.send(app, user=id, form={})
+        if request.args.get("fails"):
+            raise OSError("the disk is full")
+        return redirect("/")
+
+    app.add_url_rule("/register/<int:id>", "join", make, methods=["POST"])
+    app.add_url_rule("/admin/<int:id>", "admin", make, methods=["POST"])
+    app.extensions["made"] = made
+    return app
+
+
+def test_a_signal_counts_at_the_view_that_it_is_attached_to_and_nowhere_else(
+    signal_site: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    made = signal_site.extensions["made"]
+    MMOLove().attach(signal_site, "join", player=new_by_signal(made))
+    client = signal_site.test_client()
+    assert client.post(f"/admin/5?mmref={mmolove_sandbox.mint()}").status_code == 302
+    made.send(None, user=6)  # a script's, outside of any request
+    assert mmolove_sandbox.sandbox.arrivals == []
+    assert client.post("/register/7").status_code == 302
+    client.post("/admin/8")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_signal_of_a_view_that_fails_reports_nobody(
+    signal_site: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    made = signal_site.extensions["made"]
+    MMOLove().attach(signal_site, "join", player=new_by_signal(made))
+    client = signal_site.test_client()
+    client.get(f"/?mmref={mmolove_sandbox.mint()}")
+    assert client.post("/register/7?fails=1").status_code == 500
+    assert mmolove_sandbox.sandbox.arrivals == []
+    client.post("/register/7")
+    assert mmolove_sandbox.reported == SEVEN
+
+
+def test_a_signal_without_that_argument_breaks_nothing_and_is_told(
+    signal_site: Flask, mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = signal_site.extensions["made"]
+    MMOLove().attach(signal_site, "join", player=new_by_signal(made, "player"))
+    client = signal_site.test_client()
+    path = f"/register/7?mmref={mmolove_sandbox.mint()}"
+    assert client.post(path).status_code == 302
+    assert mmolove_sandbox.reported == []
+    assert "no argument 'player'; it has ['form', 'user']" in caplog.text
 
 
 def test_the_views_of_other_apps_are_left_alone(

@@ -29,6 +29,7 @@ from flask_mmolove.testing import SiteSandbox
 NAMES = {
     "invitations",
     "new_by_field",
+    "new_by_signal",
     "new_in_json",
     "new_in_session",
     "new_login",

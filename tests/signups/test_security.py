@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -58,8 +59,7 @@ class Site:
         with app.app_context():
             db.create_all()
         [code] = snippets("security")
-        # The names are kept: a signal does not hold its receivers.
-        self.names = plug.run(app, code)
+        plug.run(app, code)
 
     def dispose(self) -> None:
         with self.app.app_context():
@@ -81,9 +81,10 @@ def make_site(plug: Plug, tmp_path: Path) -> t.Iterator[t.Callable[..., Site]]:
 
 Make = t.Callable[..., Site]
 GENERIC = {"SECURITY_RETURN_GENERIC_RESPONSES": True}
+CONFIRMED = {"SECURITY_CONFIRMABLE": True, "MAIL_SUPPRESS_SEND": True}
 
 
-@pytest.mark.parametrize("settings", [{}, GENERIC])
+@pytest.mark.parametrize("settings", [{}, GENERIC, CONFIRMED])
 def test_a_signup_is_reported(
     make_site: Make, plug: Plug, settings: dict[str, t.Any]
 ) -> None:
@@ -131,3 +132,34 @@ def test_an_account_whose_commit_fails_is_not(make_site: Make, plug: Plug) -> No
         event.remove(site.db.session, "before_commit", fail)
     assert friend.post("/register", data=FORM).status_code == 302
     assert plug.reported == [("registered", "1")]
+
+
+def test_a_login_is_no_signup(make_site: Make, plug: Plug) -> None:
+    site = make_site()
+    site.app.test_client().post("/register", data=FORM)
+    friend = plug.visit(site.app)
+    assert friend.post("/login", data=FORM).status_code == 302
+    assert plug.sandbox.sandbox.arrivals == []
+
+
+@pytest.mark.parametrize("how", ["a view", "a command"])
+def test_an_account_that_an_administrator_makes_is_nobodys_referral(
+    make_site: Make, plug: Plug, how: str
+) -> None:
+    from flask_security.registerable import register_user
+
+    site = make_site()
+    new = {"email": "ben@example.org", "password": "will-o-the-wisp"}
+
+    @site.app.get("/make-ben")
+    def make() -> str:
+        user = register_user(SimpleNamespace(to_dict=lambda only_user: new))
+        return str(user.email)
+
+    if how == "a view":  # which sends the signal too
+        assert plug.visit(site.app).get("/make-ben").text == new["email"]
+    else:
+        command = ["users", "create", new["email"], "--password", new["password"]]
+        done = site.app.test_cli_runner().invoke(args=command)
+        assert done.exit_code == 0, done.output
+    assert plug.sandbox.sandbox.arrivals == []
