@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from types import SimpleNamespace
 
@@ -17,7 +18,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import mapped_column
 
+from flask_mmolove.dashboard.forms import make_token
 from signups.conftest import DOCS
+from signups.conftest import need
 from signups.conftest import Plug
 from signups.conftest import snippets
 
@@ -125,7 +128,7 @@ def test_the_page_on_front_ends(app: Flask, plug: Plug) -> None:
         known[data["name"]] = SimpleNamespace(id=6 + len(known))
         return known[data["name"]]
 
-    [code] = snippets("api")
+    code = snippets("api")[0]
     plug.run(app, code, **names(create_player=create_player))
     front_end = app.test_client(use_cookies=False)
     front_end.post("/api/players", json={"name": "zeno"})
@@ -143,3 +146,65 @@ def test_the_page_on_front_ends(app: Flask, plug: Plug) -> None:
     made = front_end.post("/api/players", json={"name": "anna"}, headers=headers)
     assert (made.status_code, made.json) == (201, {"id": 7})
     assert plug.reported == [("registered", "7")]
+
+
+def test_a_front_end_on_another_domain_may_send_the_header(
+    app: Flask, plug: Plug
+) -> None:
+    need("flask_cors")
+    code, cors, _ = snippets("api")
+    plug.run(app, code + cors, **names(create_player=lambda data: None))
+    asks = {
+        "Origin": "https://moor.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type, x-mmref",
+    }
+    answer = app.test_client().options("/api/players", headers=asks)
+    assert answer.headers["Access-Control-Allow-Origin"] == asks["Origin"]
+    allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
+    assert {"content-type", "x-mmref"} <= {*allowed}
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_front_end_may_send_the_token_in_the_body(
+    app: Flask, plug: Plug, as_list: bool
+) -> None:
+    code, _, by_body = snippets("api")
+    code = re.sub(r"def token_of_front_end.*?\n\n\n", by_body, code, flags=re.DOTALL)
+    player = SimpleNamespace(id=7)
+    plug.run(app, code, **names(create_player=lambda data: player))
+    body = {"name": "anna", "mmref": plug.sandbox.mint()}
+    front_end = app.test_client(use_cookies=False)
+    answer = front_end.post("/api/players", json=[body] if as_list else body)
+    assert answer.status_code == 201
+    assert plug.reported == ([] if as_list else [("registered", "7")])
+
+
+def test_a_site_with_csrf_protection_of_its_own_lets_the_dashboard_have_its(
+    app: Flask, plug: Plug
+) -> None:
+    names = plug.run(app, "from flask_mmolove import MMOLove\nmmolove = MMOLove(app)")
+    page = names["mmolove"].dashboard(access=lambda: True)
+    app.register_blueprint(page, url_prefix="/mmolove")
+    app.add_url_rule("/token", view_func=make_token)
+
+    @app.before_request
+    def protect() -> None:  # as CTFd does
+        view = app.view_functions[str(flask.request.endpoint)]
+        if hasattr(view, "_bypass_csrf") or flask.request.method == "GET":
+            return
+        if flask.session.get("nonce") != flask.request.form.get("nonce", ""):
+            flask.abort(403)
+
+    owner = app.test_client()
+    form = {"token": owner.get("/token").text}
+    assert owner.post("/mmolove/retry", data=form).status_code == 403
+    [lines] = [lines for lines in snippets("../page") if "csrf" in lines]
+    try:
+        exec(lines, {"app": app})
+        assert owner.post("/mmolove/retry", data=form).status_code == 303
+        assert owner.post("/mmolove/retry", data={}).status_code == 400
+    finally:  # the views are the same in every app
+        for view in app.view_functions.values():
+            if hasattr(view, "_bypass_csrf"):
+                del view._bypass_csrf
