@@ -243,3 +243,14 @@ def test_a_view_that_is_attached_twice_reports_once(
         MMOLove().attach(app, "auth.join", player=new_in_json("id"))
     client.post(f"/auth/join?mmref={mmolove_sandbox.mint()}")
     assert len(mmolove_sandbox.sandbox.arrivals) == 1
+
+
+def test_a_signal_that_is_not_sent_is_warned_of(
+    app: Flask, mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(app, sync_view)
+    by_signal = new_by_signal(Signal())
+    MMOLove().attach(app, "auth.join", player=by_signal)
+    app.test_client().post(f"/auth/join?mmref={mmolove_sandbox.mint()}")
+    assert mmolove_sandbox.reported == []
+    assert "the signal was not sent while the view ran" in caplog.text
