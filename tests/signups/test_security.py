@@ -146,9 +146,8 @@ def test_a_login_is_no_signup(make_site: Make, plug: Plug) -> None:
 def test_an_account_that_an_administrator_makes_is_nobodys_referral(
     make_site: Make, plug: Plug, how: str
 ) -> None:
-    from flask_security.registerable import register_user
-
     site = make_site()
+    register_user = need("flask_security.registerable").register_user
     new = {"email": "ben@example.org", "password": "will-o-the-wisp"}
 
     @site.app.get("/make-ben")
