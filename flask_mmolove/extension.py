@@ -34,6 +34,7 @@ from .order import watch
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
+from .register import end_request
 from .register import FindToken
 from .reward import CallbackRewarder
 from .reward import Referral
@@ -104,6 +105,7 @@ class MMOLove:
         app.add_template_global(current_referrer)
         if not settings.enabled:
             return
+        app.teardown_request(end_request)
         if state.session is not None:
             # Called before Flask-SQLAlchemy's own, which was registered earlier.
             app.teardown_appcontext(state.session.close)

@@ -1,5 +1,5 @@
-"""Who is new: ready-made answers for ``player=``. Each looks before the view and after
-it, and gives the player only if it was not there before.
+"""Who is new: ready-made answers for ``player=``. Each gives the player only if it was
+not there before the view.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ from urllib.parse import urlsplit
 
 from flask import current_app
 from flask import Flask
-from flask import has_request_context
 from flask import request
 from flask import Response
 from flask import session
 
 from .errors import MMOLoveError
-from .log import logger
+
+if t.TYPE_CHECKING:
+    from .inserted import Watch
 
 #: Seconds a signup waits for the site's ``find``.
 PATIENCE = 1.0
-
-
-# Where the rows stand that a request inserts, by who asks for them.
-_ROWS = "flask_mmolove.rows"
 
 
 class Newcomer(t.Protocol):
@@ -141,9 +138,12 @@ class new_row:
         @referral_register(player=new_row(User))
 
     Nothing is asked of the database for it, and it works with any number of sessions,
-    databases and processes. A row that is rolled back is nobody. Where a request
-    commits several rows of the model, nobody is reported, and the log says so. What a
-    bulk statement inserts, such as ``session.execute(insert(User))``, is not seen.
+    databases and processes. What is committed is reported, perhaps after the view, and
+    whatever the view answers: the account is there. With ``MMOLove(app, db=db)`` both
+    are one transaction. A row that is rolled back is nobody. Where one commit has
+    several rows of the model, nobody is reported, and the log says so; of several
+    commits, the first that has any decides. What a bulk statement inserts, such as
+    ``session.execute(insert(User))``, is not seen.
 
     :param model: The mapped class of the accounts; rows of its subclasses count too.
     :raises TypeError: If SQLAlchemy knows no such model.
@@ -157,69 +157,32 @@ class new_row:
                 f"new_row() takes a model of SQLAlchemy, as in new_row(User), not "
                 f"{model!r}."
             )
+        # SQLAlchemy is loaded where it is used only.
+        from .inserted import listen
+
+        listen(model)
         self._model = model
-        from sqlalchemy import event
-        from sqlalchemy.orm import Session
 
-        event.listen(model, "after_insert", self._inserted, propagate=True)
-        if not event.contains(Session, "after_commit", _after_commit):
-            event.listen(Session, "after_commit", _after_commit)
+    def before(self) -> Watch:
+        from .inserted import Watch
 
-    def before(self) -> list[Inserted]:
-        """The rows of this request, as they come."""
-        rows: list[Inserted] = []
-        request.environ.setdefault(_ROWS, {})[self] = rows
-        return rows
+        watch = Watch(self._model)
+        watch.begin()
+        return watch
 
-    def after(self, response: Response, before: list[Inserted]) -> t.Any:
-        players = [each.row for each in before if each.is_there]
-        if len(players) > 1:
-            logger.warning(
-                "A request of %r made %d rows of %s, so it is not clear who signed up, "
-                "and nobody was reported. Name the player with registered(player).",
-                request.endpoint,
-                len(players),
-                self._model.__name__,
+    def after(self, response: Response, before: Watch) -> t.Any:
+        return before.row
+
+    def why(self, response: Response, before: Watch) -> str:
+        name = self._model.__name__
+        if before.committed > 1:
+            return (
+                f"one commit had {before.committed} rows of {name}, so it is not clear "
+                "who signed up"
             )
-        return players[0] if len(players) == 1 else None
-
-    def why(self, response: Response, before: list[Inserted]) -> str:
-        return f"it committed no row of {self._model.__name__}"
-
-    def _inserted(self, mapper: object, connection: object, row: t.Any) -> None:
-        if not has_request_context():
-            return
-        rows = request.environ.get(_ROWS, {}).get(self)
-        if rows is not None:
-            from sqlalchemy.orm import object_session
-
-            rows.append(Inserted(row, object_session(row)))
-
-
-class Inserted:
-    """A row that a request inserted, and whether that is committed."""
-
-    def __init__(self, row: t.Any, session: t.Any) -> None:
-        self.row = row
-        self.session = session
-        self.is_committed = False
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it was committed, and not deleted since."""
-        # One that was rolled back, perhaps with a savepoint, is transient again.
-        state = sys.modules["sqlalchemy"].inspect(self.row)
-        return self.is_committed and not (state.transient or state.was_deleted)
-
-
-def _after_commit(session: t.Any) -> None:
-    # The end of a savepoint is no commit.
-    if not has_request_context() or session.in_nested_transaction():
-        return
-    for rows in request.environ.get(_ROWS, {}).values():
-        for each in rows:
-            if each.session is session:
-                each.is_committed = True
+        if before.inserted:
+            return f"the row of {name} that it inserted was not committed, or deleted"
+        return f"it committed no row of {name}, unless by a bulk statement"
 
 
 class new_in_session:
@@ -289,10 +252,15 @@ class new_by_field:
     Created, or a redirect to another page. A form that is shown again may have lost a
     race for the name, and the player found then is somebody else's friend.
 
+    It is for sites without SQLAlchemy: :class:`new_row` sees more, and needs no
+    connection beside the request's own.
+
     .. code-block:: python
 
         def find_id(name):
-            return db.session.scalar(select(User.id).filter_by(name=name))
+            sql = "SELECT id FROM user WHERE name = ?"
+            row = get_db().execute(sql, (name,)).fetchone()
+            return row and row["id"]
 
         @referral_register(player=new_by_field("username", find_id))
 
@@ -326,10 +294,9 @@ class new_by_field:
         return self._look()
 
     def why(self, response: Response, before: bool) -> str:
-        if not request.form:
-            return "what was sent is no form, which new_by_field reads"
-        if self._field not in request.form:
-            return f"the form has no field {self._field!r}"
+        if not _read_field(self._field):
+            sent = "JSON body" if request.is_json else "form"
+            return f"the {sent} has nothing in {self._field!r}"
         if before:
             return "find() gave somebody before the view as well"
         if not self._is_success(response):

@@ -51,6 +51,18 @@ def check_complete(player: t.Any, identity: str) -> None:
         )
 
 
+def is_in_session(player: t.Any) -> bool:
+    """Whether a player is an object that a database session has, flushed or not."""
+    state = _state(player)
+    return bool(state and (state.pending or state.persistent))
+
+
+def is_undone(player: t.Any) -> bool:
+    """Whether a session that had a player was rolled back, or has deleted the row."""
+    state = _state(player)
+    return bool(state and (state.transient or state.was_deleted))
+
+
 def is_uncommitted(player: t.Any) -> bool:
     """Whether a player is a row that was rolled back, or may be: it was inserted in a
     transaction that has not ended.

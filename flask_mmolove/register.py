@@ -25,12 +25,15 @@ from .log import complain
 from .log import logger
 from .log import shielded
 from .newcomer import as_newcomer
+from .newcomer import new_row
 from .newcomer import Newcomer
 from .newcomer import Player
 from .newcomer import why
 from .order import mark
 from .order import remember
+from .orm import is_in_session
 from .orm import is_uncommitted
+from .orm import is_undone
 from .orm import kept_token
 from .outbox import Note
 from .state import current_state
@@ -40,9 +43,14 @@ from .wire import as_token
 
 _ENVIRON = "flask_mmolove.signup"
 
+# The signup that has found nobody so far, with its response.
+_UNNAMED = "flask_mmolove.unnamed"
+
 FindToken = t.Callable[[], "str | None"]
 
 if t.TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from .outbox.session import Enlistment
 
 _FAILED = "A signup could not be reported to MMOLove."
@@ -79,8 +87,10 @@ def referral_register(
     It is sugar for reading :func:`current_mmref` before the view runs and calling
     :func:`registered` after it. The referee is the one the view names with
     ``registered(player)``, else what ``player`` gives, else the user whom Flask-Login
-    logged in. Without one, or with an error response, nothing is reported: no status
-    code proves a signup. Once reported, the token is used up.
+    logged in. Without one nothing is reported: no status code proves a signup. Nor is a
+    player reported with an error response, unless the account is known to be committed:
+    by :class:`new_row`, or with ``MMOLove(app, db=db)``. Once reported, the token is
+    used up.
 
     For a class-based view, write ``decorators = [referral_register]`` in the class.
 
@@ -189,6 +199,10 @@ class Signup:
         self.before = before
         #: Whether the view raised.
         self.failed = False
+        #: Whether the response is on its way.
+        self.is_finished = False
+        #: Whether the outbox has the referee already.
+        self.is_recorded = False
         #: Those who were handed over before the referee.
         self.others: list[Signup] = []
         #: Who was handed over.
@@ -197,6 +211,9 @@ class Signup:
         self.note: Note | None = None
         #: The same, where it is to be committed with the site's changes.
         self.enlistment: Enlistment | None = None
+        self._was_in_session = False
+        # The last row that was handed over.
+        self._row: t.Any = None
 
     def hand_over(
         self, player: t.Any, token: str | None, held: str | int | UUID | None = None
@@ -207,6 +224,8 @@ class Signup:
         else:
             self._withdraw()
         self.note = self.enlistment = None
+        self.is_recorded = False
+        self._was_in_session = is_in_session(player)
         self.referee = player
         token = token or self.visitor or kept_token(player)
         self.note = _make_note(self.state, player, token, held)
@@ -216,7 +235,7 @@ class Signup:
 
     def record(self) -> None:
         """Record the referee, or leave that to the site's session."""
-        if self.note is None:
+        if self.note is None or self.is_recorded:
             return
         if self.state.session is not None:
             if self.enlistment is None:
@@ -226,6 +245,30 @@ class Signup:
             identity = self.state.identify(self.referee)
             self.note = self.note._replace(identity=identity)
         self.state.record(self.note)
+        self.is_recorded = True
+
+    def joins(self, session: Session) -> bool:
+        """See :class:`.inserted.Reporter`."""
+        return self.state.session is not None and self.state.session.is_of(session)
+
+    def hand_over_row(self, row: t.Any) -> None:
+        """A row that the request inserts is the new player, unless the view names
+        another.
+        """
+        if self.referee is None or self._has_row:
+            self._row = row
+            self.hand_over(row, self.visitor)
+
+    def record_row(self) -> None:
+        """Record a row that is committed, if the view has no answer to wait for."""
+        if self.is_finished and self._has_row:
+            self.record()
+            if self.enlistment is not None:
+                self.enlistment.settle()
+
+    @property
+    def _has_row(self) -> bool:
+        return self._row is not None and self.referee is self._row
 
     def conclude(self, response: Response) -> Response:
         """The token of a player who is recorded is used up."""
@@ -240,45 +283,63 @@ class Signup:
         """The view is done: report the referee, if there is one."""
         with shielded(_FAILED):
             request.environ.pop(_ENVIRON, None)
+            self.is_finished = True
             if response.status_code < 400:
                 if self.referee is None and self.visitor is not None:
                     self._look_for_referee(response)
-                for each in (*self.others, self):
-                    each._finish_one(response)
-            else:
-                for each in (*self.others, self):
-                    each._drop(response)
+            for each in (*self.others, self):
+                each._finish_one(response)
         return response
 
     def _finish_one(self, response: Response) -> None:
         if self.note is None:
             return
-        if self.failed and is_uncommitted(self.referee):
-            self._drop(response)
+        if reason := self._why_dropped(response):
+            self._warn_of_dropped(reason)
             return
         try:
             self.record()
             self.conclude(response)
-            self.state.views.named(str(request.endpoint))
+            if response.status_code < 400 or self._is_reported:
+                self.state.views.named(str(request.endpoint))
         except IdentityError as e:
             complain(_FAILED, e)
             reason = "the player that it named has no identity"
             self.state.views.failed(str(request.endpoint), reason)
         except Exception as e:
             complain(_FAILED, e)
+        if response.status_code >= 400 and self.enlistment is not None:
+            # It is seldom committed then, and no fault of the site's.
+            self.enlistment.is_awaited = False
 
-    def _drop(self, response: Response) -> None:
-        """Forget the player who was handed over, unless they are committed."""
-        if self.enlistment is not None:
-            self.enlistment.withdraw()
-        elif self.note is not None:
-            logger.warning(
-                "The view %r named a player and then answered %s, so the player was "
-                "not reported. If the account was made all the same, let the view "
-                "answer without an error, or call registered(player) elsewhere.",
-                request.endpoint,
-                response.status_code,
-            )
+    @property
+    def _is_reported(self) -> bool:
+        return self.is_recorded or bool(self.enlistment and self.enlistment.recorded)
+
+    def _why_dropped(self, response: Response) -> str | None:
+        """Why a player who was named is not reported, if so. In the site's own
+        database, that is for the commit to decide.
+        """
+        if self.is_recorded or self.state.session is not None:
+            return None
+        identified = self.note is not None and self.note.identity
+        if identified and self._was_in_session and is_undone(self.referee):
+            return "its row was rolled back or deleted"
+        if self.failed and is_uncommitted(self.referee):
+            return "the view raised before its row was committed"
+        if response.status_code >= 400 and not self._has_row:
+            return f"the answer was {response.status_code}"
+        return None
+
+    def _warn_of_dropped(self, reason: str) -> None:
+        logger.warning(
+            "The view %r named player %s, who was not reported: %s. If the account "
+            "was made all the same, use @referral_register(player=new_row(User)) or "
+            "MMOLove(app, db=db), which go by the commit, or answer without an error.",
+            request.endpoint,
+            (self.note and self.note.identity) or "?",
+            reason,
+        )
 
     def _withdraw(self) -> None:
         """Another player is named in this one's place."""
@@ -292,9 +353,26 @@ class Signup:
         if player is not None:
             self.hand_over(player, self.visitor)
         elif request.method == "POST":
-            reason = why(self.newcomer, response, self.before)
-            endpoint = str(request.endpoint)
-            self.state.views.nobody(endpoint, response.status_code, reason)
+            request.environ[_UNNAMED] = self, response
+
+
+def end_request(error: BaseException | None = None) -> None:
+    """The request ends. So what it commits by hooks of its own counts, and a row that a
+    view committed before the server got its exception.
+    """
+    with shielded(_FAILED):
+        if signup := request.environ.pop(_ENVIRON, None):
+            signup.is_finished = True
+            signup.record_row()
+        signup, response = request.environ.pop(_UNNAMED, (None, None))
+        if signup is None:
+            return
+        endpoint = str(request.endpoint)
+        if signup.referee is not None:
+            signup.state.views.named(endpoint)
+        else:
+            reason = why(signup.newcomer, response, signup.before)
+            signup.state.views.nobody(endpoint, response.status_code, reason)
 
 
 def _is_response(error: BaseException) -> bool:
@@ -324,6 +402,8 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
         ):
             signup.before = newcomer.before()
             signup.newcomer = newcomer
+            if isinstance(newcomer, new_row):
+                signup.before.reporter = signup
     return signup
 
 

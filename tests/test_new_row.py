@@ -265,7 +265,7 @@ def test_of_several_rows_none_is_the_player(
     site.ways["way"] = family
     site.sign_up("way", "anna")
     assert site.reported == {}
-    assert "made 2 rows of User" in caplog.text
+    assert "one commit had 2 rows of User" in caplog.text
     assert "registered(player)" in caplog.text
     site.close()
 

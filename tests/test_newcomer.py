@@ -619,12 +619,12 @@ def test_what_is_no_answer_is_an_error_at_import(answer: t.Any, words: str) -> N
         (
             new_by_field("usernme", lambda name: 7),
             {"data": {"username": "anna"}},
-            "the form has no field 'usernme'",
+            "the form has nothing in 'usernme'",
         ),
         (
             new_by_field("username", lambda name: 7),
-            {"json": {"username": "anna"}},
-            "what was sent is no form",
+            {"json": {"name": "anna"}},
+            "the JSON body has nothing in 'username'",
         ),
         (
             new_by_field("username", lambda name: 7),

@@ -149,6 +149,36 @@ def test_a_player_who_was_never_flushed_is_nobody(
     assert "The identity of a new Login is 'None'" in log.getvalue()
 
 
+@pytest.mark.parametrize("how", ["rollback", "delete"])
+def test_a_player_whose_row_is_undone_after_they_were_named_is_nobody(
+    app: Flask, make: Make, mmolove_sandbox: SiteSandbox, log: io.StringIO, how: str
+) -> None:
+    def view() -> None:
+        with make() as db:
+            db.add(player := Player())
+            db.flush()
+            registered(player)
+            if how == "delete":
+                db.delete(player)
+                db.commit()
+            else:
+                db.rollback()
+
+    assert join(app, mmolove_sandbox, view) == []
+    assert "named player 1, who was not reported: its row was rolled back" in (
+        log.getvalue()
+    )
+
+
+def test_a_player_who_is_in_no_session_is_taken_as_named(
+    app: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    def view() -> None:
+        registered(Player(id=7))
+
+    assert join(app, mmolove_sandbox, view) == [("registered", "7")]
+
+
 def test_what_else_is_not_loaded_is_told_with_a_cure(
     make_app: MakeApp, make: Make, mmolove_sandbox: SiteSandbox, log: io.StringIO
 ) -> None:

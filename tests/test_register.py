@@ -539,7 +539,7 @@ def test_an_error_response_that_drops_a_player_is_warned_of(
         return "your mail is to be confirmed", 403
 
     visitor.post("/join")
-    assert "named a player and then answered 403" in caplog.text
+    assert "who was not reported: the answer was 403" in caplog.text
 
 
 def test_a_redirect_that_is_raised_counts_like_one_that_is_returned(

@@ -244,8 +244,9 @@ class TestSignup:
         sign_up(site, mmolove_sandbox)
         assert site.entries(1)["registered"].state == "pending"
 
-    def test_such_a_site_reports_nobody_with_an_error(
-        self, site: Site, mmolove_sandbox: SiteSandbox
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_who_is_committed_is_reported_though_the_answer_is_an_error(
+        self, site: Site, mmolove_sandbox: SiteSandbox, when: str
     ) -> None:
         @site.app.after_request
         def commit(response: Response) -> Response:
@@ -254,13 +255,29 @@ class TestSignup:
 
         @signup(site)
         def register() -> ResponseReturnValue:
-            registered(site.add("anna"))
-            registered(site.add("ben"))
+            player = site.add()
+            if when == "before":
+                site.db.session.commit()
+            registered(player)
+            return "confirm your address first", 403
+
+        sign_up(site, mmolove_sandbox)
+        assert site.count(Player) == 1
+        assert site.entries(1)["registered"].state == "pending"
+
+    def test_who_is_not_committed_with_an_error_is_dropped_without_a_word(
+        self, site: Site, mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @signup(site)
+        def register() -> ResponseReturnValue:
+            registered(site.add())
+            site.db.session.flush()
             return "no", 409
 
         sign_up(site, mmolove_sandbox)
-        assert site.count(Player) == 2
+        assert site.count(Player) == 0
         assert site.state.outbox.journal.page() == []
+        assert not caplog.records
 
     def test_the_decorator_finds_the_player_when_all_is_committed(
         self, site: Site, mmolove_sandbox: SiteSandbox

@@ -117,6 +117,10 @@ class SessionOutbox:
         session.info.setdefault(_ENLISTED, []).append(enlistment)
         return enlistment
 
+    def is_of(self, session: Session) -> bool:
+        """Whether a session is the one that an outbox's notes are enlisted in now."""
+        return bool(self._session.registry.has() and self._session() is session)
+
     def flush(self, player: t.Any) -> None:
         """Let a new account have its identity.
 
@@ -265,7 +269,9 @@ class SessionOutbox:
             return
         for enlistment in _enlisted(self._session()):
             with shielded(_FAILED):
-                if not enlistment.settle() and error is None:
+                if enlistment.settle() or error is not None:
+                    continue
+                if enlistment.is_awaited:
                     logger.warning(_FORGOTTEN, enlistment.note.identity or "?")
 
     def _connection(self, session: Session, **options: t.Any) -> Connection:
@@ -297,6 +303,8 @@ class Enlistment:
     ) -> None:
         self.note = note
         self.recorded = False
+        #: Whether the site is told if it is never committed.
+        self.is_awaited = True
         self._player = player
         self._outbox = outbox
         self._list = session.info.setdefault(_ENLISTED, [])

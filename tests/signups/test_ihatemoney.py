@@ -17,17 +17,10 @@ from signups.conftest import reader
 pytestmark = pytest.mark.filterwarnings("default")
 
 CODE = """
-from flask_mmolove import MMOLove, new_by_field
+from flask_mmolove import MMOLove, new_row
 
 mmolove = MMOLove(app)
-
-
-def find_id(name):
-    project = db.session.get(Project, slugify(name))
-    return project and project.id
-
-
-mmolove.attach(app, "main.create_project", player=new_by_field("name", find_id))
+mmolove.attach(app, "main.create_project", player=new_row(Project))
 """
 
 
@@ -35,7 +28,6 @@ mmolove.attach(app, "main.create_project", player=new_by_field("name", find_id))
 def app(plug: Plug, tmp_path: Path) -> t.Iterator[Flask]:
     need("ihatemoney")
     from ihatemoney import models
-    from ihatemoney import utils
     from ihatemoney.run import create_app
 
     class Config:
@@ -48,8 +40,7 @@ def app(plug: Plug, tmp_path: Path) -> t.Iterator[Flask]:
         TESTING = True
 
     app = t.cast(Flask, create_app(configuration=Config, instance_path=str(tmp_path)))
-    names = {"db": models.db, "Project": models.Project, "slugify": utils.slugify}
-    plug.run(app, CODE, **names)
+    plug.run(app, CODE, Project=models.Project)
     yield app
     with app.app_context():
         models.db.engine.dispose()
