@@ -1,8 +1,9 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
 from .by_signal import new_by_signal
-from .capture import current_mmref
-from .capture import current_referrer
+from .capture.hook import current_mmref
+from .capture.hook import current_referrer
+from .capture.invite import invitations
 from .client import Outcome
 from .client import ReferralClient
 from .errors import ConfigError
@@ -15,7 +16,6 @@ from .errors import OutboxError
 from .errors import RewardLater
 from .errors import SignatureError
 from .extension import MMOLove
-from .invite import invitations
 from .newcomer import new_by_field
 from .newcomer import new_in_json
 from .newcomer import new_in_session

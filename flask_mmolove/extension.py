@@ -13,9 +13,12 @@ from flask import Flask
 
 from .alarm import Alarm
 from .attach import attach
-from .capture import Capture
-from .capture import current_mmref
-from .capture import current_referrer
+from .capture.hook import Capture
+from .capture.hook import current_mmref
+from .capture.hook import current_referrer
+from .capture.invite import invite
+from .capture.seal import seal
+from .capture.seal import unseal
 from .client import ReferralClient
 from .delivery import Delivery
 from .delivery import Engine
@@ -26,7 +29,6 @@ from .delivery import ThreadEngine
 from .desk import forget_player
 from .errors import ConfigError
 from .hold import hold
-from .invite import invite
 from .log import Brake
 from .log import shielded
 from .newcomer import Player
@@ -39,8 +41,6 @@ from .register import FindToken
 from .reward import CallbackRewarder
 from .reward import Referral
 from .reward import tell_rewarded
-from .seal import seal
-from .seal import unseal
 from .settings import Settings
 from .state import Callbacks
 from .state import F

@@ -7,8 +7,8 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from .capture import given_or_own
-from .capture import invitation_of
+from .capture.hook import given_or_own
+from .capture.hook import invitation_of
 from .errors import IdentityError
 from .errors import OutboxError
 from .log import shielded

@@ -16,9 +16,9 @@ from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from .capture import current_mmref
-from .capture import forget
-from .capture import invitation_of
+from .capture.hook import current_mmref
+from .capture.hook import forget
+from .capture.hook import invitation_of
 from .errors import IdentityError
 from .hold import recall
 from .log import complain

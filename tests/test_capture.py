@@ -26,6 +26,8 @@ from flask.sessions import SessionInterface
 from flask.sessions import SessionMixin
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
+from flask_mmolove.capture.hook.hook import COOKIE
+from flask_mmolove.capture.hook.hook import forget
 from itsdangerous import TimestampSigner
 from itsdangerous import URLSafeTimedSerializer
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -37,9 +39,7 @@ from flask_mmolove import current_mmref
 from flask_mmolove import MMOLove
 from flask_mmolove import MMOLoveError
 from flask_mmolove import referral_captured
-from flask_mmolove import signed
-from flask_mmolove.capture import COOKIE
-from flask_mmolove.capture import forget
+from flask_mmolove.capture.hook import cookies as signed
 from flask_mmolove.outbox import Invitation
 
 TOKEN = "tok.first-1"

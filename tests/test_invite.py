@@ -16,6 +16,7 @@ from flask import Blueprint
 from flask import Flask
 from flask import session
 from flask.testing import FlaskClient
+from flask_mmolove.capture.hook.invite import read_code
 
 from flask_mmolove import ConfigError
 from flask_mmolove import current_referrer
@@ -27,7 +28,6 @@ from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove
-from flask_mmolove.invite import read_code
 from flask_mmolove.testing import SiteSandbox
 
 

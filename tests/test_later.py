@@ -15,6 +15,8 @@ from flask import redirect
 from flask import request
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
+from flask_mmolove.capture.hook.referrer import remember
+from flask_mmolove.capture.hook.referrer import remembered
 from itsdangerous import URLSafeTimedSerializer
 
 from flask_mmolove import MMOLove
@@ -22,8 +24,6 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.hold import hashed
-from flask_mmolove.inviter import remember
-from flask_mmolove.inviter import remembered
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.testing import SiteSandbox
 
@@ -446,7 +446,7 @@ def test_a_seal_ends_with_its_token(
     site: Site, token: str, mmolove_sandbox: SiteSandbox, monkeypatch: t.Any
 ) -> None:
     site.visit(token).post("/form/anna")
-    monkeypatch.setattr("flask_mmolove.seal.TOKEN_LIFETIME", -1)
+    monkeypatch.setattr("flask_mmolove.capture.seal.TOKEN_LIFETIME", -1)
     query = {"state": site.sealed[0]}
     site.app.test_client().get("/callback/7", query_string=query)
     assert mmolove_sandbox.reported == []

@@ -29,6 +29,7 @@ from flask_login import login_user
 from flask_login import LoginManager
 from flask_login import logout_user
 from flask_login import UserMixin
+from flask_mmolove.capture.hook.hook import COOKIE
 from itsdangerous import URLSafeTimedSerializer
 from werkzeug.routing import RequestRedirect
 
@@ -40,7 +41,6 @@ from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.capture import COOKIE
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.testing import SiteSandbox
 

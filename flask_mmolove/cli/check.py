@@ -12,13 +12,13 @@ from pathlib import Path
 
 import click
 
+from ..capture.invite import find_page
 from ..client import Outcome
 from ..client import ReferralClient
 from ..client import said
 from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..health import of_store
-from ..invite import find_page
 from ..mask import mask
 from ..order import decorated
 from ..order import in_words

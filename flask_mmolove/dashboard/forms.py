@@ -11,8 +11,8 @@ from flask import current_app
 from flask import request
 from flask import session
 
-from ..signed import read
-from ..signed import sign
+from ..capture.cookies import read
+from ..capture.cookies import sign
 from ..state import current_state
 
 # In the site's session, under names of our own. Flask's own flashed messages are the

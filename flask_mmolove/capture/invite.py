@@ -24,16 +24,16 @@ from itsdangerous import Signer
 from markupsafe import escape
 from werkzeug.wrappers import Response
 
-from .capture import may_keep
-from .errors import ConfigError
-from .inviter import send_off
-from .log import shielded
-from .signed import is_plain
-from .signed import keep_private
-from .signed import keys
-from .signed import salts
-from .state import current_state
-from .state import State
+from ..errors import ConfigError
+from ..log import shielded
+from ..state import current_state
+from ..state import State
+from .cookies import is_plain
+from .cookies import keep_private
+from .cookies import keys
+from .cookies import salts
+from .hook import may_keep
+from .referrer import send_off
 
 #: The page behind the links. A site that wants it registers it.
 invitations = Blueprint("mmolove_invitations", __name__)

@@ -12,7 +12,7 @@ from itsdangerous import BadData
 from itsdangerous import URLSafeTimedSerializer
 from werkzeug.wrappers import Response
 
-from .state import State
+from ..state import State
 
 R = t.TypeVar("R", bound=Response)
 

@@ -20,25 +20,25 @@ from flask import Response
 from flask import session
 from flask.sessions import SecureCookieSessionInterface
 
-from . import inviter
-from . import signals
-from .alarm import Alarm
-from .errors import OutboxError
-from .log import Brake
-from .log import complain
-from .log import logger
-from .log import shielded
-from .order import put_right
-from .outbox import Invitation
-from .signed import Cookie
-from .signed import delete
-from .signed import keep_private
-from .signed import sign
-from .state import current_state
-from .state import State
-from .wire import as_token
-from .wire import is_token
-from .wire import TOKEN_LIMIT
+from .. import signals
+from ..alarm import Alarm
+from ..errors import OutboxError
+from ..log import Brake
+from ..log import complain
+from ..log import logger
+from ..log import shielded
+from ..order import put_right
+from ..outbox import Invitation
+from ..state import current_state
+from ..state import State
+from ..wire import as_token
+from ..wire import is_token
+from ..wire import TOKEN_LIMIT
+from . import referrer as inviter
+from .cookies import Cookie
+from .cookies import delete
+from .cookies import keep_private
+from .cookies import sign
 
 #: The query parameter, the cookie that hand-made integrations set, and our key in the
 #: session.

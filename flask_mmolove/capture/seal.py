@@ -4,16 +4,16 @@ of a social login, in a hidden field, in the link of a mail.
 
 from __future__ import annotations
 
-from .capture import given_or_own
-from .capture import invitation_of
-from .inviter import remember
-from .log import logger
-from .log import shielded
-from .outbox import Invitation
-from .signed import read
-from .signed import sign
-from .state import current_state
-from .wire import TOKEN_LIFETIME
+from ..log import logger
+from ..log import shielded
+from ..outbox import Invitation
+from ..state import current_state
+from ..wire import TOKEN_LIFETIME
+from .cookies import read
+from .cookies import sign
+from .hook import given_or_own
+from .hook import invitation_of
+from .referrer import remember
 
 _PURPOSE = "seal"
 

@@ -13,9 +13,9 @@ from flask import has_request_context
 from flask import request
 from werkzeug.wrappers import Response
 
-from .signed import Cookie
-from .signed import sign
-from .state import State
+from ..state import State
+from .cookies import Cookie
+from .cookies import sign
 
 #: For the trip through MMOLove, and deleted on return.
 COOKIE = Cookie("mmolove_inviter", "inviter")
