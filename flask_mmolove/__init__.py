@@ -1,6 +1,5 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
-from .by_signal import new_by_signal
 from .capture.hook import current_mmref
 from .capture.hook import current_referrer
 from .capture.invite import invitations
@@ -16,13 +15,14 @@ from .errors import OutboxError
 from .errors import RewardLater
 from .errors import SignatureError
 from .extension import MMOLove
-from .newcomer import new_by_field
-from .newcomer import new_in_json
-from .newcomer import new_in_session
-from .newcomer import new_login
-from .newcomer import new_row
-from .register import referral_register
-from .register import registered
+from .registration.decorator import referral_register
+from .registration.decorator import registered
+from .registration.detect import new_by_field
+from .registration.detect import new_in_json
+from .registration.detect import new_in_session
+from .registration.detect import new_login
+from .registration.detect import new_row
+from .registration.signal import new_by_signal
 from .reward import qualify
 from .reward import Referral
 from .signals import delivery_paused

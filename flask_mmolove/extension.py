@@ -12,7 +12,6 @@ from flask import Blueprint
 from flask import Flask
 
 from .alarm import Alarm
-from .attach import attach
 from .capture.hook import Capture
 from .capture.hook import current_mmref
 from .capture.hook import current_referrer
@@ -28,16 +27,18 @@ from .delivery import Rewarder
 from .delivery import ThreadEngine
 from .desk import forget_player
 from .errors import ConfigError
-from .hold import hold
 from .log import Brake
 from .log import shielded
-from .newcomer import Player
-from .order import watch
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
-from .register import end_request
-from .register import FindToken
+from .registration.attach import attach
+from .registration.decorator import end_request
+from .registration.decorator import FindToken
+from .registration.detect import Player
+from .registration.hold import hold
+from .registration.misplaced import watch
+from .registration.views import SignupViews
 from .reward import CallbackRewarder
 from .reward import Referral
 from .reward import tell_rewarded
@@ -46,7 +47,6 @@ from .state import Callbacks
 from .state import F
 from .state import PATIENCE_REQUEST
 from .state import State
-from .views import SignupViews
 
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy

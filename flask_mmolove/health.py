@@ -13,10 +13,10 @@ from .outbox import RewardBreaker
 from .outbox import Worker
 from .outbox.entry import EntryState
 from .outbox.rules import next_attempt
+from .registration.views import IN_A_ROW
+from .registration.views import Record
 from .state import State
 from .text import printable
-from .views import IN_A_ROW
-from .views import Record
 from .words import ago
 from .words import FOR_A_PERSON
 from .words import many

@@ -29,8 +29,8 @@ from .outbox import Note
 from .outbox import Outbox
 from .outbox import Spool
 from .outbox.entry import PATIENCE
+from .registration.views import SignupViews
 from .settings import Settings
-from .views import SignupViews
 
 #: Seconds a request may wait for the outbox; a script waits as a worker does. A signup
 #: may be held up for 2 s in all, the emergency exit included.

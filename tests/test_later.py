@@ -23,8 +23,8 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.hold import hashed
 from flask_mmolove.outbox import Invitation
+from flask_mmolove.registration.hold import hashed
 from flask_mmolove.testing import SiteSandbox
 
 SEVEN = [("registered", "7")]

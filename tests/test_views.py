@@ -12,9 +12,9 @@ from sqlalchemy import URL
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
-from flask_mmolove.views import IN_A_ROW
-from flask_mmolove.views import Record
-from flask_mmolove.views import SignupViews
+from flask_mmolove.registration.views import IN_A_ROW
+from flask_mmolove.registration.views import Record
+from flask_mmolove.registration.views import SignupViews
 
 NOW = 1_800_000_000
 

@@ -27,8 +27,8 @@ from ..log import Brake
 from ..log import complain
 from ..log import logger
 from ..log import shielded
-from ..order import put_right
 from ..outbox import Invitation
+from ..registration.misplaced import put_right
 from ..state import current_state
 from ..state import State
 from ..wire import as_token

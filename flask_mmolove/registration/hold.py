@@ -7,16 +7,16 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from .capture.hook import given_or_own
-from .capture.hook import invitation_of
-from .errors import IdentityError
-from .errors import OutboxError
-from .log import shielded
-from .outbox import Invitation
-from .outbox import Note
-from .state import current_state
-from .state import milliseconds
-from .state import State
+from ..capture.hook import given_or_own
+from ..capture.hook import invitation_of
+from ..errors import IdentityError
+from ..errors import OutboxError
+from ..log import shielded
+from ..outbox import Invitation
+from ..outbox import Note
+from ..state import current_state
+from ..state import milliseconds
+from ..state import State
 
 
 def hold(key: str | int | UUID, token: str | None = None) -> None:

@@ -9,12 +9,12 @@ from flask import has_request_context
 from flask import request
 from flask import Response
 
-from .errors import MMOLoveError
-from .log import shielded
-from .register import registered
+from ..errors import MMOLoveError
+from ..log import shielded
+from .decorator import registered
 
 # The answer whose view is running.
-_ENVIRON = "flask_mmolove.by_signal"
+_ENVIRON = "flask_mmolove.registration.signal"
 
 
 class new_by_signal:

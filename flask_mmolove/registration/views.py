@@ -11,9 +11,9 @@ import threading
 import time
 import typing as t
 
-from .log import Brake
-from .log import logger
-from .outbox import Outbox
+from ..log import Brake
+from ..log import logger
+from ..outbox import Outbox
 
 #: Answers in a row that name nobody, of a view that named players before, after which
 #: that is worth a warning. A form that is filled in wrongly is answered like that too.

@@ -6,11 +6,11 @@ import difflib
 
 from flask import Flask
 
-from .errors import ConfigError
-from .newcomer import as_newcomer
-from .newcomer import Player
-from .register import FindToken
-from .register import reporting
+from ..errors import ConfigError
+from .decorator import FindToken
+from .decorator import reporting
+from .detect import as_newcomer
+from .detect import Player
 
 
 def attach(

@@ -17,7 +17,7 @@ from flask import request
 from flask import Response
 from flask import session
 
-from .errors import MMOLoveError
+from ..errors import MMOLoveError
 
 if t.TYPE_CHECKING:
     from .inserted import Watch

@@ -16,7 +16,7 @@ from sqlalchemy.orm import object_session
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import SessionTransaction
 
-from .log import shielded
+from ..log import shielded
 
 # The watches of a request, in its environ; and what they saw, in a session's ``info``.
 _WATCHES = "flask_mmolove.watches"

@@ -16,30 +16,30 @@ from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from .capture.hook import current_mmref
-from .capture.hook import forget
-from .capture.hook import invitation_of
-from .errors import IdentityError
+from ..capture.hook import current_mmref
+from ..capture.hook import forget
+from ..capture.hook import invitation_of
+from ..errors import IdentityError
+from ..log import complain
+from ..log import logger
+from ..log import shielded
+from ..orm import is_in_session
+from ..orm import is_uncommitted
+from ..orm import is_undone
+from ..orm import kept_token
+from ..outbox import Note
+from ..state import current_state
+from ..state import F
+from ..state import State
+from ..wire import as_token
+from .detect import as_newcomer
+from .detect import new_row
+from .detect import Newcomer
+from .detect import Player
+from .detect import why
 from .hold import recall
-from .log import complain
-from .log import logger
-from .log import shielded
-from .newcomer import as_newcomer
-from .newcomer import new_row
-from .newcomer import Newcomer
-from .newcomer import Player
-from .newcomer import why
-from .order import mark
-from .order import remember
-from .orm import is_in_session
-from .orm import is_uncommitted
-from .orm import is_undone
-from .orm import kept_token
-from .outbox import Note
-from .state import current_state
-from .state import F
-from .state import State
-from .wire import as_token
+from .misplaced import mark
+from .misplaced import remember
 
 _ENVIRON = "flask_mmolove.signup"
 
@@ -51,7 +51,7 @@ FindToken = t.Callable[[], "str | None"]
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from .outbox.session import Enlistment
+    from ..outbox.session import Enlistment
 
 _FAILED = "A signup could not be reported to MMOLove."
 

@@ -13,7 +13,7 @@ import weakref
 
 from flask import Flask
 
-from .log import logger
+from ..log import logger
 
 View = t.Callable[..., t.Any]
 

@@ -1,0 +1,1 @@
+"""What happens when an account is made: the player is found and reported."""
