@@ -3,8 +3,6 @@
 from .capture.hook import current_mmref
 from .capture.hook import current_referrer
 from .capture.invite import invitations
-from .client import Outcome
-from .client import ReferralClient
 from .errors import ConfigError
 from .errors import EventError
 from .errors import IdentityError
@@ -15,6 +13,9 @@ from .errors import OutboxError
 from .errors import RewardLater
 from .errors import SignatureError
 from .extension import MMOLove
+from .protocol.client import Outcome
+from .protocol.client import ReferralClient
+from .protocol.wire import sign_referral_body
 from .registration.decorator import referral_register
 from .registration.decorator import registered
 from .registration.detect import new_by_field
@@ -37,7 +38,6 @@ from .signals import player_rewarded
 from .signals import referral_captured
 from .signals import reward_failed
 from .signals import reward_set_aside
-from .wire import sign_referral_body
 
 __all__ = [
     "new_by_signal",

@@ -18,7 +18,6 @@ from .capture.hook import current_referrer
 from .capture.invite import invite
 from .capture.seal import seal
 from .capture.seal import unseal
-from .client import ReferralClient
 from .delivery import Delivery
 from .delivery import Engine
 from .delivery import InlineEngine
@@ -32,6 +31,7 @@ from .log import shielded
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
+from .protocol.client import ReferralClient
 from .registration.attach import attach
 from .registration.decorator import end_request
 from .registration.decorator import FindToken

@@ -8,8 +8,8 @@ import typing as t
 from enum import Enum
 
 from .errors import IdentityError
-from .wire import is_trimmed
-from .wire import TEXT_LIMIT
+from .protocol.wire import is_trimmed
+from .protocol.wire import TEXT_LIMIT
 
 _CURE = (
     'Pass the account\'s id itself, as in registered(player["id"]), or say with '

@@ -19,10 +19,10 @@ from .outbox import EntryState
 from .outbox import Invitation
 from .outbox import Note
 from .outbox import Settlement
+from .protocol.wire import as_token
 from .state import current_state
 from .state import milliseconds
 from .state import State
-from .wire import as_token
 
 #: What a milestone reports, in this order; the first is mostly there already.
 EVENTS = ("registered", "qualified")

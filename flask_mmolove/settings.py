@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from .errors import ConfigError
 from .log import logger
 from .mask import mask
-from .reach import read_proxy
-from .wire import ENDPOINT
-from .wire import TEXT_LIMIT
+from .protocol.proxy import read_proxy
+from .protocol.wire import ENDPOINT
+from .protocol.wire import TEXT_LIMIT
 
 PREFIX = "MMOLOVE_"
 

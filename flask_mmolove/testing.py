@@ -28,7 +28,7 @@ import pytest
 from flask import Flask
 
 if t.TYPE_CHECKING:
-    from .client import Outcome
+    from .protocol.client import Outcome
     from .reward import Referral
     from .sandbox import Sandbox
 
@@ -74,7 +74,7 @@ def mmolove_sandbox(
 ) -> t.Iterator[SiteSandbox]:
     """A stand-in for MMOLove in the background, for one test."""
     # Imported here: a plugin is loaded at the start of every run, and before coverage.
-    from .client import ReferralClient
+    from .protocol.client import ReferralClient
     from .sandbox import Sandbox
     from .settings import is_loopback
     from .signals import player_rewarded

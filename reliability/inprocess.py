@@ -18,9 +18,9 @@ from flask_mmolove import Outcome
 from flask_mmolove import referral_register
 from flask_mmolove import ReferralClient
 from flask_mmolove import registered
-from flask_mmolove.client import read_answer
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.errors import OutboxError
+from flask_mmolove.protocol.client import read_answer
 from flask_mmolove.state import State
 
 SERVER_ID = "srv-1"

@@ -37,7 +37,6 @@ from unittest import mock
 import servers
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
-from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
@@ -49,6 +48,7 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.session import SessionOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.sqlite import SQLiteTransaction
+from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.reward import Referral
 from flask_mmolove.state import State
 

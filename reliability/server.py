@@ -20,6 +20,8 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 
+from flask_mmolove.protocol.wire import SIGNATURE_HEADER
+from flask_mmolove.protocol.wire import TOKEN_LIFETIME
 from flask_mmolove.sandbox import tokens
 from flask_mmolove.sandbox.ledger import Ledger
 from flask_mmolove.sandbox.ledger import Referral
@@ -27,8 +29,6 @@ from flask_mmolove.sandbox.rules import judge
 from flask_mmolove.sandbox.rules import Message
 from flask_mmolove.sandbox.rules import Server
 from flask_mmolove.sandbox.rules import Verdict
-from flask_mmolove.wire import SIGNATURE_HEADER
-from flask_mmolove.wire import TOKEN_LIFETIME
 
 from . import processes
 

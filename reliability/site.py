@@ -12,7 +12,7 @@ from pathlib import Path
 from flask import Flask
 from flask import request
 
-import flask_mmolove.transport  # noqa: F401  loaded once, before the forks
+import flask_mmolove.protocol.transport  # noqa: F401  loaded once, before the forks
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral

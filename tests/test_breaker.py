@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from flask_mmolove.client import Outcome
-from flask_mmolove.client import Verdict
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox.breaker import FAILURES
 from flask_mmolove.outbox.breaker import PROBE_MOST
 from flask_mmolove.outbox.breaker import REFUSALS
+from flask_mmolove.protocol.client import Outcome
+from flask_mmolove.protocol.client import Verdict
 
 FINE = Outcome(200, True, "{}", Verdict.ACCEPTED)
 DOWN = Outcome(503, False, "", Verdict.RETRY)

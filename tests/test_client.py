@@ -26,12 +26,12 @@ from flask_mmolove import ConfigError
 from flask_mmolove import EventError
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
-from flask_mmolove.client import read_answer
-from flask_mmolove.client import RETRY_AFTER_LIMIT
-from flask_mmolove.client import Verdict
+from flask_mmolove.protocol.client import read_answer
+from flask_mmolove.protocol.client import RETRY_AFTER_LIMIT
+from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
-from flask_mmolove.wire import Signature
 
 SECRET = "hush-hush-7f3a"
 NOW = 1733500000

@@ -14,7 +14,6 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove import RewardLater
-from flask_mmolove.client import Verdict
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery import Senders
@@ -28,10 +27,11 @@ from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
-from flask_mmolove.wire import shorten
 
 DAY = 86_400.0
 

@@ -51,8 +51,8 @@ from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.tally import reached
 from flask_mmolove.outbox.transaction import Transaction
+from flask_mmolove.protocol.wire import TOKEN_LIFETIME
 from flask_mmolove.state import PATIENCE_REQUEST
-from flask_mmolove.wire import TOKEN_LIFETIME
 
 T = t.TypeVar("T")
 

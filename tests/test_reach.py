@@ -33,11 +33,11 @@ from flask_mmolove import MMOLove
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.cli import mmolove as command
-from flask_mmolove.client import Verdict
-from flask_mmolove.reach import CA_VARIABLES
-from flask_mmolove.reach import PROXY_VARIABLES
-from flask_mmolove.reach import read_proxy
-from flask_mmolove.reach import why
+from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.proxy import CA_VARIABLES
+from flask_mmolove.protocol.proxy import PROXY_VARIABLES
+from flask_mmolove.protocol.proxy import read_proxy
+from flask_mmolove.protocol.proxy import why
 from flask_mmolove.settings import Settings
 
 #: A host that only the proxy finds.

@@ -27,15 +27,15 @@ from werkzeug.test import create_environ
 from werkzeug.test import run_wsgi_app
 from werkzeug.test import TestResponse
 
+from flask_mmolove.protocol.wire import Event
+from flask_mmolove.protocol.wire import is_token
+from flask_mmolove.protocol.wire import sign_referral_body
 from flask_mmolove.sandbox import create_sandbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.sandbox import Server
 from flask_mmolove.sandbox import State
 from flask_mmolove.sandbox.ledger import Ledger
-from flask_mmolove.wire import Event
-from flask_mmolove.wire import is_token
-from flask_mmolove.wire import sign_referral_body
 
 NOW = 1_733_500_000
 DAY = 24 * 60 * 60

@@ -287,7 +287,7 @@ def test_the_end_of_a_process_with_events_pending_is_quiet(
 
 
 FORK = """
-from flask_mmolove.client import ReferralClient
+from flask_mmolove.protocol.client import ReferralClient
 
 sending = threading.Event()
 

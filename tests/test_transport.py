@@ -23,9 +23,9 @@ from rawserver import then_close
 from rawserver import then_hold
 
 from flask_mmolove import sign_referral_body
-from flask_mmolove.transport import ANSWER_LIMIT
-from flask_mmolove.transport import FAILURES
-from flask_mmolove.transport import Transport
+from flask_mmolove.protocol.transport import ANSWER_LIMIT
+from flask_mmolove.protocol.transport import FAILURES
+from flask_mmolove.protocol.transport import Transport
 
 BODY = b'{"event":"registered"}'
 SIGNATURE = sign_referral_body(BODY, "secret", timestamp=1733500000)

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from flask_mmolove import EventError
 from flask_mmolove import sign_referral_body
 from flask_mmolove import SignatureError
-from flask_mmolove.wire import Event
-from flask_mmolove.wire import is_token
-from flask_mmolove.wire import shorten
-from flask_mmolove.wire import Signature
-from flask_mmolove.wire import TOKEN_LIMIT
-from flask_mmolove.wire import WINDOW
+from flask_mmolove.protocol.wire import Event
+from flask_mmolove.protocol.wire import is_token
+from flask_mmolove.protocol.wire import shorten
+from flask_mmolove.protocol.wire import Signature
+from flask_mmolove.protocol.wire import TOKEN_LIMIT
+from flask_mmolove.protocol.wire import WINDOW
 
 # The test vector of the contract.
 SECRET = "mmolove-test-secret"

@@ -28,12 +28,12 @@ from ..log import complain
 from ..log import logger
 from ..log import shielded
 from ..outbox import Invitation
+from ..protocol.wire import as_token
+from ..protocol.wire import is_token
+from ..protocol.wire import TOKEN_LIMIT
 from ..registration.misplaced import put_right
 from ..state import current_state
 from ..state import State
-from ..wire import as_token
-from ..wire import is_token
-from ..wire import TOKEN_LIMIT
 from . import referrer as inviter
 from .cookies import Cookie
 from .cookies import delete

@@ -7,8 +7,8 @@ from __future__ import annotations
 from ..log import logger
 from ..log import shielded
 from ..outbox import Invitation
+from ..protocol.wire import TOKEN_LIFETIME
 from ..state import current_state
-from ..wire import TOKEN_LIFETIME
 from .cookies import read
 from .cookies import sign
 from .hook import given_or_own

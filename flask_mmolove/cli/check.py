@@ -13,9 +13,6 @@ from pathlib import Path
 import click
 
 from ..capture.invite import find_page
-from ..client import Outcome
-from ..client import ReferralClient
-from ..client import said
 from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..health import of_store
@@ -25,7 +22,10 @@ from ..outbox.owner import is_root
 from ..outbox.owner import strangers
 from ..outbox.owner import user_name
 from ..outbox.schema import lock_file
-from ..reach import read_proxy
+from ..protocol.client import Outcome
+from ..protocol.client import ReferralClient
+from ..protocol.client import said
+from ..protocol.proxy import read_proxy
 from ..registration.misplaced import decorated
 from ..registration.misplaced import in_words
 from ..registration.misplaced import misplaced

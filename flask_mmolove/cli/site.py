@@ -13,12 +13,12 @@ from functools import update_wrapper
 import click
 from flask.cli import ScriptInfo
 
-from ..client import said
 from ..errors import MMOLoveError
 from ..outbox import Entry
+from ..protocol.client import said
+from ..protocol.wire import is_trimmed
 from ..state import current_state
 from ..text import printable
-from ..wire import is_trimmed
 from ..words import data
 from ..words import hint
 

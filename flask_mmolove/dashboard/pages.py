@@ -19,7 +19,6 @@ from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
 from .. import desk
-from ..client import said
 from ..errors import ConfigError
 from ..errors import MMOLoveError
 from ..errors import OutboxError
@@ -30,6 +29,7 @@ from ..health import Health
 from ..health import planned
 from ..health import survey
 from ..outbox import Entry
+from ..protocol.client import said
 from ..state import current_state
 from ..state import milliseconds
 from ..text import printable

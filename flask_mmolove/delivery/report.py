@@ -5,13 +5,13 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from ..client import said
 from ..log import Brake
 from ..log import logger
 from ..outbox import Entry
 from ..outbox import Note
 from ..outbox.entry import EntryState
-from ..wire import shorten
+from ..protocol.client import said
+from ..protocol.wire import shorten
 
 #: Why a reward is set aside at once.
 NO_CALLBACK = "the site has no @mmolove.reward"

@@ -8,8 +8,8 @@ import threading
 import typing as t
 from functools import partial
 
-from ..client import Outcome
 from ..outbox import Entry
+from ..protocol.client import Outcome
 
 Attempt = t.Callable[[Entry], tuple[Entry, Outcome | None]]
 

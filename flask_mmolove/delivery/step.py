@@ -10,9 +10,6 @@ import random
 import time
 import typing as t
 
-from ..client import Outcome
-from ..client import ReferralClient
-from ..client import Verdict
 from ..errors import EventError
 from ..log import logger
 from ..outbox import Breaker
@@ -21,8 +18,11 @@ from ..outbox import Outbox
 from ..outbox import Settlement
 from ..outbox import Spool
 from ..outbox import Worker
+from ..protocol.client import Outcome
+from ..protocol.client import ReferralClient
+from ..protocol.client import Verdict
+from ..protocol.wire import shorten
 from ..settings import Settings
-from ..wire import shorten
 from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES

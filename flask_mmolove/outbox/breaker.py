@@ -10,9 +10,9 @@ import json
 import random
 import typing as t
 
-from ..client import Outcome
-from ..client import said
-from ..client import Verdict
+from ..protocol.client import Outcome
+from ..protocol.client import said
+from ..protocol.client import Verdict
 
 #: Failures in a row after which nothing more is sent but a probe now and then.
 FAILURES = 5

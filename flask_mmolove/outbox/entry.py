@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import typing as t
 
-from ..wire import Event
-from ..wire import is_token
-from ..wire import shorten
+from ..protocol.wire import Event
+from ..protocol.wire import is_token
+from ..protocol.wire import shorten
 from .breaker import Breaker
 from .tokens import TOKEN_USED
 

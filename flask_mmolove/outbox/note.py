@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ..wire import Event
-from ..wire import shorten
+from ..protocol.wire import Event
+from ..protocol.wire import shorten
 from .entry import Entry
 from .entry import Invitation
 from .entry import make_event

@@ -24,8 +24,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
 
 from ..errors import EventError
-from ..wire import TEXT_LIMIT
-from ..wire import TOKEN_LIMIT
+from ..protocol.wire import TEXT_LIMIT
+from ..protocol.wire import TOKEN_LIMIT
 from .entry import Entry
 from .transaction import COLUMNS
 from .transaction import Dialect

@@ -7,10 +7,10 @@ import json
 import secrets
 import typing as t
 
-from ..client import meaning_of
-from ..client import Verdict
-from ..wire import Event
-from ..wire import TOKEN_LIFETIME
+from ..protocol.client import meaning_of
+from ..protocol.client import Verdict
+from ..protocol.wire import Event
+from ..protocol.wire import TOKEN_LIFETIME
 from .breaker import Breaker
 from .entry import ANSWERS_AT_MOST
 from .entry import Entry

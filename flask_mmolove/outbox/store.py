@@ -6,7 +6,7 @@ import abc
 import itertools
 import typing as t
 
-from ..wire import Event
+from ..protocol.wire import Event
 from .breaker import Breaker
 from .entry import Entry
 from .entry import EntryState

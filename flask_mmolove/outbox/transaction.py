@@ -17,7 +17,7 @@ import itertools
 import typing as t
 from collections import Counter
 
-from ..wire import Event
+from ..protocol.wire import Event
 from .breaker import Breaker
 from .entry import Entry
 from .entry import EntryState

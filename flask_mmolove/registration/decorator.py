@@ -28,10 +28,10 @@ from ..orm import is_uncommitted
 from ..orm import is_undone
 from ..orm import kept_token
 from ..outbox import Note
+from ..protocol.wire import as_token
 from ..state import current_state
 from ..state import F
 from ..state import State
-from ..wire import as_token
 from .detect import as_newcomer
 from .detect import new_row
 from .detect import Newcomer

@@ -23,9 +23,9 @@ from flask.wrappers import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from ..protocol.wire import SIGNATURE_HEADER
 from ..settings import is_loopback
 from ..text import printable
-from ..wire import SIGNATURE_HEADER
 from .faults import Faults
 from .faults import hang_up
 from .faults import NO_FAULTS

@@ -19,7 +19,7 @@ from dataclasses import field
 from dataclasses import fields
 from dataclasses import replace
 
-from ..wire import shorten
+from ..protocol.wire import shorten
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS referral (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..errors import SignatureError
-from ..wire import Signature
-from ..wire import WINDOW
+from ..protocol.wire import Signature
+from ..protocol.wire import WINDOW
 from . import tokens
 from .ledger import Ledger
 from .ledger import Referral

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itsdangerous import BadData
 from itsdangerous import URLSafeSerializer
 
-from ..wire import TOKEN_LIFETIME
+from ..protocol.wire import TOKEN_LIFETIME
 
 # No secret: there is nothing to guard on this machine, and a key that never changes
 # lets a token outlive a restart, as it does at the real service.

@@ -26,8 +26,8 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from .reach import Proxy
-from .settings import is_loopback
+from ..settings import is_loopback
+from .proxy import Proxy
 from .wire import SIGNATURE_HEADER
 
 #: Bytes of an answer that are read; MMOLove's have about a hundred.

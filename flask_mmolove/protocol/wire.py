@@ -13,8 +13,8 @@ import re
 import time
 import typing as t
 
-from .errors import EventError
-from .errors import SignatureError
+from ..errors import EventError
+from ..errors import SignatureError
 
 #: Where MMOLove takes events.
 ENDPOINT = "https://mmolove.com/api/referral/events"

@@ -1,0 +1,1 @@
+"""MMOLove's contract: what is sent, how, and what a response means."""
