@@ -39,9 +39,9 @@ from .registration.detect import Player
 from .registration.hold import hold
 from .registration.misplaced import watch
 from .registration.views import SignupViews
-from .reward import CallbackRewarder
-from .reward import Referral
-from .reward import tell_rewarded
+from .rewards.callback import CallbackRewarder
+from .rewards.callback import Referral
+from .rewards.callback import tell_rewarded
 from .settings import Settings
 from .state import Callbacks
 from .state import F

@@ -29,7 +29,7 @@ from flask import Flask
 
 if t.TYPE_CHECKING:
     from .protocol.client import Outcome
-    from .reward import Referral
+    from .rewards.callback import Referral
     from .sandbox import Sandbox
 
 

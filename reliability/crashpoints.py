@@ -45,7 +45,7 @@ from flask_mmolove import ReferralClient
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.protocol.transport import Transport
-from flask_mmolove.reward import CallbackRewarder
+from flask_mmolove.rewards.callback import CallbackRewarder
 
 from . import processes
 from .evidence import Evidence

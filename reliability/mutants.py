@@ -49,7 +49,7 @@ from flask_mmolove.outbox.session import SessionOutbox
 from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.sqlite import SQLiteTransaction
 from flask_mmolove.protocol.client import Verdict
-from flask_mmolove.reward import Referral
+from flask_mmolove.rewards.callback import Referral
 from flask_mmolove.state import State
 
 from . import commits

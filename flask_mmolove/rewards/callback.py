@@ -10,19 +10,19 @@ from functools import partial
 
 from flask import current_app
 
-from . import signals
-from .delivery import Promise
-from .errors import OutboxError
-from .orm import kept_token
-from .outbox import Entry
-from .outbox import EntryState
-from .outbox import Invitation
-from .outbox import Note
-from .outbox import Settlement
-from .protocol.wire import as_token
-from .state import current_state
-from .state import milliseconds
-from .state import State
+from .. import signals
+from ..delivery import Promise
+from ..errors import OutboxError
+from ..orm import kept_token
+from ..outbox import Entry
+from ..outbox import EntryState
+from ..outbox import Invitation
+from ..outbox import Note
+from ..outbox import Settlement
+from ..protocol.wire import as_token
+from ..state import current_state
+from ..state import milliseconds
+from ..state import State
 
 #: What a milestone reports, in this order; the first is mostly there already.
 EVENTS = ("registered", "qualified")
