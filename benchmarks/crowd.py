@@ -11,8 +11,9 @@ import time
 import typing as t
 from pathlib import Path
 
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
+
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.state import PATIENCE_REQUEST
 
 from .row import Row

@@ -18,6 +18,7 @@ from flask import Flask
 from flask import request
 from flask import session
 from flask.sessions import SecureCookieSessionInterface
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 from werkzeug.test import create_environ
 
 from flask_mmolove import MMOLove
@@ -25,7 +26,6 @@ from flask_mmolove.delivery import Delivery
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.state import milliseconds
 
 from . import host

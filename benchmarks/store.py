@@ -13,10 +13,11 @@ import time
 import typing as t
 from pathlib import Path
 
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
+from flask_mmolove.outbox.sqlite.store.store import SQLiteTransaction
+
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
-from flask_mmolove.outbox.sqlite import SQLiteTransaction
 from flask_mmolove.signals import event_accepted
 
 from . import host

@@ -369,7 +369,7 @@ def _load_database(db: SQLAlchemy) -> SiteDatabase:
 def _open_outbox(where: Path | str) -> Outbox:
     # A store is loaded where it is chosen only, as an engine is.
     if isinstance(where, Path):
-        from .outbox.sqlite import SQLiteOutbox
+        from .outbox.sqlite.store import SQLiteOutbox
 
         return SQLiteOutbox(where)
     _check_sqlalchemy("MMOLOVE_OUTBOX is the URL of a database", "MMOLOVE_OUTBOX")

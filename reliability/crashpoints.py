@@ -40,10 +40,11 @@ from functools import wraps
 from pathlib import Path
 from unittest import mock
 
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
+
 from flask_mmolove import OutboxBusy
 from flask_mmolove import ReferralClient
 from flask_mmolove.outbox import Spool
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.protocol.transport import Transport
 from flask_mmolove.rewards.callback import CallbackRewarder
 

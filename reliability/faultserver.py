@@ -29,12 +29,12 @@ from email.utils import formatdate
 from pathlib import Path
 
 import click
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.errors import SignatureError
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.protocol.client import Outcome
 from flask_mmolove.protocol.client import ReferralClient
 from flask_mmolove.protocol.wire import Signature

@@ -34,6 +34,9 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
+from flask_mmolove.outbox.sqlite.store.store import SQLiteTransaction
+
 import servers
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
@@ -46,8 +49,6 @@ from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import transaction
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.session import SessionOutbox
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
-from flask_mmolove.outbox.sqlite import SQLiteTransaction
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.rewards.callback import Referral
 from flask_mmolove.state import State

@@ -33,13 +33,13 @@ from pathlib import Path
 import click
 from flask import Flask
 from flask import request
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove import alarm
 from flask_mmolove import MMOLove
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.delivery.daemon import _Daemon
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 from . import processes
 from .faultserver import FaultServer

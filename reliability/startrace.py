@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 
 import click
+from flask_mmolove.outbox.sqlite.store.schema import Schema
+from flask_mmolove.outbox.sqlite.store.store import _SCHEMA
+from flask_mmolove.outbox.sqlite.store.store import _SIGNS
+from flask_mmolove.outbox.sqlite.store.store import _TOKENS
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.schema import Schema
-from flask_mmolove.outbox.sqlite import _SCHEMA
-from flask_mmolove.outbox.sqlite import _SIGNS
-from flask_mmolove.outbox.sqlite import _TOKENS
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.state import PATIENCE_REQUEST
 
 from . import processes

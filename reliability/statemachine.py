@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -47,7 +48,6 @@ from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 from . import processes
 from .report import harness

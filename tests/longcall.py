@@ -12,13 +12,14 @@ import time
 import typing as t
 from pathlib import Path
 
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
+
 from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 
 def say(word: str) -> None:

@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
+
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 
 def main(uid: int, outbox: Path) -> None:

@@ -4,12 +4,12 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove.alarm import Alarm
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 START = 1_790_000_000.0
 

@@ -17,6 +17,7 @@ from click.testing import Result
 from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 from sqlalchemy import create_engine
 from sqlalchemy import inspect
 from sqlalchemy import MetaData
@@ -32,7 +33,6 @@ from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rows import tables
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import Outcome
@@ -26,7 +27,6 @@ from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults

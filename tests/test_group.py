@@ -11,9 +11,9 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from flask_mmolove.outbox.sqlite.store.groupcommit import Group
 
 from flask_mmolove import OutboxBusy
-from flask_mmolove.outbox.group import Group
 
 
 class Store:

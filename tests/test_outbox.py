@@ -18,6 +18,7 @@ import pytest
 from conftest import find_url
 from conftest import SERVERS
 from conftest import SQL
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 from sqlalchemy import Connection
 from sqlalchemy import create_engine
 from sqlalchemy import event as events_of
@@ -48,7 +49,6 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sqlalchemy import _CONNECT
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.outbox.tally import reached
 from flask_mmolove.outbox.transaction import Transaction
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME

@@ -14,13 +14,13 @@ from click.testing import Result
 from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
+from flask_mmolove.outbox.sqlite.store.file import SIDE_FILES
 
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import owner
 from flask_mmolove.outbox import Spool
-from flask_mmolove.outbox.database import SIDE_FILES
 from flask_mmolove.testing import SiteSandbox
 
 TESTS = Path(__file__).parent

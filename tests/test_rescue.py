@@ -9,14 +9,14 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from flask_mmolove.outbox.sqlite.store.recover import salvage
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.salvage import salvage
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 
 MOMENT = 1_790_000_000_123
 PAGE = 4096

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask import request
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.state import State

@@ -15,6 +15,8 @@ from conftest import SQL
 from flask import Flask
 from flask import request
 from flask.testing import FlaskClient
+from flask_mmolove.outbox.sqlite.store.schema import Schema
+from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import inspect
 from sqlalchemy import URL
@@ -34,11 +36,9 @@ from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
-from flask_mmolove.outbox import sqlite
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.schema import Schema
 from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
-from flask_mmolove.outbox.sqlite import SQLiteOutbox
+from flask_mmolove.outbox.sqlite.store import store as sqlite
 from flask_mmolove.outbox.tokens import TOKEN_USED
 from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox

@@ -17,11 +17,11 @@ from ..errors import MMOLoveError
 from ..errors import OutboxError
 from ..health import of_store
 from ..mask import mask
-from ..outbox.database import SIDE_FILES
 from ..outbox.owner import is_root
 from ..outbox.owner import strangers
 from ..outbox.owner import user_name
-from ..outbox.schema import lock_file
+from ..outbox.sqlite.file import SIDE_FILES
+from ..outbox.sqlite.schema import lock_file
 from ..protocol.client import Outcome
 from ..protocol.client import ReferralClient
 from ..protocol.client import said

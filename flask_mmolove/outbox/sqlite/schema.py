@@ -7,8 +7,8 @@ import sqlite3
 import typing as t
 from pathlib import Path
 
-from ..errors import OutboxError
-from .owner import make_file
+from ...errors import OutboxError
+from ..owner import make_file
 
 # Beside ``user_version``, elsewhere in the header: where the two do not agree, the file
 # is damaged.

@@ -12,7 +12,7 @@ import threading
 import time
 import typing as t
 
-from ..errors import OutboxBusy
+from ...errors import OutboxBusy
 
 R = t.TypeVar("R")
 

@@ -10,22 +10,22 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..log import logger
-from .database import Database
-from .database import patiently
-from .entry import Entry
-from .entry import Invitation
-from .entry import PATIENCE
-from .rules import HELD_FOR
-from .salvage import salvage
+from ...log import logger
+from ..entry import Entry
+from ..entry import Invitation
+from ..entry import PATIENCE
+from ..rules import HELD_FOR
+from ..store import Outbox
+from ..tally import taken
+from ..tokens import TOKEN_USED
+from ..transaction import COLUMNS
+from ..transaction import Dialect
+from ..transaction import Transaction
+from ..transaction import Values
+from .file import Database
+from .file import patiently
+from .recover import salvage
 from .schema import Schema
-from .store import Outbox
-from .tally import taken
-from .tokens import TOKEN_USED
-from .transaction import COLUMNS
-from .transaction import Dialect
-from .transaction import Transaction
-from .transaction import Values
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
 # to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.

@@ -13,9 +13,9 @@ import struct
 import typing as t
 from pathlib import Path
 
-from ..errors import EventError
-from .entry import Entry
-from .entry import EntryState
+from ...errors import EventError
+from ..entry import Entry
+from ..entry import EntryState
 
 _STATES = frozenset(t.get_args(EntryState))
 _LEAF = 0x0D
