@@ -27,8 +27,8 @@ from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.rows import tables
 from flask_mmolove.outbox.rules import new_entry
+from flask_mmolove.outbox.sql.tables import tables
 from flask_mmolove.outbox.tally import DAY
 from flask_mmolove.outbox.tally import Mark
 from flask_mmolove.outbox.tally import taken

@@ -51,7 +51,7 @@ from .state import State
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
 
-    from .db import SiteDatabase
+    from .outbox.sql.site import SiteDatabase
 
 #: The first SQLAlchemy that the outbox can be in a database with.
 _SQLALCHEMY = (2, 0, 16)
@@ -361,7 +361,7 @@ def _make_delivery(state: State) -> Delivery:
 def _load_database(db: SQLAlchemy) -> SiteDatabase:
     # SQLAlchemy is loaded where it is chosen only.
     _check_sqlalchemy("MMOLove(db=db) has the outbox in the site's database")
-    from .db import SiteDatabase
+    from .outbox.sql.site import SiteDatabase
 
     return SiteDatabase(db)
 
@@ -373,7 +373,7 @@ def _open_outbox(where: Path | str) -> Outbox:
 
         return SQLiteOutbox(where)
     _check_sqlalchemy("MMOLOVE_OUTBOX is the URL of a database", "MMOLOVE_OUTBOX")
-    from .outbox.sqlalchemy import SQLAlchemyOutbox
+    from .outbox.sql.store import SQLAlchemyOutbox
 
     return SQLAlchemyOutbox(where)
 

@@ -40,7 +40,7 @@ PATIENCE_TO_READ = 0.2
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
 
-    from .outbox.session import SessionOutbox
+    from .outbox.sql.session import SessionOutbox
 
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 

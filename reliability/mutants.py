@@ -48,7 +48,7 @@ from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import transaction
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.session import SessionOutbox
+from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.rewards.callback import Referral
 from flask_mmolove.state import State

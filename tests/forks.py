@@ -8,7 +8,7 @@ import sys
 from sqlalchemy import create_engine
 
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 
 EVENTS = 20
 

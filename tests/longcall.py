@@ -19,7 +19,7 @@ from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 
 
 def say(word: str) -> None:

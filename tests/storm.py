@@ -10,7 +10,7 @@ from collections import Counter
 from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 
 NAMES = ("registered", "qualified")
 

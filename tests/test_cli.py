@@ -32,7 +32,7 @@ from flask_mmolove.cli import mmolove as command
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.rows import tables
+from flask_mmolove.outbox.sql.tables import tables
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 

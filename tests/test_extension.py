@@ -143,7 +143,7 @@ def test_a_sqlalchemy_that_is_missing_or_too_old_is_told_at_the_start(
     old = ModuleType("sqlalchemy")  # has nothing of what our tables need
     old.__version__ = version  # type: ignore[attr-defined]
     modules = {name for name in sys.modules if name.startswith("sqlalchemy.")}
-    ours = {"flask_mmolove.db", "flask_mmolove.outbox.sqlalchemy"}
+    ours = {"flask_mmolove.outbox.sql.site", "flask_mmolove.outbox.sql.store"}
     for name in modules | (ours & sys.modules.keys()):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sqlalchemy", old if version else None)

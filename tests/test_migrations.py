@@ -28,8 +28,8 @@ from sqlalchemy.exc import OperationalError
 
 from flask_mmolove import OutboxError
 from flask_mmolove import registered
-from flask_mmolove.outbox.rows import SQLAlchemyTransaction
-from flask_mmolove.outbox.rows import tables
+from flask_mmolove.outbox.sql.tables import SQLAlchemyTransaction
+from flask_mmolove.outbox.sql.tables import tables
 from flask_mmolove.testing import SiteSandbox
 
 SITE = """

@@ -47,8 +47,8 @@ from flask_mmolove.outbox import store
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
-from flask_mmolove.outbox.sqlalchemy import _CONNECT
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import _CONNECT
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.tally import reached
 from flask_mmolove.outbox.transaction import Transaction
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME

@@ -24,7 +24,7 @@ from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.testing import SiteSandbox
 
 #: psycopg prepares a statement when a connection runs it for the sixth time.

@@ -24,7 +24,7 @@ from sqlalchemy import func
 from sqlalchemy import select
 
 import servers
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.testing import SiteSandbox
 
 TESTS = Path(__file__).parent

@@ -28,7 +28,7 @@ from flask_mmolove import referral_captured
 from flask_mmolove import registered
 from flask_mmolove.cli import mmolove as command
 from flask_mmolove.mask import mask
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings

@@ -512,7 +512,7 @@ class TestTrouble:
             connection.execute(text(end))
             connection.execute(text("SELECT 1"))
 
-        monkeypatch.setattr("flask_mmolove.outbox.session.record", lose)
+        monkeypatch.setattr("flask_mmolove.outbox.sql.session.record", lose)
         with site.app.app_context():
             registered(site.add(mmref="tok"))
             with pytest.raises(OperationalError):
@@ -627,7 +627,7 @@ class TestMilestone:
             found = session.get_one(Player, player)
             qualify(found)
             with contextlib.suppress(ZeroDivisionError), monkeypatch.context() as patch:
-                patch.setattr("flask_mmolove.outbox.session.record", None)
+                patch.setattr("flask_mmolove.outbox.sql.session.record", None)
                 with session.begin_nested():
                     site.add("ben")
                     session.flush()

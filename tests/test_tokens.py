@@ -37,7 +37,7 @@ from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import store as sqlite
 from flask_mmolove.outbox.tokens import TOKEN_USED
 from flask_mmolove.state import State

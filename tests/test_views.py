@@ -11,7 +11,7 @@ from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 from sqlalchemy import URL
 
 from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox.sqlalchemy import SQLAlchemyOutbox
+from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.registration.views import IN_A_ROW
 from flask_mmolove.registration.views import Record
 from flask_mmolove.registration.views import SignupViews

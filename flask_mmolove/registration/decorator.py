@@ -51,7 +51,7 @@ FindToken = t.Callable[[], "str | None"]
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from ..outbox.session import Enlistment
+    from ..outbox.sql.session import Enlistment
 
 _FAILED = "A signup could not be reported to MMOLove."
 

@@ -22,26 +22,26 @@ from sqlalchemy.orm import scoped_session
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import SessionTransaction
 
-from ..errors import IdentityError
-from ..errors import MMOLoveError
-from ..errors import OutboxError
-from ..log import complain
-from ..log import logger
-from ..log import shielded
-from .entry import Entry
-from .entry import Settlement
-from .note import Note
-from .note import record
-from .rules import begin
-from .rules import new_entry
-from .sqlalchemy import is_conflict
-from .sqlalchemy import ISOLATION
-from .sqlalchemy import keep_autocommit
-from .sqlalchemy import note_begin
-from .sqlalchemy import pause
-from .sqlalchemy import SQLAlchemyOutbox
-from .tally import reached
-from .transaction import Transaction
+from ...errors import IdentityError
+from ...errors import MMOLoveError
+from ...errors import OutboxError
+from ...log import complain
+from ...log import logger
+from ...log import shielded
+from ..entry import Entry
+from ..entry import Settlement
+from ..note import Note
+from ..note import record
+from ..rules import begin
+from ..rules import new_entry
+from ..tally import reached
+from ..transaction import Transaction
+from .store import is_conflict
+from .store import ISOLATION
+from .store import keep_autocommit
+from .store import note_begin
+from .store import pause
+from .store import SQLAlchemyOutbox
 
 # What a session knows of us, in its ``info``.
 _ENLISTED = "mmolove.enlisted"

@@ -23,14 +23,14 @@ from sqlalchemy.engine import Dialect as DatabaseDialect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
 
-from ..errors import EventError
-from ..protocol.wire import TEXT_LIMIT
-from ..protocol.wire import TOKEN_LIMIT
-from .entry import Entry
-from .transaction import COLUMNS
-from .transaction import Dialect
-from .transaction import Transaction
-from .transaction import Values
+from ...errors import EventError
+from ...protocol.wire import TEXT_LIMIT
+from ...protocol.wire import TOKEN_LIMIT
+from ..entry import Entry
+from ..transaction import COLUMNS
+from ..transaction import Dialect
+from ..transaction import Transaction
+from ..transaction import Values
 
 _ONCE = "mmolove_event_once"
 _DIGEST = "mmolove_event_digest"

@@ -8,13 +8,13 @@ from flask import Flask
 from flask import has_app_context
 from sqlalchemy import Connection
 
-from .errors import ConfigError
-from .outbox.rows import tables
-from .outbox.session import listen
-from .outbox.session import SessionOutbox
-from .outbox.session import Site
-from .outbox.sqlalchemy import SQLAlchemyOutbox
-from .settings import Settings
+from ...errors import ConfigError
+from ...settings import Settings
+from .session import listen
+from .session import SessionOutbox
+from .session import Site
+from .store import SQLAlchemyOutbox
+from .tables import tables
 
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy

@@ -26,17 +26,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.pool import StaticPool
 
-from ..errors import ConfigError
-from ..errors import OutboxBusy
-from ..errors import OutboxError
-from ..mask import is_secret
-from ..mask import mask
-from ..mask import mask_values
-from .rows import Place
-from .rows import SQLAlchemyTransaction
-from .rows import tables
-from .store import Outbox
-from .transaction import Transaction
+from ...errors import ConfigError
+from ...errors import OutboxBusy
+from ...errors import OutboxError
+from ...mask import is_secret
+from ...mask import mask
+from ...mask import mask_values
+from ..store import Outbox
+from ..transaction import Transaction
+from .tables import Place
+from .tables import SQLAlchemyTransaction
+from .tables import tables
 
 R = t.TypeVar("R")
 

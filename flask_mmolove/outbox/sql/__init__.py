@@ -1,0 +1,1 @@
+"""The outbox in a SQL database, the site's own or another."""
