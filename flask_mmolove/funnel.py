@@ -6,7 +6,7 @@ import typing as t
 
 from .outbox import Day
 from .outbox import Journal
-from .outbox.tally import DAY
+from .outbox.counters import DAY
 
 #: The steps, in order, and what they are called.
 STEPS = {

@@ -46,7 +46,7 @@ from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import transaction
+from flask_mmolove.outbox import statements as transaction
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.protocol.client import Verdict

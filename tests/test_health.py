@@ -16,7 +16,7 @@ from flask_mmolove.health import survey
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Worker
-from flask_mmolove.outbox.tally import DAY
+from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox

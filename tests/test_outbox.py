@@ -45,12 +45,12 @@ from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import store
 from flask_mmolove.outbox import Worker
+from flask_mmolove.outbox.counters import reached
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sql.store import _CONNECT
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
-from flask_mmolove.outbox.tally import reached
-from flask_mmolove.outbox.transaction import Transaction
+from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME
 from flask_mmolove.state import PATIENCE_REQUEST
 

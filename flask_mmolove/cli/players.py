@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import desk
-from ..outbox.tally import DAY
+from ..outbox.counters import DAY
 from ..state import milliseconds
 from ..state import State
 from ..text import printable

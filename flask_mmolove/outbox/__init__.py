@@ -7,11 +7,11 @@ from .entry import EntryState as EntryState
 from .entry import Invitation as Invitation
 from .entry import Settlement as Settlement
 from .entry import Summary as Summary
-from .journal import Day as Day
-from .journal import Journal as Journal
-from .journal import Referrer as Referrer
-from .journal import Worker as Worker
-from .note import Note as Note
+from .inspector import Day as Day
+from .inspector import Journal as Journal
+from .inspector import Referrer as Referrer
+from .inspector import Worker as Worker
+from .report import Note as Note
 from .reward_breaker import RewardBreaker as RewardBreaker
 from .spool import Spool as Spool
 from .store import Outbox as Outbox

@@ -28,8 +28,8 @@ from .folder import Folder
 from .folder import HALF
 from .folder import NotOurs
 from .folder import users
-from .note import Note
 from .owner import give
+from .report import Note
 
 _SUFFIX = ".event"
 _UNREADABLE = ".unreadable"

@@ -14,12 +14,12 @@ from .entry import Invitation
 from .entry import is_id
 from .entry import PATIENCE
 from .entry import Settlement
-from .journal import Journal
-from .note import Note
-from .note import record
+from .inspector import Journal
+from .report import Note
+from .report import record
 from .reward_breaker import RewardBreaker
-from .transaction import Dialect
-from .transaction import Transaction
+from .statements import Dialect
+from .statements import Transaction
 
 R = t.TypeVar("R")
 
@@ -34,7 +34,7 @@ class Outbox(abc.ABC):
     """Where entries are kept.
 
     Each method is one transaction, described where it is made, in
-    :class:`~flask_mmolove.outbox.transaction.Transaction`: when it returns, it is on
+    :class:`~flask_mmolove.outbox.statements.Transaction`: when it returns, it is on
     disk, and when it raises :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
     ``patience`` is for how many seconds the caller may wait.
 
@@ -95,7 +95,7 @@ class Outbox(abc.ABC):
     def record(
         self, note: Note, server_id: str, patience: float | None = None
     ) -> list[Entry]:
-        """See :func:`~flask_mmolove.outbox.note.record`."""
+        """See :func:`~flask_mmolove.outbox.report.record`."""
         return self.run(lambda db: record(note, server_id, db), patience)
 
     def add(

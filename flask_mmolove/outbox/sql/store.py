@@ -32,8 +32,8 @@ from ...errors import OutboxError
 from ...mask import is_secret
 from ...mask import mask
 from ...mask import mask_values
+from ..statements import Transaction
 from ..store import Outbox
-from ..transaction import Transaction
 from .tables import Place
 from .tables import SQLAlchemyTransaction
 from .tables import tables

@@ -27,10 +27,10 @@ from ...errors import EventError
 from ...protocol.wire import TEXT_LIMIT
 from ...protocol.wire import TOKEN_LIMIT
 from ..entry import Entry
-from ..transaction import COLUMNS
-from ..transaction import Dialect
-from ..transaction import Transaction
-from ..transaction import Values
+from ..statements import COLUMNS
+from ..statements import Dialect
+from ..statements import Transaction
+from ..statements import Values
 
 _ONCE = "mmolove_event_once"
 _DIGEST = "mmolove_event_digest"

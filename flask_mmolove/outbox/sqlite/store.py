@@ -11,17 +11,17 @@ import typing as t
 from pathlib import Path
 
 from ...log import logger
+from ..counters import taken
 from ..entry import Entry
 from ..entry import Invitation
 from ..entry import PATIENCE
 from ..rules import HELD_FOR
+from ..statements import COLUMNS
+from ..statements import Dialect
+from ..statements import Transaction
+from ..statements import Values
 from ..store import Outbox
-from ..tally import taken
 from ..tokens import TOKEN_USED
-from ..transaction import COLUMNS
-from ..transaction import Dialect
-from ..transaction import Transaction
-from ..transaction import Values
 from .file import Database
 from .file import patiently
 from .recover import salvage

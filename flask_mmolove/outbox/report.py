@@ -9,7 +9,7 @@ from ..protocol.wire import shorten
 from .entry import Entry
 from .entry import Invitation
 from .entry import make_event
-from .transaction import Transaction
+from .statements import Transaction
 
 
 class Note(t.NamedTuple):

@@ -19,6 +19,8 @@ from collections import Counter
 
 from ..protocol.wire import Event
 from .breaker import Breaker
+from .counters import Mark
+from .counters import reached
 from .entry import Entry
 from .entry import EntryState
 from .entry import Invitation
@@ -39,8 +41,6 @@ from .rules import settlement_columns
 from .rules import soonest
 from .rules import Start
 from .rules import wrongly_rejected
-from .tally import Mark
-from .tally import reached
 from .tokens import digest
 from .tokens import digest_of
 

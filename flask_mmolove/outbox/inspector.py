@@ -7,16 +7,16 @@ import typing as t
 from collections import Counter
 from functools import partial
 
+from .counters import DAY
+from .counters import reached
 from .entry import Entry
 from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
 from .entry import Summary
-from .tally import DAY
-from .tally import reached
+from .statements import Dialect
+from .statements import Transaction
 from .tokens import digest
-from .transaction import Dialect
-from .transaction import Transaction
 
 R = t.TypeVar("R")
 
