@@ -11,7 +11,6 @@ from uuid import UUID
 from flask import Blueprint
 from flask import Flask
 
-from .alarm import Alarm
 from .capture.hook import Capture
 from .capture.hook import current_mmref
 from .capture.hook import current_referrer
@@ -24,6 +23,7 @@ from .delivery import InlineEngine
 from .delivery import ManualEngine
 from .delivery import Rewarder
 from .delivery import ThreadEngine
+from .delivery.watchdog import Alarm
 from .desk import forget_player
 from .errors import ConfigError
 from .log import Brake

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .alarm import CURES
+from .delivery.watchdog import CURES
 from .errors import OutboxError
 from .outbox import Breaker
 from .outbox import Entry

@@ -12,8 +12,8 @@ from flask import has_request_context
 from . import signals
 from .delivery import Delivery
 from .delivery import Engine
-from .delivery.report import warn_of_other_token
-from .delivery.report import warn_of_second
+from .delivery.events import warn_of_other_token
+from .delivery.events import warn_of_second
 from .errors import MMOLoveError
 from .identity import identify
 from .log import Brake

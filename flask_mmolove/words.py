@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .delivery.report import NO_CALLBACK
+from .delivery.events import NO_CALLBACK
 from .outbox import Entry
 from .outbox.entry import EntryState
 from .protocol.client import meaning_of

@@ -41,7 +41,7 @@ import servers
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
-from flask_mmolove.delivery.pay import Payer
+from flask_mmolove.delivery.grant import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import rules

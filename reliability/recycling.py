@@ -35,10 +35,10 @@ from flask import Flask
 from flask import request
 from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
-from flask_mmolove import alarm
 from flask_mmolove import MMOLove
 from flask_mmolove import referral_register
 from flask_mmolove import registered
+from flask_mmolove.delivery import watchdog as alarm
 from flask_mmolove.delivery.daemon import _Daemon
 
 from . import processes

@@ -15,8 +15,8 @@ from pathlib import Path
 from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove.delivery import Promise
+from flask_mmolove.delivery.grant import Payer
 from flask_mmolove.delivery.lease import Leases
-from flask_mmolove.delivery.pay import Payer
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox

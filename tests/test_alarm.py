@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
-from flask_mmolove.alarm import Alarm
+from flask_mmolove.delivery.watchdog import Alarm
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event

@@ -20,8 +20,8 @@ from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery import Senders
 from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.backoff import backoff
+from flask_mmolove.delivery.grant import REWARD_LEASE
 from flask_mmolove.delivery.lease import Leases
-from flask_mmolove.delivery.pay import REWARD_LEASE
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox import Settlement

@@ -21,7 +21,7 @@ from flask import session
 from flask.sessions import SecureCookieSessionInterface
 
 from .. import signals
-from ..alarm import Alarm
+from ..delivery.watchdog import Alarm
 from ..errors import OutboxError
 from ..log import Brake
 from ..log import complain

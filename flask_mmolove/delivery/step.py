@@ -26,13 +26,13 @@ from ..settings import Settings
 from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES
+from .events import NO_CALLBACK
+from .events import Reporter
+from .events import warn_of_other_token
+from .grant import Payer
+from .grant import REWARD_LEASE
+from .grant import Rewarder
 from .lease import Leases
-from .pay import Payer
-from .pay import REWARD_LEASE
-from .pay import Rewarder
-from .report import NO_CALLBACK
-from .report import Reporter
-from .report import warn_of_other_token
 
 # Answers are settled together: one commit for many is what makes delivery quick. What
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.

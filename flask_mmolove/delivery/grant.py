@@ -15,8 +15,8 @@ from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES
 from .backoff import MOST_REWARD
+from .events import NO_CALLBACK
 from .lease import Leases
-from .report import NO_CALLBACK
 
 #: Milliseconds after which a reward is given by another process, if the one that
 #: claimed it has died. It is renewed while the callback runs.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .errors import OutboxError
-from .log import logger
-from .outbox import Outbox
-from .outbox import Spool
+from ..errors import OutboxError
+from ..log import logger
+from ..outbox import Outbox
+from ..outbox import Spool
 
 #: Seconds after the first request until the first look, and between looks. The first
 #: lets what waited while the site was down go out.
