@@ -11,6 +11,7 @@ from uuid import UUID
 from flask import Blueprint
 from flask import Flask
 
+from .admin.actions import forget_player
 from .capture.hook import Capture
 from .capture.hook import current_mmref
 from .capture.hook import current_referrer
@@ -24,7 +25,6 @@ from .delivery import ManualEngine
 from .delivery import Rewarder
 from .delivery import ThreadEngine
 from .delivery.watchdog import Alarm
-from .desk import forget_player
 from .errors import ConfigError
 from .log import Brake
 from .log import shielded

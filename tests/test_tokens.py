@@ -30,6 +30,7 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove import signals
+from flask_mmolove.admin.wording import hint
 from flask_mmolove.cli import mmolove as group
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
@@ -42,7 +43,6 @@ from flask_mmolove.outbox.sqlite.store import store as sqlite
 from flask_mmolove.outbox.tokens import TOKEN_USED
 from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox
-from flask_mmolove.words import hint
 
 NOW = 1_790_000_000_000
 LEASE = 60_000

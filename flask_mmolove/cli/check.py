@@ -12,10 +12,12 @@ from pathlib import Path
 
 import click
 
+from ..admin.health import of_store
+from ..admin.wording import ago
+from ..admin.wording import many
 from ..capture.invite import find_page
 from ..errors import MMOLoveError
 from ..errors import OutboxError
-from ..health import of_store
 from ..mask import mask
 from ..outbox.owner import is_root
 from ..outbox.owner import strangers
@@ -34,8 +36,6 @@ from ..state import milliseconds
 from ..state import name_of
 from ..state import State
 from ..text import printable
-from ..words import ago
-from ..words import many
 from .site import json_option
 from .site import with_site
 

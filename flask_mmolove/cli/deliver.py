@@ -8,9 +8,9 @@ import sys
 
 import click
 
+from ..admin.health import examine
 from ..delivery import Senders
 from ..delivery import ThreadEngine
-from ..health import examine
 from ..state import milliseconds
 from ..state import State
 from .site import wait_for_a_signal

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import typing as t
 
-from .delivery.watchdog import CURES
-from .errors import OutboxError
-from .outbox import Breaker
-from .outbox import Entry
-from .outbox import Journal
-from .outbox import RewardBreaker
-from .outbox import Worker
-from .outbox.entry import EntryState
-from .outbox.rules import next_attempt
-from .registration.views import IN_A_ROW
-from .registration.views import Record
-from .state import State
-from .text import printable
-from .words import ago
-from .words import FOR_A_PERSON
-from .words import many
+from ..delivery.watchdog import CURES
+from ..errors import OutboxError
+from ..outbox import Breaker
+from ..outbox import Entry
+from ..outbox import Journal
+from ..outbox import RewardBreaker
+from ..outbox import Worker
+from ..outbox.entry import EntryState
+from ..outbox.rules import next_attempt
+from ..registration.views import IN_A_ROW
+from ..registration.views import Record
+from ..state import State
+from ..text import printable
+from .wording import ago
+from .wording import FOR_A_PERSON
+from .wording import many
 
 #: Milliseconds for which something may be due before nobody seems to deliver.
 OVERDUE = 2 * 60_000

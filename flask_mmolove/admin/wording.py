@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .delivery.events import NO_CALLBACK
-from .outbox import Entry
-from .outbox.entry import EntryState
-from .protocol.client import meaning_of
+from ..delivery.events import NO_CALLBACK
+from ..outbox import Entry
+from ..outbox.entry import EntryState
+from ..protocol.client import meaning_of
 
 #: What each state means to the owner of a site.
 STATES: dict[EntryState, str] = {

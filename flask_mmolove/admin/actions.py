@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typing as t
 
-from . import signals
-from .errors import OrderError
-from .outbox import Entry
-from .outbox import EntryState
-from .state import current_state
-from .state import milliseconds
-from .state import State
+from .. import signals
+from ..errors import OrderError
+from ..outbox import Entry
+from ..outbox import EntryState
+from ..state import current_state
+from ..state import milliseconds
+from ..state import State
 
 
 def send_again(state: State, ids: t.Collection[int] | None = None) -> list[Entry]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .outbox import Day
-from .outbox import Journal
-from .outbox.counters import DAY
+from ..outbox import Day
+from ..outbox import Journal
+from ..outbox.counters import DAY
 
 #: The steps, in order, and what they are called.
 STEPS = {

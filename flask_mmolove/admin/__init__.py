@@ -1,0 +1,1 @@
+"""What the owner of a site sees and does."""
