@@ -164,7 +164,7 @@ class MMOLove:
             may see it. Whoever may not gets a 404.
         :raises ConfigError: Without ``access``.
         """
-        from .dashboard import make_dashboard
+        from .admin.dashboard import make_dashboard
 
         return make_dashboard(access)
 

@@ -25,8 +25,8 @@ from flask_mmolove import ConfigError
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.admin.health import examine
-from flask_mmolove.cli import mmolove as command
 from flask_mmolove.delivery import celery as by_celery
 from flask_mmolove.delivery.celery import CeleryEngine
 from flask_mmolove.delivery.celery import TASK

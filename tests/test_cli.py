@@ -28,7 +28,7 @@ from flask_mmolove import Outcome
 from flask_mmolove import qualify
 from flask_mmolove import ReferralClient
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox.entry import make_event
@@ -519,7 +519,7 @@ def test_the_sandbox_prints_lines_that_a_shell_takes(
 ) -> None:
     monkeypatch.setenv("FLASK_MMOLOVE_REFERRAL_SECRET", "the site's own")
     # The name of the module is that of its command too.
-    module = sys.modules["flask_mmolove.cli.sandbox"]
+    module = sys.modules["flask_mmolove.admin.cli.sandbox"]
     monkeypatch.setattr(module, "wait_for_a_signal", lambda: None)
     options = ["--port", "0", "--secret", secret]
     output = CliRunner().invoke(command, ["sandbox", *options]).output

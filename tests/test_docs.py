@@ -18,7 +18,7 @@ from flask import Flask
 import flask_mmolove
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 

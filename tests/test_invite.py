@@ -27,7 +27,7 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove
+from flask_mmolove.admin.cli import mmolove
 from flask_mmolove.testing import SiteSandbox
 
 

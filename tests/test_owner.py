@@ -17,7 +17,7 @@ from flask.cli import ScriptInfo
 from flask_mmolove.outbox.sqlite.store.file import SIDE_FILES
 
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import owner
 from flask_mmolove.outbox import Spool

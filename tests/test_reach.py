@@ -32,7 +32,7 @@ from flask_mmolove import ConfigError
 from flask_mmolove import MMOLove
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.protocol.proxy import CA_VARIABLES
 from flask_mmolove.protocol.proxy import PROXY_VARIABLES

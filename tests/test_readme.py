@@ -12,7 +12,7 @@ from conftest import MakeApp
 
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.settings import DEFAULTS
 from flask_mmolove.settings import REQUIRED
 from flask_mmolove.testing import SiteSandbox

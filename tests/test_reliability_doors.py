@@ -10,7 +10,7 @@ from flask import Flask
 from test_reliability import run
 
 from flask_mmolove import MMOLove
-from flask_mmolove.dashboard import pages
+from flask_mmolove.admin.dashboard import pages
 from reliability.doors import DEPTHS
 from reliability.doors import knock
 from reliability.doorsite import DoorSite

@@ -26,7 +26,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import referral_captured
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.mask import mask
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.protocol.wire import shorten

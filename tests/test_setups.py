@@ -20,7 +20,7 @@ from flask_mmolove import new_in_session
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox

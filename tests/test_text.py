@@ -20,7 +20,7 @@ from flask.cli import ScriptInfo
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
-from flask_mmolove.cli import mmolove as command
+from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.testing import SiteSandbox
 from flask_mmolove.text import printable
 

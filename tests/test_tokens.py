@@ -30,8 +30,8 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove import signals
+from flask_mmolove.admin.cli import mmolove as group
 from flask_mmolove.admin.wording import hint
-from flask_mmolove.cli import mmolove as group
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Outbox

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import mapped_column
 
-from flask_mmolove.dashboard.forms import make_token
+from flask_mmolove.admin.dashboard.forms import make_token
 from signups.conftest import DOCS
 from signups.conftest import need
 from signups.conftest import Plug

@@ -7,18 +7,18 @@ import typing as t
 
 import click
 
-from ..admin.funnel import periods
-from ..admin.funnel import read_days
-from ..admin.health import survey
-from ..admin.wording import ago
-from ..admin.wording import FOR_A_PERSON
-from ..admin.wording import many
-from ..admin.wording import STATES
-from ..admin.wording import UNREFERRED
-from ..mask import mask
-from ..outbox import Summary
-from ..state import milliseconds
-from ..state import State
+from ...mask import mask
+from ...outbox import Summary
+from ...state import milliseconds
+from ...state import State
+from ..funnel import periods
+from ..funnel import read_days
+from ..health import survey
+from ..wording import ago
+from ..wording import FOR_A_PERSON
+from ..wording import many
+from ..wording import STATES
+from ..wording import UNREFERRED
 from .site import json_option
 from .site import with_site
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..state import State
+from ...state import State
 from .site import with_site
 
 

@@ -12,35 +12,35 @@ from pathlib import Path
 
 import click
 
-from ..admin.health import of_store
-from ..admin.wording import ago
-from ..admin.wording import many
-from ..capture.invite import find_page
-from ..errors import MMOLoveError
-from ..errors import OutboxError
-from ..mask import mask
-from ..outbox.owner import is_root
-from ..outbox.owner import strangers
-from ..outbox.owner import user_name
-from ..outbox.sqlite.file import SIDE_FILES
-from ..outbox.sqlite.schema import lock_file
-from ..protocol.client import Outcome
-from ..protocol.client import ReferralClient
-from ..protocol.client import said
-from ..protocol.proxy import read_proxy
-from ..registration.misplaced import decorated
-from ..registration.misplaced import in_words
-from ..registration.misplaced import misplaced
-from ..registration.views import Record
-from ..state import milliseconds
-from ..state import name_of
-from ..state import State
-from ..text import printable
+from ...capture.invite import find_page
+from ...errors import MMOLoveError
+from ...errors import OutboxError
+from ...mask import mask
+from ...outbox.owner import is_root
+from ...outbox.owner import strangers
+from ...outbox.owner import user_name
+from ...outbox.sqlite.file import SIDE_FILES
+from ...outbox.sqlite.schema import lock_file
+from ...protocol.client import Outcome
+from ...protocol.client import ReferralClient
+from ...protocol.client import said
+from ...protocol.proxy import read_proxy
+from ...registration.misplaced import decorated
+from ...registration.misplaced import in_words
+from ...registration.misplaced import misplaced
+from ...registration.views import Record
+from ...state import milliseconds
+from ...state import name_of
+from ...state import State
+from ...text import printable
+from ..health import of_store
+from ..wording import ago
+from ..wording import many
 from .site import json_option
 from .site import with_site
 
 if t.TYPE_CHECKING:
-    from ..delivery.celery import Answer
+    from ...delivery.celery import Answer
 
 _NO_INVITATIONS = (
     "the site has no page for invite links, so referral.referrer is always None: "
@@ -214,7 +214,7 @@ def _is_open(file: Path) -> bool:
 
 
 def _check_celery(state: State) -> _Finding:
-    from ..delivery.celery import CeleryEngine
+    from ...delivery.celery import CeleryEngine
 
     engine = t.cast(CeleryEngine, state.engine)
     try:

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from ..state import State
-from ..text import printable
+from ...state import State
+from ...text import printable
 from .site import json_option
 from .site import print_table
 from .site import with_site

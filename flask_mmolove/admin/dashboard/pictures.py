@@ -6,7 +6,7 @@ import typing as t
 from datetime import datetime
 from datetime import timezone
 
-from ..outbox import Day
+from ...outbox import Day
 
 # The size of the line's field, in the picture's own units.
 WIDTH = 600

@@ -13,14 +13,14 @@ from functools import update_wrapper
 import click
 from flask.cli import ScriptInfo
 
-from ..admin.wording import data
-from ..admin.wording import hint
-from ..errors import MMOLoveError
-from ..outbox import Entry
-from ..protocol.client import said
-from ..protocol.wire import is_trimmed
-from ..state import current_state
-from ..text import printable
+from ...errors import MMOLoveError
+from ...outbox import Entry
+from ...protocol.client import said
+from ...protocol.wire import is_trimmed
+from ...state import current_state
+from ...text import printable
+from ..wording import data
+from ..wording import hint
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 

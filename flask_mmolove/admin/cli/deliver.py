@@ -8,11 +8,11 @@ import sys
 
 import click
 
-from ..admin.health import examine
-from ..delivery import Senders
-from ..delivery import ThreadEngine
-from ..state import milliseconds
-from ..state import State
+from ...delivery import Senders
+from ...delivery import ThreadEngine
+from ...state import milliseconds
+from ...state import State
+from ..health import examine
 from .site import wait_for_a_signal
 from .site import with_site
 

@@ -11,7 +11,7 @@ import click
 from .site import wait_for_a_signal
 
 if t.TYPE_CHECKING:
-    from ..sandbox import Sandbox
+    from ...sandbox import Sandbox
 
 
 @click.command()
@@ -78,8 +78,8 @@ def sandbox(
     **faults: t.Any,
 ) -> None:
     """Run a stand-in for MMOLove on this machine."""
-    from ..sandbox import Faults
-    from ..sandbox import Sandbox
+    from ...sandbox import Faults
+    from ...sandbox import Sandbox
 
     try:
         stand_in = Sandbox(

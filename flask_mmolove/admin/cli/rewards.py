@@ -6,9 +6,9 @@ from functools import partial
 
 import click
 
-from ..admin import actions as desk
-from ..admin.wording import many
-from ..state import State
+from ...state import State
+from .. import actions as desk
+from ..wording import many
 from .site import json_option
 from .site import show_entries
 from .site import with_site

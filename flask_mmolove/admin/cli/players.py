@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ..admin import actions as desk
-from ..admin.wording import many
-from ..outbox.counters import DAY
-from ..state import milliseconds
-from ..state import State
-from ..text import printable
+from ...outbox.counters import DAY
+from ...state import milliseconds
+from ...state import State
+from ...text import printable
+from .. import actions as desk
+from ..wording import many
 from .site import check_player
 from .site import with_site
 from .site import yes_option

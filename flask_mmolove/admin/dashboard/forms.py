@@ -11,9 +11,9 @@ from flask import current_app
 from flask import request
 from flask import session
 
-from ..capture.cookies import read
-from ..capture.cookies import sign
-from ..state import current_state
+from ...capture.cookies import read
+from ...capture.cookies import sign
+from ...state import current_state
 
 # In the site's session, under names of our own. Flask's own flashed messages are the
 # site's to show.

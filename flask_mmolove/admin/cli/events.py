@@ -11,19 +11,19 @@ from datetime import timezone
 
 import click
 
-from ..admin.health import planned
-from ..admin.wording import attempts
-from ..admin.wording import data
-from ..admin.wording import hint
-from ..admin.wording import many
-from ..admin.wording import STATES
-from ..errors import OrderError
-from ..outbox import Entry
-from ..outbox.entry import EntryState
-from ..protocol.client import said
-from ..state import milliseconds
-from ..state import State
-from ..text import printable
+from ...errors import OrderError
+from ...outbox import Entry
+from ...outbox.entry import EntryState
+from ...protocol.client import said
+from ...state import milliseconds
+from ...state import State
+from ...text import printable
+from ..health import planned
+from ..wording import attempts
+from ..wording import data
+from ..wording import hint
+from ..wording import many
+from ..wording import STATES
 from .site import check_player
 from .site import json_option
 from .site import print_table
