@@ -101,7 +101,7 @@ def find_servers() -> t.Any:
     if missing:
         raise SystemExit(f"Not installed: {', '.join(missing)}. {INSTALL}")
     try:
-        import servers
+        from example_app import servers
     except ImportError as e:
         raise SystemExit(f"Not found: {e.name}. {INSTALL}") from None
     return servers

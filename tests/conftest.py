@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import create_engine
 from sqlalchemy import URL
 
-import servers
+from example_app import servers
 from flask_mmolove import MMOLove
 from flask_mmolove.testing import SiteSandbox
 
@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, or one worker would still be at them when all is done."""
-    items.sort(key=lambda item: "reliability" not in item.path.name)
+    items.sort(key=lambda item: "reliability" not in item.path.parts)
 
 
 S = t.TypeVar("S")

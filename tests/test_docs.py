@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import MakeApp
 from flask import Flask
 
 import flask_mmolove
@@ -21,6 +20,7 @@ from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import MakeApp
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import find_url
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -23,6 +22,7 @@ from example_app.referrals import share_link
 from flask_mmolove import registered
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import find_url
 
 PASSWORD = "will-o-the-wisp"
 CAPE = "Founder&#39;s cape"

@@ -11,7 +11,6 @@ from types import ModuleType
 
 import pytest
 from blinker import NamedSignal
-from conftest import MakeApp
 from flask import Flask
 from flask.views import MethodView
 
@@ -25,6 +24,7 @@ from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import MakeApp
 
 NAMES = {
     "invitations",

@@ -8,7 +8,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import MakeApp
 from flask import Flask
 from sqlalchemy import create_engine
 from sqlalchemy import ForeignKey
@@ -25,6 +24,7 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import MakeApp
 
 UUID = uuid.UUID(int=7)
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import flask
 import pytest
-from conftest import MakeApp
 
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
@@ -16,6 +15,7 @@ from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.settings import DEFAULTS
 from flask_mmolove.settings import REQUIRED
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import MakeApp
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -9,8 +9,6 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from conftest import find_url
-from conftest import SQL
 from flask import Flask
 from flask.typing import ResponseReturnValue
 from flask_sqlalchemy import SQLAlchemy
@@ -25,6 +23,8 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import find_url
+from tests.conftest import SQL
 
 
 class Site:

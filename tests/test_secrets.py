@@ -15,7 +15,6 @@ from urllib.parse import quote_plus
 
 import pytest
 from click.testing import CliRunner
-from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
 from sqlalchemy import make_url
@@ -33,6 +32,7 @@ from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import MakeApp
 
 
 @pytest.fixture

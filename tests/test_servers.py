@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask import request
-from flask_mmolove.outbox.sqlite.store.store import SQLiteOutbox
 
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
+from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox
-from reliability.recycling import Running
-from reliability.recycling import Server
-from reliability.recycling import SERVERS
+from tests.reliability.recycling import Running
+from tests.reliability.recycling import Server
+from tests.reliability.recycling import SERVERS
 
 Serve = t.Callable[..., t.ContextManager[Running]]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
 
@@ -24,6 +23,7 @@ from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
+from tests.conftest import MakeApp
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import MakeApp
 from flask import Flask
 from flask.cli import ScriptInfo
 
@@ -23,6 +22,7 @@ from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.testing import SiteSandbox
 from flask_mmolove.text import printable
+from tests.conftest import MakeApp
 
 #: Each is a player's id; the part after the mark must never begin a line.
 FORGED = "forged"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from conftest import find_url
 from flask import Flask
 from flask.testing import FlaskClient
 
-from signups.conftest import need
-from signups.conftest import Plug
+from tests.conftest import find_url
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
 
 # What it warns of is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -17,9 +17,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from signups.conftest import need
-from signups.conftest import Plug
-from signups.conftest import snippets
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
+from tests.signups.conftest import snippets
 
 # What it warns of, short keys of its own, is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")

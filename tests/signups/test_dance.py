@@ -19,9 +19,9 @@ from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import make_server
 
-from signups.conftest import need
-from signups.conftest import Plug
-from signups.conftest import snippets
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
+from tests.signups.conftest import snippets
 
 
 def make_provider() -> Flask:

@@ -19,10 +19,10 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import mapped_column
 
 from flask_mmolove.admin.dashboard.forms import make_token
-from signups.conftest import DOCS
-from signups.conftest import need
-from signups.conftest import Plug
-from signups.conftest import snippets
+from tests.signups.conftest import DOCS
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
+from tests.signups.conftest import snippets
 
 
 def test_every_page_with_lines_to_paste_is_run() -> None:

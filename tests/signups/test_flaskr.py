@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from signups.conftest import need
-from signups.conftest import Plug
-from signups.conftest import reader
-from signups.conftest import snippets
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
+from tests.signups.conftest import reader
+from tests.signups.conftest import snippets
 
 
 @pytest.fixture

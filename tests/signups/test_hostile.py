@@ -6,7 +6,6 @@ import typing as t
 from types import SimpleNamespace
 
 import pytest
-from conftest import MakeApp
 from flask import current_app
 from flask import Flask
 from flask import g
@@ -25,7 +24,8 @@ from flask_mmolove import new_in_session
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
-from signups.conftest import need
+from tests.conftest import MakeApp
+from tests.signups.conftest import need
 
 SEVEN = [("registered", "7")]
 

@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from signups.conftest import need
-from signups.conftest import Plug
-from signups.conftest import reader
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
+from tests.signups.conftest import reader
 
 # What it warns of is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 
-from signups.conftest import need
-from signups.conftest import Plug
-from signups.conftest import snippets
+from tests.signups.conftest import need
+from tests.signups.conftest import Plug
+from tests.signups.conftest import snippets
 
 FORM = {
     "email": "anna@example.org",

@@ -1,1 +1,0 @@
-"""How long things take; ``python -m benchmarks.desk`` measures the operator's page."""

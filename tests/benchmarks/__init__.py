@@ -1,0 +1,1 @@
+"""How long things take; ``python -m tests.benchmarks.desk`` measures the dashboard."""

@@ -1,0 +1,27 @@
+"""Records an event as another user: ``someone.py UID OUTBOX``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+
+
+def main(uid: int, outbox: Path) -> None:
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    try:
+        store = SQLiteOutbox(outbox)
+        event = make_event("registered", "8", "t", "s", 1_700_000_000_000, False)
+        store.add("8", [event], 1000)
+        store.close()
+    except Exception as e:
+        sys.exit(f"{e}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
