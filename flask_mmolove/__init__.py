@@ -3,11 +3,11 @@
 from .capture.hook import current_mmref
 from .capture.hook import current_referrer
 from .capture.invite import invitations
+from .errors import ActionError
 from .errors import ConfigError
 from .errors import EventError
 from .errors import IdentityError
 from .errors import MMOLoveError
-from .errors import OrderError
 from .errors import OutboxBusy
 from .errors import OutboxError
 from .errors import RewardLater
@@ -49,7 +49,7 @@ __all__ = [
     "EventError",
     "IdentityError",
     "MMOLoveError",
-    "OrderError",
+    "ActionError",
     "OutboxBusy",
     "OutboxError",
     "RewardLater",

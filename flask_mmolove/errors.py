@@ -6,7 +6,7 @@
     ├── ConfigError       a setting is missing or wrong
     ├── IdentityError     a player has no stable identity (yet)
     ├── EventError        an event that MMOLove could only refuse
-    ├── OrderError        a person's order that cannot be carried out
+    ├── ActionError        a person's order that cannot be carried out
     ├── RewardLater       raised by a reward callback: the game cannot give it now
     ├── SignatureError    a signature that does not hold
     └── OutboxError       the outbox could not be read or written
@@ -49,7 +49,7 @@ class EventError(MMOLoveError, ValueError):
         self.field = field
 
 
-class OrderError(MMOLoveError):
+class ActionError(MMOLoveError):
     """A person's order, on the page or the command line, that cannot be carried out."""
 
 

@@ -24,10 +24,10 @@ from .delivery import InlineEngine
 from .delivery import ManualEngine
 from .delivery import Rewarder
 from .delivery import ThreadEngine
-from .delivery.watchdog import Alarm
+from .delivery.watchdog import Watchdog
 from .errors import ConfigError
-from .log import Brake
 from .log import shielded
+from .log import Throttle
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
@@ -45,7 +45,7 @@ from .rewards.callback import tell_rewarded
 from .settings import Settings
 from .state import Callbacks
 from .state import F
-from .state import PATIENCE_REQUEST
+from .state import REQUEST_TIMEOUT
 from .state import State
 
 if t.TYPE_CHECKING:
@@ -111,7 +111,7 @@ class MMOLove:
             app.teardown_appcontext(state.session.close)
         # First in line: a login wall that was registered before would send the visitor
         # away, and the token with them.
-        capture = Capture(state, Alarm(state.outbox, state.spool, settings.delivery))
+        capture = Capture(state, Watchdog(state.outbox, state.spool, settings.delivery))
         hooks = app.before_request_funcs.setdefault(None, [])
         hooks.insert(0, capture.before_request)
         watch(app)
@@ -315,7 +315,7 @@ def _assemble(
         session = database.join(outbox, settings, lambda: state)
     if settings.delivery == "inline":
         # A request delivers, and must not wait as a worker may.
-        outbox.patience = PATIENCE_REQUEST
+        outbox.timeout = REQUEST_TIMEOUT
 
     def make_delivery() -> Delivery:
         return _make_delivery(state)
@@ -329,8 +329,8 @@ def _assemble(
         make_delivery=make_delivery,
         engine=_choose_engine(app, settings, make_delivery),
         session=session,
-        once=Brake(float("inf")),
-        looked=Brake(60),
+        once=Throttle(float("inf")),
+        looked=Throttle(60),
         views=SignupViews(outbox),
     )
     return state

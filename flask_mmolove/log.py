@@ -33,7 +33,7 @@ logger.addFilter(_keep_to_one_line)
 _KEYS = 10_000
 
 
-class Brake:
+class Throttle:
     """Lets a thing happen at most once in a while, per key.
 
     :param pause: Seconds between two times.

@@ -16,26 +16,26 @@ from .delivery.events import warn_of_other_token
 from .delivery.events import warn_of_second
 from .errors import MMOLoveError
 from .identity import identify
-from .log import Brake
 from .log import logger
 from .log import shielded
+from .log import Throttle
 from .orm import check_complete
 from .orm import readable
 from .outbox import Breaker
 from .outbox import Entry
+from .outbox import Inspector
 from .outbox import Invitation
-from .outbox import Journal
 from .outbox import Note
 from .outbox import Outbox
 from .outbox import Spool
-from .outbox.entry import PATIENCE
+from .outbox.entry import TIMEOUT
 from .registration.views import SignupViews
 from .settings import Settings
 
 #: Seconds a request may wait for the outbox; a script waits as a worker does. A signup
 #: may be held up for 2 s in all, the emergency exit included.
-PATIENCE_REQUEST = 1.5
-PATIENCE_TO_READ = 0.2
+REQUEST_TIMEOUT = 1.5
+READ_TIMEOUT = 0.2
 
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
@@ -90,8 +90,8 @@ class State(t.NamedTuple):
     make_delivery: t.Callable[[], Delivery]
     engine: Engine
     session: SessionOutbox | None
-    once: Brake
-    looked: Brake
+    once: Throttle
+    looked: Throttle
     views: SignupViews
 
     def identify(self, player: t.Any) -> str:
@@ -102,22 +102,22 @@ class State(t.NamedTuple):
         return identity
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds the caller may wait for the outbox."""
-        return PATIENCE_REQUEST if has_request_context() else PATIENCE
+        return REQUEST_TIMEOUT if has_request_context() else TIMEOUT
 
     @property
-    def patience_to_read(self) -> float:
+    def read_timeout(self) -> float:
         """The same for a look before and after it."""
         if has_request_context() or self.session is not None:
             # The site's session may hold a lock itself.
-            return PATIENCE_TO_READ
-        return PATIENCE
+            return READ_TIMEOUT
+        return TIMEOUT
 
     @property
-    def journal(self) -> Journal:
+    def inspector(self) -> Inspector:
         """What a person asks of the outbox, for as long as the caller may wait."""
-        return self.outbox.inspect(self.patience)
+        return self.outbox.inspect(self.timeout)
 
     def record(self, note: Note) -> bool:
         """Put what a note says into the outbox in a transaction of its own, and have it
@@ -127,9 +127,9 @@ class State(t.NamedTuple):
         """
         server_id = self.settings.server_id
         try:
-            new = self.outbox.record(note, server_id, self.patience)
+            new = self.outbox.record(note, server_id, self.timeout)
         except Exception as e:  # whatever it is, the event must not vanish
-            self.put_by(note, str(e))
+            self.spool_report(note, str(e))
             return False
         self.recorded(note, new)
         return True
@@ -142,7 +142,7 @@ class State(t.NamedTuple):
         self.looked.forget(note.token or "")
         if note.token and note.names and not new:
             with shielded("Whether a player came by another token is not known."):
-                known = self.outbox.of(note.identity, note.test, PATIENCE_TO_READ)
+                known = self.outbox.of(note.identity, note.test, READ_TIMEOUT)
                 warn_of_other_token(note, known)
 
     def committed(self, note: Note, new: list[Entry] | None, trouble: str) -> None:
@@ -153,7 +153,7 @@ class State(t.NamedTuple):
         :raises OutboxError: If not even the emergency exit can take it.
         """
         if new is None:
-            self.put_by(note, trouble)
+            self.spool_report(note, trouble)
         else:
             self.recorded(note, new)
 
@@ -173,12 +173,12 @@ class State(t.NamedTuple):
         :raises OutboxError: If they cannot be had within a caller's patience.
         """
         test = self.settings.test
-        known = self.outbox.of(identity, test, self.patience_to_read)
+        known = self.outbox.of(identity, test, self.read_timeout)
         return (
             known if self.session is None else self.session.of(identity, test) | known
         )
 
-    def put_by(self, note: Note, reason: str) -> None:
+    def spool_report(self, note: Note, reason: str) -> None:
         """Take the emergency exit with what the outbox cannot take.
 
         :param reason: Why it cannot, in a sentence.

@@ -124,7 +124,7 @@ class Hold:
 
     def __init__(self, app: Flask) -> None:
         outbox = app.extensions["mmolove"].outbox
-        outbox.journal.summary()  # the file is there
+        outbox.inspector.summary()  # the file is there
         self._connection = sqlite3.connect(outbox._db.path, isolation_level=None)
 
     def __enter__(self) -> None:

@@ -50,7 +50,7 @@ ERRORS = {
     "ConfigError",
     "IdentityError",
     "EventError",
-    "OrderError",
+    "ActionError",
     "RewardLater",
     "SignatureError",
     "OutboxError",

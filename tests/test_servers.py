@@ -119,7 +119,7 @@ def test_a_fork_while_every_lock_is_held(
     token = mmolove_sandbox.mint()
     state = t.cast(State, app.extensions["mmolove"])
     delivery = state.make_delivery()
-    state.outbox.journal.summary()
+    state.outbox.inspector.summary()
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -138,7 +138,7 @@ def test_a_fork_while_every_lock_is_held(
         with contextlib.suppress(BaseException):
             app.test_client().post(f"/signup?mmref={token}&player=7")
             if eventually(
-                lambda: state.outbox.journal.summary().counts == {"accepted": 1}
+                lambda: state.outbox.inspector.summary().counts == {"accepted": 1}
             ):
                 status = 0
         os._exit(status)
@@ -280,7 +280,7 @@ def test_the_end_of_a_process_with_events_pending_is_quiet(
     # The breaker may say that it opened; nothing else is worth a word.
     said = [line for line in script(f"sign_up({count})").splitlines() if line]
     assert not [line for line in said if "MMOLove fails" not in line]
-    counts = outbox.journal.summary().counts
+    counts = outbox.inspector.summary().counts
     assert counts == {"pending": count}
     entries = [_entry(outbox, str(number)) for number in range(count)]
     assert [entry.claim for entry in entries] == [None] * count
@@ -318,7 +318,7 @@ def test_no_thread_is_started_at_exit(
 ) -> None:
     said = script(f"sign_up({before}); atexit.register(sign_up, 30)")
     assert "Traceback" not in said
-    assert sum(outbox.journal.summary().counts.values()) == 30
+    assert sum(outbox.inspector.summary().counts.values()) == 30
 
 
 def _entry(outbox: SQLiteOutbox, player: str) -> t.Any:

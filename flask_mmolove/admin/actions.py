@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from .. import signals
-from ..errors import OrderError
+from ..errors import ActionError
 from ..outbox import Entry
 from ..outbox import EntryState
 from ..state import current_state
@@ -15,7 +15,7 @@ from ..state import State
 
 def send_again(state: State, ids: t.Collection[int] | None = None) -> list[Entry]:
     """Send rejected events again: all, or those named. Gives those that were."""
-    entries = state.outbox.retry(milliseconds(), ids, state.patience)
+    entries = state.outbox.retry(milliseconds(), ids, state.timeout)
     for entry in entries:
         state.notify(signals.event_retried, entry=entry)
     state.engine.wake([entry.id for entry in entries])
@@ -26,15 +26,15 @@ def settle_reward(state: State, id: int, *, given: bool) -> Entry:
     """Say of a reward in doubt that it was given, or have it given now.
 
     :param id: The event's.
-    :raises OrderError: If there is no such reward, or it cannot be given.
+    :raises ActionError: If there is no such reward, or it cannot be given.
     """
     now = milliseconds()
     if not given:
-        _check_again(state, state.journal.get(id), now)
+        _check_again(state, state.inspector.get(id), now)
     wanted: EntryState = "rewarded" if given else "accepted"
-    decided = state.outbox.decide(id, wanted, now, state.patience)
+    decided = state.outbox.decide(id, wanted, now, state.timeout)
     if decided is None:
-        raise OrderError(f"Event {id} has no reward to decide.")
+        raise ActionError(f"Event {id} has no reward to decide.")
     state.engine.wake([id])
     return decided
 
@@ -43,10 +43,10 @@ def retry_rewards(state: State) -> int:
     """Have all rewards granted that the callback could not grant, and give how many
     those are. What may have been granted is left alone.
 
-    :raises OrderError: If the site has no callback.
+    :raises ActionError: If the site has no callback.
     """
     _check_callback(state)
-    count = state.outbox.retry_rewards(milliseconds(), state.patience)
+    count = state.outbox.retry_rewards(milliseconds(), state.timeout)
     state.engine.wake()
     return count
 
@@ -57,12 +57,12 @@ def forget(state: State, player: str) -> list[Entry]:
 
     :raises OutboxError: If something cannot be read or written; then do it again.
     """
-    journal = state.journal
+    inspector = state.inspector
     notes = (note for _, note in state.spool.of(player, strict=True))
     tokens = [note.token for note in notes if note.token and not note.test]
-    journal.use(player, tokens)
+    inspector.use(player, tokens)
     state.spool.erase(player)
-    erased = journal.erase(player)
+    erased = inspector.erase(player)
     if erased:
         state.notify(signals.player_forgotten, count=len(erased))
     return erased
@@ -78,7 +78,7 @@ def _check_again(state: State, entry: Entry | None, now: int) -> None:
     _check_callback(state)
     # Its callback is renewing that lease, or has ended less than one ago.
     if entry and entry.state == "unknown" and (entry.due or 0) > now:
-        raise OrderError(
+        raise ActionError(
             f"The reward of event {entry.id} may be under way at this moment. Look "
             "again in five minutes."
         )
@@ -86,4 +86,4 @@ def _check_again(state: State, entry: Entry | None, now: int) -> None:
 
 def _check_callback(state: State) -> None:
     if state.callbacks.reward is None:
-        raise OrderError("The site has no @mmolove.reward, so nothing can be given.")
+        raise ActionError("The site has no @mmolove.reward, so nothing can be given.")

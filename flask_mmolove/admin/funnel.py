@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..outbox import Day
-from ..outbox import Journal
+from ..outbox import Inspector
 from ..outbox.counters import DAY
 
 #: The steps, in order, and what they are called.
@@ -45,12 +45,12 @@ class Period(t.NamedTuple):
     unreferred: int
 
 
-def read_days(journal: Journal, now: int) -> list[Day]:
+def read_days(inspector: Inspector, now: int) -> list[Day]:
     """The longest period day by day, oldest first, today included.
 
     :param now: The time, in milliseconds.
     """
-    return journal.days(now - (max(PERIODS) - 1) * DAY, now)
+    return inspector.days(now - (max(PERIODS) - 1) * DAY, now)
 
 
 def periods(days: t.Sequence[Day]) -> list[Period]:

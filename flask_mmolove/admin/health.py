@@ -8,7 +8,7 @@ from ..delivery.watchdog import CURES
 from ..errors import OutboxError
 from ..outbox import Breaker
 from ..outbox import Entry
-from ..outbox import Journal
+from ..outbox import Inspector
 from ..outbox import RewardBreaker
 from ..outbox import Worker
 from ..outbox.entry import EntryState
@@ -123,19 +123,19 @@ def of_settings(state: State) -> t.Iterator[Health]:
 
 def of_store(state: State, now: int) -> list[Health]:
     """What is wrong with what happened until now; or that all is well."""
-    journal = state.journal
+    inspector = state.inspector
     try:
         signs = Signs(
-            state.outbox.breaker(state.patience),
-            journal.worker(),
-            state.outbox.next_due(now, state.patience),
-            journal.oldest_pending(),
+            state.outbox.breaker(state.timeout),
+            inspector.worker(),
+            state.outbox.next_due(now, state.timeout),
+            inspector.oldest_pending(),
             state.spool.oldest(),
-            journal.last_signup(),
-            count_stuck(journal),
-            state.outbox.reward_breaker(state.patience),
-            journal.failing_events(),
-            journal.failing_rewards(),
+            inspector.last_signup(),
+            count_stuck(inspector),
+            state.outbox.reward_breaker(state.timeout),
+            inspector.failing_events(),
+            inspector.failing_rewards(),
             state.spool.unreadable(),
             find_nameless(state.views.read()),
         )
@@ -153,9 +153,9 @@ def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
     }
 
 
-def count_stuck(journal: Journal) -> dict[EntryState, int]:
+def count_stuck(inspector: Inspector) -> dict[EntryState, int]:
     """How many events wait for a person, by state."""
-    counts = {state: journal.count(state) for state in FOR_A_PERSON}
+    counts = {state: inspector.count(state) for state in FOR_A_PERSON}
     return {state: count for state, count in counts.items() if count}
 
 
@@ -166,10 +166,8 @@ def planned(state: State, entry: Entry, now: int) -> int | None:
     """
     if entry.due is None:
         return None
-    breaker = state.outbox.breaker(state.patience)
-    return next_attempt(
-        entry, breaker, state.outbox.reward_breaker(state.patience), now
-    )
+    breaker = state.outbox.breaker(state.timeout)
+    return next_attempt(entry, breaker, state.outbox.reward_breaker(state.timeout), now)
 
 
 def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:

@@ -21,12 +21,12 @@ from flask import session
 from flask.sessions import SecureCookieSessionInterface
 
 from .. import signals
-from ..delivery.watchdog import Alarm
+from ..delivery.watchdog import Watchdog
 from ..errors import OutboxError
-from ..log import Brake
 from ..log import complain
 from ..log import logger
 from ..log import shielded
+from ..log import Throttle
 from ..outbox import Invitation
 from ..protocol.wire import as_token
 from ..protocol.wire import is_token
@@ -69,11 +69,11 @@ _needle = f"{MMREF}="
 class Capture:
     """What one app does about tokens that arrive."""
 
-    def __init__(self, state: State, alarm: Alarm) -> None:
+    def __init__(self, state: State, alarm: Watchdog) -> None:
         self._state = state
         self._alarm = alarm
         self._started_in = 0  # the process, by its id
-        self._junk = Brake(600)
+        self._junk = Throttle(600)
         self._look_again = 0.0
 
     def before_request(self) -> None:
@@ -125,7 +125,7 @@ class Capture:
         if token is None or not state.looked.passes(token):
             return
         try:
-            if not state.outbox.is_used(token, state.patience_to_read):
+            if not state.outbox.is_used(token, state.read_timeout):
                 return
         except OutboxError:
             # Pages are not to wait for a store that is away.
@@ -156,7 +156,7 @@ class Capture:
         if not is_visit():
             after_this_request(_ask_again)
             return
-        inviter.remember(token, inviter.welcome(self._state))
+        inviter.remember(token, inviter.take_referrer(self._state))
         if not may_keep(self._state):
             request.environ[_ENVIRON] = token
         elif is_news:

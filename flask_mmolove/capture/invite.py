@@ -33,7 +33,7 @@ from .cookies import keep_private
 from .cookies import keys
 from .cookies import salts
 from .hook import may_keep
-from .referrer import send_off
+from .referrer import set_referrer_cookie
 
 #: The page behind the links. A site that wants it registers it.
 invitations = Blueprint("mmolove_invitations", __name__)
@@ -97,7 +97,7 @@ def _lead_on(state: State, code: str) -> Response:
     response = redirect(share_link(state, code))
     with shielded("An inviter could not be remembered."):
         if state.settings.cookie_days and may_keep(state):
-            send_off(state, response, inviter)
+            set_referrer_cookie(state, response, inviter)
     return response
 
 

@@ -27,7 +27,7 @@ _TRIP = 3600
 _ENVIRON = "flask_mmolove.inviters"
 
 
-def send_off(state: State, response: Response, inviter: str) -> None:
+def set_referrer_cookie(state: State, response: Response, inviter: str) -> None:
     """Remember the inviter of a visitor who goes on to MMOLove.
 
     :param inviter: The inviting player's identity.
@@ -41,7 +41,7 @@ def is_back() -> bool:
     return COOKIE.name in request.cookies
 
 
-def welcome(state: State) -> str | None:
+def take_referrer(state: State) -> str | None:
     """The inviter of a visitor who comes back from MMOLove. It is good for this once:
     the next token may come another way.
     """

@@ -20,8 +20,8 @@ from celery.exceptions import QueueNotFound
 
 from ..errors import ConfigError
 from ..errors import OutboxError
-from ..log import Brake
 from ..log import logger
+from ..log import Throttle
 from .daemon import DaemonEngine
 from .daemon import IDLE
 from .engine import PerProcess
@@ -200,16 +200,16 @@ class _Messenger:
         self._celery = celery
         self._not_before = 0.0
         self._failed = False
-        self._complaint = Brake(600)
+        self._complaint = Throttle(600)
 
     def turn(self) -> float:
         wait = self._not_before - time.monotonic()
         if wait > 0:
             return wait
         # No worker of another machine can see what lies here.
-        taken_in = self._delivery.take_in()
+        imported = self._delivery.import_spool()
         ids = [self.ids.popleft() for _ in range(len(self.ids))]
-        if taken_in or self._failed or len(ids) == _MOST:
+        if imported or self._failed or len(ids) == _MOST:
             return self._send(None)
         if ids:
             return self._send(ids)
@@ -266,7 +266,7 @@ class _Worker:
         self._senders = Senders(concurrency)
         self._calls: deque[t.Collection[int] | None] = deque(maxlen=1000)
         self._lock = threading.Lock()
-        self._complaint = Brake(600)
+        self._complaint = Throttle(600)
 
     def call(self, ids: t.Collection[int] | None) -> None:
         """Do what is due, these entries first."""

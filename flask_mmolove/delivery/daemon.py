@@ -8,8 +8,8 @@ import threading
 import typing as t
 
 from ..errors import OutboxError
-from ..log import Brake
 from ..log import logger
+from ..log import Throttle
 
 #: Seconds after which the outbox is looked at although nothing called: another
 #: process may have died and left something.
@@ -79,7 +79,7 @@ class _Daemon(t.Generic[J]):
         self.wake = threading.Event()
         self._pid = os.getpid()
         self._stopping = False
-        self._complaint = Brake(600)
+        self._complaint = Throttle(600)
         self._thread = threading.Thread(
             target=self.run, name="flask-mmolove", daemon=True
         )

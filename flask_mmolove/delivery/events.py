@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from ..log import Brake
 from ..log import logger
+from ..log import Throttle
 from ..outbox import Entry
 from ..outbox import Note
 from ..outbox.entry import EntryState
@@ -27,7 +27,7 @@ class Reporter:
     def __init__(self, report: t.Callable[[Entry], None]) -> None:
         self._report = report
         self.counts: t.Counter[EntryState] = Counter()
-        self._no_callback = Brake(3600)
+        self._no_callback = Throttle(3600)
 
     def __call__(self, entry: Entry) -> None:
         if entry.state == "accepted" and entry.due and entry.attempts:

@@ -45,7 +45,7 @@ class Rewarder(t.Protocol):
         """
 
 
-class Payer:
+class Granter:
     """Pays what is accepted and due.
 
     :param rewarder: Gives the site's callback, or None while the site has none.
@@ -153,7 +153,7 @@ class Payer:
             self._tell(written)
         if rewarder.promise != "exactly-once":
             self._paid.add(entry.key)
-            self._settle(Settlement(entry, "rewarded", sure=True))
+            self._settle(Settlement(entry, "rewarded", is_fact=True))
         self._outbox.reward_granted(self._now())
 
     def _failed(self, rewarder: Rewarder, entry: Entry, error: BaseException) -> None:

@@ -10,11 +10,11 @@ import contextlib
 import threading
 import typing as t
 
-from ..log import Brake
 from ..log import logger
+from ..log import Throttle
 from ..outbox import Entry
 from ..outbox import Outbox
-from ..outbox.entry import PATIENCE
+from ..outbox.entry import TIMEOUT
 
 # Seconds before a renewal that failed is tried again, at the most.
 _RETRY = 1.0
@@ -38,7 +38,7 @@ class Leases:
         self._kept: dict[tuple[str, str, bool], Entry] = {}
         self._changed = threading.Condition()
         self._is_running = False
-        self._complaint = Brake(600)
+        self._complaint = Throttle(600)
 
     @contextlib.contextmanager
     def keep(self, entry: Entry) -> t.Iterator[None]:
@@ -71,9 +71,9 @@ class Leases:
         """
         with self._changed:
             kept = list(self._kept.values())
-        due, patience = self._now() + self.length, min(self._third, PATIENCE)
+        due, timeout = self._now() + self.length, min(self._third, TIMEOUT)
         try:
-            lost = self._outbox.renew(kept, due, patience)
+            lost = self._outbox.renew(kept, due, timeout)
         except Exception as e:  # whatever it is, the thread has to go on
             if self._complaint.passes():
                 logger.warning("Leases cannot be renewed for now: %s", e)

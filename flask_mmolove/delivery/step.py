@@ -29,7 +29,7 @@ from .backoff import CRASHES
 from .events import NO_CALLBACK
 from .events import Reporter
 from .events import warn_of_other_token
-from .grant import Payer
+from .grant import Granter
 from .grant import REWARD_LEASE
 from .grant import Rewarder
 from .lease import Leases
@@ -88,7 +88,7 @@ class Delivery:
         #: How many entries it brought to each state.
         self.counts = self._tell.counts
         leases = Leases(outbox, self.now, lease)
-        self._payer = Payer(
+        self._granter = Granter(
             outbox,
             reward,
             self._tell,
@@ -127,7 +127,7 @@ class Delivery:
         """
         if not self._adopted:
             self._adopt()
-        handled = self.take_in() + self._send(run, ids) + self._payer.pay()
+        handled = self.import_spool() + self._send(run, ids) + self._granter.pay()
         self._sign_in()
         return handled
 
@@ -150,7 +150,7 @@ class Delivery:
     def stop(self) -> None:
         """Start nothing new, and give back what was claimed and not yet settled."""
         self._stopped = True
-        self._payer.stop()
+        self._granter.stop()
         held = list(self._held.values())
         if held:
             self.outbox.release(held, _STOP_PATIENCE)
@@ -160,7 +160,7 @@ class Delivery:
         now = self.now()
         if self._signed_in is None or not 0 <= now - self._signed_in < _SIGN_IN:
             self._signed_in = now
-            self.outbox.journal.sign_in(Worker(now, self._client.ahead))
+            self.outbox.inspector.heartbeat(Worker(now, self._client.ahead))
 
     def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
         self._make_up()
@@ -210,7 +210,9 @@ class Delivery:
     def _adopt(self) -> None:
         settings = self._settings
         self.outbox.upgrade()
-        count = self.outbox.adopt(settings.fingerprint, settings.server_id, self.now())
+        count = self.outbox.apply_settings(
+            settings.fingerprint, settings.server_id, self.now()
+        )
         self._adopted = True
         if count is not None:
             logger.warning(
@@ -221,13 +223,13 @@ class Delivery:
                 count,
             )
 
-    def take_in(self) -> int:
+    def import_spool(self) -> int:
         """Record what lies beside the outbox on this machine, in damaged files and the
         emergency exit, and give how many entries those are. A part of :meth:`step`.
 
         :raises OutboxError: If the store fails.
         """
-        rescued = self.outbox.rescue()
+        rescued = self.outbox.recover()
         notes = self._spool.read()
         for file, note in notes:
             try:
@@ -304,7 +306,7 @@ class Delivery:
         settled = Settlement(
             entry,
             "accepted",
-            sure=True,
+            is_fact=True,
             status=outcome.status,
             answer=outcome.body[:500],
             referral_id=outcome.referral_id,
@@ -316,8 +318,8 @@ class Delivery:
                 return settled
             if self._reward() is None:
                 return settled._replace(state="unpaid", answer=NO_CALLBACK)
-            return settled._replace(due=now, renewed=True)
-        failed = settled._replace(sure=False)
+            return settled._replace(due=now, resets_attempts=True)
+        failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):
             return failed._replace(state="rejected")
         pause = backoff(entry.attempts, self._uniform)

@@ -37,7 +37,7 @@ CURES = {
 _PATIENCE = 0.2
 
 
-class Alarm:
+class Watchdog:
     """Looks from the requests' side whether the delivery is alive.
 
     :param delivery: ``MMOLOVE_DELIVERY``.

@@ -8,7 +8,7 @@ from .entry import Invitation as Invitation
 from .entry import Settlement as Settlement
 from .entry import Summary as Summary
 from .inspector import Day as Day
-from .inspector import Journal as Journal
+from .inspector import Inspector as Inspector
 from .inspector import Referrer as Referrer
 from .inspector import Worker as Worker
 from .report import Note as Note

@@ -36,7 +36,7 @@ _PROVEN_FOR = 3_600_000
 _PROVEN_NOTED = 600_000
 
 # A host that asks for patience answers, and so is not down.
-_ASKS_FOR_PATIENCE = {408, 425, 429}
+_ASKS_TO_WAIT = {408, 425, 429}
 
 
 class Breaker(t.NamedTuple):
@@ -155,7 +155,7 @@ class Breaker(t.NamedTuple):
     def _failed(
         self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
     ) -> Breaker:
-        if outcome.status in _ASKS_FOR_PATIENCE and not self.is_open:
+        if outcome.status in _ASKS_TO_WAIT and not self.is_open:
             return self
         breaker = self._replace(failures=self.failures + 1, status=outcome.status)
         if breaker.failures < FAILURES and not self.is_open and self.width is None:

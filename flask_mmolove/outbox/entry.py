@@ -31,7 +31,7 @@ EntryState = t.Literal[
 ]
 
 #: Seconds for which a background worker waits for the store; a request waits less.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 #: Earlier answers that are kept of an event.
 ANSWERS_AT_MOST = 10
@@ -191,16 +191,16 @@ class Settlement(t.NamedTuple):
     :param entry: The entry as it was claimed.
     :param state: What it is from now on.
     :param due: When it is to be handled again, if ever.
-    :param sure: It really happened out there, so it holds although another claim may
+    :param is_fact: It really happened out there, so it holds although another claim may
         have been made meanwhile; a failure is settled by the claim's holder only.
-    :param renewed: A new phase begins, and attempts are counted from none.
+    :param resets_attempts: A new phase begins, and attempts are counted from none.
     """
 
     entry: Entry
     state: EntryState
     due: int | None = None
-    sure: bool = False
-    renewed: bool = False
+    is_fact: bool = False
+    resets_attempts: bool = False
     status: int | None = None
     answer: str | None = None
     referral_id: str | None = None

@@ -27,7 +27,7 @@ class Run(t.Protocol):
     def __call__(
         self,
         work: t.Callable[[Transaction], R],
-        patience: float | None,
+        timeout: float | None,
         *,
         writes: bool,
     ) -> R: ...
@@ -83,17 +83,17 @@ _FINISHED = (
 )
 
 
-class Journal:
+class Inspector:
     """Pages, counts and erasure, over the tables of a store.
 
     :param run: The store's transactions.
-    :param patience: Seconds for which each question may wait for the store.
+    :param timeout: Seconds for which each question may wait for the store.
     """
 
     def __init__(
-        self, run: Run, dialect: Dialect, patience: float | None = None
+        self, run: Run, dialect: Dialect, timeout: float | None = None
     ) -> None:
-        self._run = partial(run, patience=patience)
+        self._run = partial(run, timeout=timeout)
         self._dialect = dialect
         self._event = dialect.event
 
@@ -246,7 +246,7 @@ class Journal:
         known = self._run(lambda db: db.fact("worker"), writes=False)
         return Worker(*json.loads(known)) if known else None
 
-    def sign_in(self, worker: Worker) -> None:
+    def heartbeat(self, worker: Worker) -> None:
         """Let what delivers show itself."""
         shown = json.dumps(worker)
         self._run(lambda db: db.set_fact("worker", shown), writes=True)

@@ -133,7 +133,7 @@ def as_claimed(entries: list[Entry], now: int, lease: int, uptime: int) -> list[
 def may_settle(settlement: Settlement, row: Entry) -> bool:
     """Whether a settlement may be written, as its row is now."""
     entry = settlement.entry
-    if settlement.sure:
+    if settlement.is_fact:
         return row.state in (entry.state, REFUTED[entry.state])
     return (row.state, row.claim) == (entry.state, entry.claim)
 
@@ -150,9 +150,9 @@ def settlement_columns(settlement: Settlement, now: int) -> dict[str, t.Any]:
         "answer": _storable(settlement.answer),
         "referral_id": _storable(settlement.referral_id),
         "history": _history(entry),
-        "attempts": 0 if settlement.renewed else entry.attempts,
-        "crashes": 0 if settlement.renewed else entry.crashes,
-        "begun": 0 if settlement.renewed else entry.begun,
+        "attempts": 0 if settlement.resets_attempts else entry.attempts,
+        "crashes": 0 if settlement.resets_attempts else entry.crashes,
+        "begun": 0 if settlement.resets_attempts else entry.begun,
     }
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from itsdangerous import Signer
 
 from ..errors import OutboxError
-from ..log import Brake
 from ..log import logger
+from ..log import Throttle
 from .folder import Folder
 from .folder import HALF
 from .folder import NotOurs
@@ -66,8 +66,8 @@ class Spool:
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
-        self._complaint = Brake(600)
-        self._warned = Brake(float("inf"))
+        self._complaint = Throttle(600)
+        self._warned = Throttle(float("inf"))
 
     def write(self, note: Note) -> Path:
         """Put a note on disk, and give its file.

@@ -388,7 +388,7 @@ class Transaction(abc.ABC):
             accepted = max(accepted, now + wait) if wait else accepted
         return soonest(pending, accepted, Breaker.from_json(breaker), now)
 
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int | None:
+    def apply_settings(self, fingerprint: str, server_id: str, now: int) -> int | None:
         """Meet settings. If they are not those of before, what may still be sent is
         addressed anew, what was refused under the old ones is sent again, and the
         breaker begins afresh. Gives how many were refused; None if nothing is new.

@@ -12,9 +12,9 @@ from .entry import Entry
 from .entry import EntryState
 from .entry import Invitation
 from .entry import is_id
-from .entry import PATIENCE
 from .entry import Settlement
-from .inspector import Journal
+from .entry import TIMEOUT
+from .inspector import Inspector
 from .report import Note
 from .report import record
 from .reward_breaker import RewardBreaker
@@ -36,26 +36,26 @@ class Outbox(abc.ABC):
     Each method is one transaction, described where it is made, in
     :class:`~flask_mmolove.outbox.statements.Transaction`: when it returns, it is on
     disk, and when it raises :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
-    ``patience`` is for how many seconds the caller may wait.
+    ``timeout`` is for how many seconds the caller may wait.
 
-    :ivar journal: What a person asks of the outbox.
-    :ivar patience: How many seconds that is for who does not say.
+    :ivar inspector: What a person asks of the outbox.
+    :ivar timeout: How many seconds that is for who does not say.
     """
 
     def __init__(self, dialect: Dialect) -> None:
-        self.patience = PATIENCE
+        self.timeout = TIMEOUT
         self._dialect = dialect
-        self.journal = self.inspect()
+        self.inspector = self.inspect()
 
-    def inspect(self, patience: float | None = None) -> Journal:
-        """The same as :attr:`journal`, for who can wait no longer than that."""
-        return Journal(self.run, self._dialect, patience)
+    def inspect(self, timeout: float | None = None) -> Inspector:
+        """The same as :attr:`inspector`, for who can wait no longer than that."""
+        return Inspector(self.run, self._dialect, timeout)
 
     @abc.abstractmethod
     def run(
         self,
         work: t.Callable[[Transaction], R],
-        patience: float | None = None,
+        timeout: float | None = None,
         *,
         writes: bool = True,
     ) -> R:
@@ -83,54 +83,54 @@ class Outbox(abc.ABC):
 
     @property
     def incident(self) -> bool:
-        """Whether there is, or may be, something to :meth:`rescue`."""
+        """Whether there is, or may be, something to :meth:`recover`."""
         return False
 
-    def rescue(self) -> int:
+    def recover(self) -> int:
         """Take over what stands in files that were damaged, deleted or replaced, and
         give how many entries those are. Costs nothing where nothing happened.
         """
         return 0
 
     def record(
-        self, note: Note, server_id: str, patience: float | None = None
+        self, note: Note, server_id: str, timeout: float | None = None
     ) -> list[Entry]:
         """See :func:`~flask_mmolove.outbox.report.record`."""
-        return self.run(lambda db: record(note, server_id, db), patience)
+        return self.run(lambda db: record(note, server_id, db), timeout)
 
     def add(
         self,
         identity: str,
         events: t.Sequence[Event],
         now: int,
-        patience: float | None = None,
+        timeout: float | None = None,
         *,
         referrer: str | None = None,
     ) -> list[Entry]:
         return self.run(
-            lambda db: db.add(identity, events, now, referrer=referrer), patience
+            lambda db: db.add(identity, events, now, referrer=referrer), timeout
         )
 
     def hold(
-        self, key: str, invitation: Invitation, now: int, patience: float | None = None
+        self, key: str, invitation: Invitation, now: int, timeout: float | None = None
     ) -> None:
-        self.run(lambda db: db.hold(key, invitation, now), patience)
+        self.run(lambda db: db.hold(key, invitation, now), timeout)
 
     def held(
-        self, key: str, now: int, patience: float | None = None
+        self, key: str, now: int, timeout: float | None = None
     ) -> Invitation | None:
-        return self.run(lambda db: db.held(key, now), patience, writes=False)
+        return self.run(lambda db: db.held(key, now), timeout, writes=False)
 
-    def is_used(self, token: str, patience: float | None = None) -> bool:
-        return self.run(lambda db: db.is_used(token), patience, writes=False)
+    def is_used(self, token: str, timeout: float | None = None) -> bool:
+        return self.run(lambda db: db.is_used(token), timeout, writes=False)
 
-    def let_go(self, key: str, patience: float | None = None) -> None:
-        self.run(lambda db: db.let_go(key), patience)
+    def let_go(self, key: str, timeout: float | None = None) -> None:
+        self.run(lambda db: db.let_go(key), timeout)
 
     def of(
-        self, identity: str, test: bool, patience: float | None = None
+        self, identity: str, test: bool, timeout: float | None = None
     ) -> dict[str, Entry]:
-        return self.run(lambda db: db.of(identity, test), patience, writes=False)
+        return self.run(lambda db: db.of(identity, test), timeout, writes=False)
 
     def claim(
         self,
@@ -150,18 +150,16 @@ class Outbox(abc.ABC):
     ) -> list[Entry]:
         return self.run(lambda db: db.settle(settlements, now, learn))
 
-    def release(
-        self, entries: t.Sequence[Entry], patience: float | None = None
-    ) -> None:
-        self.run(lambda db: db.release(entries), patience)
+    def release(self, entries: t.Sequence[Entry], timeout: float | None = None) -> None:
+        self.run(lambda db: db.release(entries), timeout)
 
     def renew(
-        self, entries: t.Sequence[Entry], due: int, patience: float | None = None
+        self, entries: t.Sequence[Entry], due: int, timeout: float | None = None
     ) -> list[Entry]:
-        return self.run(lambda db: db.renew(entries, due), patience)
+        return self.run(lambda db: db.renew(entries, due), timeout)
 
-    def next_due(self, now: int, patience: float | None = None) -> int | None:
-        return self.run(lambda db: db.next_due(now), patience, writes=False)
+    def next_due(self, now: int, timeout: float | None = None) -> int | None:
+        return self.run(lambda db: db.next_due(now), timeout, writes=False)
 
     def upgrade(self) -> None:
         """Bring rows of an earlier version up to date. Costs a look where there are
@@ -176,59 +174,59 @@ class Outbox(abc.ABC):
     def _own_tokens(self, after: int) -> int | None:
         return self.run(lambda db: db.own_tokens(after))
 
-    def adopt(self, fingerprint: str, server_id: str, now: int) -> int | None:
+    def apply_settings(self, fingerprint: str, server_id: str, now: int) -> int | None:
         if self.run(lambda db: db.fact("settings"), writes=False) == fingerprint:
             return None
-        return self.run(lambda db: db.adopt(fingerprint, server_id, now))
+        return self.run(lambda db: db.apply_settings(fingerprint, server_id, now))
 
     def retry(
         self,
         now: int,
         ids: t.Collection[int] | None = None,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> list[Entry]:
         """Send rejected entries again: all, or those named."""
         if ids is None:
-            ids = self.run(lambda db: db.rejected(), patience, writes=False)
+            ids = self.run(lambda db: db.rejected(), timeout, writes=False)
         waiting, again = filter(is_id, ids), []
         while batch := list(itertools.islice(waiting, _BATCH)):
-            again += self._retry(now, batch, patience)
+            again += self._retry(now, batch, timeout)
         return again
 
-    def _retry(self, now: int, ids: list[int], patience: float | None) -> list[Entry]:
-        return self.run(lambda db: db.retry(now, ids), patience)
+    def _retry(self, now: int, ids: list[int], timeout: float | None) -> list[Entry]:
+        return self.run(lambda db: db.retry(now, ids), timeout)
 
     def decide(
-        self, id: int, state: EntryState, now: int, patience: float | None = None
+        self, id: int, state: EntryState, now: int, timeout: float | None = None
     ) -> Entry | None:
         if not is_id(id):
             return None
-        return self.run(lambda db: db.decide(id, state, now), patience)
+        return self.run(lambda db: db.decide(id, state, now), timeout)
 
-    def retry_rewards(self, now: int, patience: float | None = None) -> int:
+    def retry_rewards(self, now: int, timeout: float | None = None) -> int:
         """Have the rewards granted that failed, and give how many those are."""
-        total, journal = 0, self.inspect(patience)
-        while batch := journal.page(state="unpaid", limit=_BATCH):
-            total += self._retry_rewards(batch, now, patience)
+        total, inspector = 0, self.inspect(timeout)
+        while batch := inspector.page(state="unpaid", limit=_BATCH):
+            total += self._retry_rewards(batch, now, timeout)
         return total
 
     def _retry_rewards(
-        self, entries: list[Entry], now: int, patience: float | None
+        self, entries: list[Entry], now: int, timeout: float | None
     ) -> int:
         def work(db: Transaction) -> int:
             decided = [db.decide(entry.id, "accepted", now) for entry in entries]
             return sum(entry is not None for entry in decided)
 
-        return self.run(work, patience)
+        return self.run(work, timeout)
 
     def resume(self, now: int) -> None:
         self.run(lambda db: db.resume(now))
 
-    def breaker(self, patience: float | None = None) -> Breaker:
-        return self.run(lambda db: db.breaker(), patience, writes=False)
+    def breaker(self, timeout: float | None = None) -> Breaker:
+        return self.run(lambda db: db.breaker(), timeout, writes=False)
 
-    def reward_breaker(self, patience: float | None = None) -> RewardBreaker:
-        return self.run(lambda db: db.reward_breaker(), patience, writes=False)
+    def reward_breaker(self, timeout: float | None = None) -> RewardBreaker:
+        return self.run(lambda db: db.reward_breaker(), timeout, writes=False)
 
     def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
         return self.run(lambda db: db.reward_failed(id, reason, now))

@@ -9,7 +9,7 @@ from flask import Flask
 from ..errors import ConfigError
 from .decorator import FindToken
 from .decorator import reporting
-from .detect import as_newcomer
+from .detect import as_detector
 from .detect import Player
 
 
@@ -32,10 +32,10 @@ def attach(
     for endpoint in endpoints:
         if endpoint not in app.view_functions:
             raise ConfigError(_missing(app, endpoint))
-    newcomer = as_newcomer(player)
+    detector = as_detector(player)
     for endpoint in endpoints:
         app.view_functions[endpoint] = reporting(
-            app.view_functions[endpoint], newcomer, token
+            app.view_functions[endpoint], detector, token
         )
 
 

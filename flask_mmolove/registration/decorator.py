@@ -32,9 +32,9 @@ from ..protocol.wire import as_token
 from ..state import current_state
 from ..state import F
 from ..state import State
-from .detect import as_newcomer
+from .detect import as_detector
+from .detect import Detector
 from .detect import new_row
-from .detect import Newcomer
 from .detect import Player
 from .detect import why
 from .hold import recall
@@ -101,7 +101,7 @@ def referral_register(
         passes it in a way of its own. If it gives None, the visitor's own is taken.
     :raises TypeError: At import, if it is put on something that is not a function.
     """
-    decorate = partial(reporting, newcomer=as_newcomer(player), token=token)
+    decorate = partial(reporting, detector=as_detector(player), token=token)
     if view is None:
         return partial(referral_register, player=player, token=token)
     if isinstance(view, type) or not callable(view):
@@ -114,7 +114,7 @@ def referral_register(
 
 
 def reporting(
-    view: t.Callable[..., t.Any], newcomer: Newcomer, token: FindToken | None
+    view: t.Callable[..., t.Any], detector: Detector, token: FindToken | None
 ) -> t.Callable[..., t.Any]:
     """A view that does what another does, and reports the account it makes."""
 
@@ -126,7 +126,7 @@ def reporting(
                 "the function that finds the player, name it: "
                 f"@referral_register(player={view.__name__})."
             )
-        signup = _begin(newcomer, token)
+        signup = _begin(detector, token)
         try:
             response = current_app.ensure_sync(view)(*args, **kwargs)
         except BaseException as e:
@@ -182,7 +182,7 @@ class Signup:
     """A signup in the making: a view at work, or a player who was named elsewhere.
 
     :param visitor: The token that its visitor carried before.
-    :param newcomer: Tells who is new; None if it could not look before the view.
+    :param detector: Tells who is new; None if it could not look before the view.
     :param before: What it saw then.
     """
 
@@ -190,12 +190,12 @@ class Signup:
         self,
         state: State,
         visitor: str | None,
-        newcomer: Newcomer | None = None,
+        detector: Detector | None = None,
         before: t.Any = None,
     ) -> None:
         self.state = state
         self.visitor = visitor
-        self.newcomer = newcomer
+        self.detector = detector
         self.before = before
         #: Whether the view raised.
         self.failed = False
@@ -347,9 +347,9 @@ class Signup:
             self.enlistment.withdraw()
 
     def _look_for_referee(self, response: Response) -> None:
-        if self.newcomer is None:
+        if self.detector is None:
             return
-        player = self.newcomer.after(response, self.before)
+        player = self.detector.after(response, self.before)
         if player is not None:
             self.hand_over(player, self.visitor)
         elif request.method == "POST":
@@ -371,7 +371,7 @@ def end_request(error: BaseException | None = None) -> None:
         if signup.referee is not None:
             signup.state.views.named(endpoint)
         else:
-            reason = why(signup.newcomer, response, signup.before)
+            reason = why(signup.detector, response, signup.before)
             signup.state.views.nobody(endpoint, response.status_code, reason)
 
 
@@ -384,7 +384,7 @@ def _is_response(error: BaseException) -> bool:
     return error.response is not None or (error.code or 500) < 400
 
 
-def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
+def _begin(detector: Detector, find_token: FindToken | None) -> Signup | None:
     signup = None
     with shielded("A visitor's token could not be read."):
         state = current_state()
@@ -400,9 +400,9 @@ def _begin(newcomer: Newcomer, find_token: FindToken | None) -> Signup | None:
             shielded("Who was there before a signup is not known."),
             contextlib.suppress(HTTPException),
         ):
-            signup.before = newcomer.before()
-            signup.newcomer = newcomer
-            if isinstance(newcomer, new_row):
+            signup.before = detector.before()
+            signup.detector = detector
+            if isinstance(detector, new_row):
                 signup.before.reporter = signup
     return signup
 

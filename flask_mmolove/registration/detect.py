@@ -23,10 +23,10 @@ if t.TYPE_CHECKING:
     from .inserted import Watch
 
 #: Seconds a signup waits for the site's ``find``.
-PATIENCE = 1.0
+TIMEOUT = 1.0
 
 
-class Newcomer(t.Protocol):
+class Detector(t.Protocol):
     """What ``player=`` takes besides a function of the response."""
 
     def before(self) -> t.Any:
@@ -39,21 +39,21 @@ class Newcomer(t.Protocol):
         """
 
 
-def why(newcomer: Newcomer, response: Response, before: t.Any) -> str:
+def why(detector: Detector, response: Response, before: t.Any) -> str:
     """Why an answer gave nobody, in words that follow "because".
 
-    :param before: What :meth:`Newcomer.before` gave.
+    :param before: What :meth:`Detector.before` gave.
     """
-    explain = getattr(newcomer, "why", None)
+    explain = getattr(detector, "why", None)
     if explain is None:
         return "player= gave None"
     return str(explain(response, before))
 
 
-Player = t.Callable[[Response], t.Any] | Newcomer
+Player = t.Callable[[Response], t.Any] | Detector
 
 
-def as_newcomer(player: Player | None) -> Newcomer:
+def as_detector(player: Player | None) -> Detector:
     """What the decorator goes by.
 
     :param player: Its ``player=``; Flask-Login's user, unless given.
@@ -66,7 +66,7 @@ def as_newcomer(player: Player | None) -> Newcomer:
         answer = f"{name}(...)" if hasattr(player, "before") else f"new_row({name})"
         raise TypeError(f"player= must not be a class: write player={answer}.")
     if callable(getattr(player, "before", None)):
-        return t.cast(Newcomer, player)
+        return t.cast(Detector, player)
     if callable(player):
         return _Plain(player)
     raise TypeError(
@@ -123,7 +123,7 @@ def _has_flask_login() -> bool:
 
 
 #: See :class:`_Login`.
-new_login: Newcomer = _Login()
+new_login: Detector = _Login()
 
 
 # The answers that take arguments are written like functions, and are used like them.
@@ -328,9 +328,9 @@ class new_by_field:
         # where that belongs to the thread.
         thread = threading.Thread(target=look, name="flask-mmolove-find", daemon=True)
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         if not found.done():
-            raise MMOLoveError(f"find gave no answer within {PATIENCE:g} s.")
+            raise MMOLoveError(f"find gave no answer within {TIMEOUT:g} s.")
         return found.result()
 
 

@@ -37,9 +37,9 @@ def hold(key: str | int | UUID, token: str | None = None) -> None:
 
 def _keep(state: State, name: str, invitation: Invitation) -> None:
     try:
-        state.outbox.hold(name, invitation, milliseconds(), state.patience)
+        state.outbox.hold(name, invitation, milliseconds(), state.timeout)
     except Exception as e:  # whatever it is, the token must not vanish
-        state.put_by(state.note("", invitation)._replace(held=name), str(e))
+        state.spool_report(state.note("", invitation)._replace(held=name), str(e))
 
 
 def recall(state: State, key: str | int | UUID) -> Note | None:
@@ -53,7 +53,7 @@ def recall(state: State, key: str | int | UUID) -> Note | None:
     # Looked at first: what is taken in meanwhile stands in the outbox then.
     spooled = state.spool.of(name)
     try:
-        held = state.outbox.held(name, note.moment, state.patience_to_read)
+        held = state.outbox.held(name, note.moment, state.read_timeout)
     except OutboxError:
         return note  # it is asked for when the note is recorded
     if held is not None:

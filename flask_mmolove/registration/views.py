@@ -11,8 +11,8 @@ import threading
 import time
 import typing as t
 
-from ..log import Brake
 from ..log import logger
+from ..log import Throttle
 from ..outbox import Outbox
 
 #: Answers in a row that name nobody, of a view that named players before, after which
@@ -67,8 +67,8 @@ class SignupViews:
         self._lock = threading.Lock()
         self._news: dict[str, Record] = {}
         self._known: dict[str, Record] = {}
-        self._write_again = Brake(_PAUSE)
-        self._warned = Brake(float("inf"))
+        self._write_again = Throttle(_PAUSE)
+        self._warned = Throttle(float("inf"))
 
     def named(self, endpoint: str) -> None:
         """A view named a player."""
@@ -108,7 +108,7 @@ class SignupViews:
         :raises OutboxError: If it cannot be read.
         """
         stored = self._outbox.run(
-            lambda db: db.fact(_FACT), self._outbox.patience, writes=False
+            lambda db: db.fact(_FACT), self._outbox.timeout, writes=False
         )
         return _merge(_parse(stored), self._news)
 

@@ -141,7 +141,7 @@ def _record(state: State, note: Note, player: t.Any) -> bool:
 
 def _put_by(state: State, note: Note, player: t.Any, reason: str) -> None:
     if state.session is None:
-        state.put_by(note, reason)
+        state.spool_report(note, reason)
     else:
         state.session.enlist(note, player, reason)
 

@@ -390,7 +390,7 @@ class TestRewards:
         listed = json.loads(run(app, "rewards", "--json").output)
         ids = {entry["identity"]: str(entry["id"]) for entry in listed}
         outbox = app.extensions["mmolove"].outbox
-        entry = outbox.journal.get(int(ids["8"]))
+        entry = outbox.inspector.get(int(ids["8"]))
         outbox.renew([entry], 1 << 50)  # a process keeps it
         result = run(app, "rewards", "--again", ids["8"])
         assert "may be under way at this moment" in result.output

@@ -81,7 +81,9 @@ def send(client: FlaskClient, url: str, **fields: str) -> TestResponse:
 def reject(app: Flask) -> int:
     with app.app_context():
         registered("7", token="junk")
-    (entry,) = app.extensions["mmolove"].outbox.journal.page(state="rejected", limit=9)
+    (entry,) = app.extensions["mmolove"].outbox.inspector.page(
+        state="rejected", limit=9
+    )
     assert isinstance(entry.id, int)
     return entry.id
 
@@ -137,7 +139,7 @@ class TestAccess:
             assert response.status_code in (200, 405)
         assert owner.post("/mmolove/events").status_code == 405
         outbox = app.extensions["mmolove"].outbox
-        assert outbox.journal.get(id).state == "rejected"
+        assert outbox.inspector.get(id).state == "rejected"
 
     @pytest.mark.parametrize(
         "path", ["", "events", "events/1", "retry", "events/1/retry"]
@@ -145,7 +147,7 @@ class TestAccess:
     def test_a_page_waits_for_the_store_no_longer_than_a_request_may(
         self, app: Flask, owner: FlaskClient, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("flask_mmolove.state.PATIENCE_REQUEST", 0.05)
+        monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.05)
         with Hold(app):
             response = owner.get(f"/mmolove/{path}")
         assert response.status_code == 503
@@ -160,7 +162,7 @@ class TestAccess:
             r'name="token" value="([^"]+)"', owner.get("/mmolove/retry").text
         )
         assert found is not None
-        monkeypatch.setattr("flask_mmolove.state.PATIENCE_REQUEST", 0.05)
+        monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.05)
         with Hold(app):
             response = owner.post(f"/mmolove/{path}", data={"token": found[1]})
         assert response.status_code == 503
@@ -361,7 +363,7 @@ class TestOrders:
         with app.app_context():
             qualify("unlucky")
         outbox = app.extensions["mmolove"].outbox
-        (entry,) = outbox.journal.page(state="unknown", limit=9)
+        (entry,) = outbox.inspector.page(state="unknown", limit=9)
         url = f"/mmolove/events/{entry.id}/reward"
         if given == "no":
             outbox.renew([entry], 1 << 50)  # a process keeps it
@@ -371,7 +373,7 @@ class TestOrders:
         text = send(owner, url, given=given).text
         words = {"yes": "is noted as given", "no": "is given now"}[given]
         assert f"The reward of event {entry.id} {words}." in text
-        state = outbox.journal.get(entry.id).state
+        state = outbox.inspector.get(entry.id).state
         assert state == {"yes": "rewarded", "no": "unknown"}[given]
         assert owner.post(url, data={"given": "perhaps"}).status_code == 400
 

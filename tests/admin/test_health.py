@@ -119,11 +119,11 @@ def test_under_celery_a_minute_without_a_worker_is_enough(
 
 
 def test_what_delivers_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
-    journal = app.extensions["mmolove"].outbox.journal
-    assert journal.worker() is None
+    inspector = app.extensions["mmolove"].outbox.inspector
+    assert inspector.worker() is None
     with app.app_context():
         registered("7", token=mmolove_sandbox.mint())
-    assert milliseconds() - journal.worker().seen < MINUTE
+    assert milliseconds() - inspector.worker().seen < MINUTE
     assert of(app).level == "good"
 
 
@@ -135,7 +135,7 @@ def test_it_is_seen_once_a_minute(app: Flask) -> None:
         moment = next(moments)
         delivery._clock = lambda moment=moment: moment
         delivery.step()
-        assert state.outbox.journal.worker().seen == seen * 1000
+        assert state.outbox.inspector.worker().seen == seen * 1000
 
 
 def test_a_refused_secret_is_named(
@@ -207,7 +207,7 @@ def test_a_reward_without_a_referrer_is_counted_apart(
             token = mmolove_sandbox.mint()
             state.record(note._replace(token=token, referrer=referrer))
             qualify(player)
-    journal = state.outbox.journal
-    *_, today = journal.days(milliseconds(), milliseconds())
+    inspector = state.outbox.inspector
+    *_, today = inspector.days(milliseconds(), milliseconds())
     assert (today.rewarded, today.unreferred) == (3, 2)
     assert periods([today])[0].unreferred == 2

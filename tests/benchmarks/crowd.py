@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.state import PATIENCE_REQUEST
+from flask_mmolove.state import REQUEST_TIMEOUT
 
 from .row import Row
 
@@ -46,7 +46,7 @@ class Ours:
         event = make_event(
             "registered", player, f"{player:t>60}", "srv", 1_790_000_000_000, False
         )
-        self._outbox.add(player, [event], 1_790_000_000_000, PATIENCE_REQUEST)
+        self._outbox.add(player, [event], 1_790_000_000_000, REQUEST_TIMEOUT)
 
     def close(self) -> None:
         self._outbox.close()

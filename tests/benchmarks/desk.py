@@ -98,7 +98,7 @@ def main(events: int, url: str | None, waiting: bool) -> None:
         page = mmolove.dashboard(access=lambda: True)
         app.register_blueprint(page, url_prefix="/mmolove")
         outbox = app.extensions["mmolove"].outbox
-        outbox.journal.count("pending")  # makes the tables
+        outbox.inspector.count("pending")  # makes the tables
         file = f"sqlite:///{Path(folder, 'mmolove.db')}"
         prefix = "mmolove_" if url else ""
         fill(outbox, url or file, prefix, make_entries(events, waiting))
@@ -129,7 +129,7 @@ def _time_pages(app: Flask, events: int) -> None:
         median = statistics.median(times)
         click.echo(f"{path:<40} {median:>7.1f} ms, at most {max(times):>7.1f} ms")
     begun = time.perf_counter()
-    app.extensions["mmolove"].outbox.journal.summary()
+    app.extensions["mmolove"].outbox.inspector.summary()
     seconds = (time.perf_counter() - begun) * 1000
     click.echo(f"{'flask mmolove status, its counts':<40} {seconds:>7.1f} ms")
 

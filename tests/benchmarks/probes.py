@@ -210,7 +210,7 @@ def claimed(path: str) -> t.Iterator[t.Callable[[], object]]:
         now = milliseconds()
         entries = outbox.claim("pending", now, 60_000, CLAIMED)
         assert len(entries) == CLAIMED
-        outbox.settle([Settlement(e, "accepted", sure=True) for e in entries], now)
+        outbox.settle([Settlement(e, "accepted", is_fact=True) for e in entries], now)
 
     yield turn
     outbox.close()

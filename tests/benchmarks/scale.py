@@ -96,7 +96,7 @@ class Place:
         outbox, now = self.state.outbox, milliseconds()
         entries = outbox.claim("pending", now, 60_000, BATCH)
         outbox.settle(
-            [Settlement(each, "accepted", sure=True) for each in entries], now
+            [Settlement(each, "accepted", is_fact=True) for each in entries], now
         )
         return len(entries)
 

@@ -83,7 +83,7 @@ def _events_a_second(turn: int) -> float:
             registered(player, token=token_of(player))
 
     def settled() -> list[int]:
-        found = outbox.journal.page(state="accepted", limit=_EVENTS)
+        found = outbox.inspector.page(state="accepted", limit=_EVENTS)
         moments = [e.settled for e in found if e.identity.startswith(f"{turn}-")]
         if len(moments) < _EVENTS:
             raise LookupError

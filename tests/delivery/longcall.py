@@ -13,7 +13,7 @@ import typing as t
 from pathlib import Path
 
 from flask_mmolove.delivery import Promise
-from flask_mmolove.delivery.grant import Payer
+from flask_mmolove.delivery.grant import Granter
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
@@ -59,7 +59,7 @@ def main(where: str, promise: Promise, lease: int, now: int) -> None:
     def clock() -> int:
         return now or int(time.time() * 1000)
 
-    payer = Payer(
+    granter = Granter(
         outbox,
         lambda: Slow(promise),
         lambda entry: say(entry.state),
@@ -68,7 +68,7 @@ def main(where: str, promise: Promise, lease: int, now: int) -> None:
         Telling(outbox, clock, lease),
         7 * 86_400,
     )
-    payer.pay()
+    granter.pay()
     outbox.close()
     say("done")
 

@@ -516,7 +516,7 @@ def test_the_lines_of_the_docs_work(
     assert app.extensions["mmolove"].engine.celery() is celery
     (entry,) = celery.conf.beat_schedule.values()
     assert entry["task"] in celery.tasks
-    assert not app.extensions["mmolove"].outbox.journal.summary().counts
+    assert not app.extensions["mmolove"].outbox.inspector.summary().counts
 
 
 def test_importing_the_package_does_not_import_celery() -> None:

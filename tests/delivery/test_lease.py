@@ -40,7 +40,9 @@ class Due:
         self.outbox.add("7", events, now)
         for due in (None, now):
             (entry,) = self.outbox.claim("pending", now, 60_000, 1)
-            settled = Settlement(entry, "accepted", due, sure=True, renewed=True)
+            settled = Settlement(
+                entry, "accepted", due, is_fact=True, resets_attempts=True
+            )
             self.outbox.settle([settled], now)
 
     @property
@@ -48,7 +50,7 @@ class Due:
         return self.outbox.of("7", False)["qualified"]
 
     @contextlib.contextmanager
-    def payer(self, promise: str, lease: int, now: int = 0) -> t.Iterator[Process]:
+    def granter(self, promise: str, lease: int, now: int = 0) -> t.Iterator[Process]:
         command = [sys.executable, str(Path(__file__).with_name("longcall.py"))]
         with subprocess.Popen(
             [*command, self.where, promise, str(lease), str(now)],
@@ -105,7 +107,7 @@ def due(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[Due]:
 
 
 def test_a_callback_that_outlasts_its_lease_is_called_once(due: Due) -> None:
-    with due.payer("at-least-once", LEASE) as first:
+    with due.granter("at-least-once", LEASE) as first:
         first.await_word("claimed")
         ends = due.entry.due
         assert ends is not None
@@ -113,14 +115,14 @@ def test_a_callback_that_outlasts_its_lease_is_called_once(due: Due) -> None:
         first.await_word("called")
         first.await_word("renewed")
         # To the second one the first lease is over.
-        with due.payer("at-least-once", LEASE, ends + 1) as second:
+        with due.granter("at-least-once", LEASE, ends + 1) as second:
             assert second.finish() == ["done"]
         assert first.finish() == ["rewarded", "done"]
     assert due.entry.state == "rewarded"
 
 
 def test_nobody_takes_one_in_doubt_whose_callback_runs(due: Due) -> None:
-    with due.payer("at-most-once", LEASE) as first:
+    with due.granter("at-most-once", LEASE) as first:
         first.await_word("claimed")
         first.go_on()
         first.await_word("called")
@@ -136,10 +138,10 @@ def test_nobody_takes_one_in_doubt_whose_callback_runs(due: Due) -> None:
 def test_a_process_that_was_paused_calls_nothing_that_another_has_claimed(
     due: Due, promise: str
 ) -> None:
-    with due.payer(promise, 1) as first:
+    with due.granter(promise, 1) as first:
         first.await_word("claimed")
         os.kill(first.pid, signal.SIGSTOP)
-        with due.payer(promise, 1) as second:
+        with due.granter(promise, 1) as second:
             said = second.finish()
             assert "called" in said and said[-2:] == ["rewarded", "done"]
         os.kill(first.pid, signal.SIGCONT)
@@ -151,7 +153,7 @@ def test_a_process_that_was_paused_calls_nothing_that_another_has_claimed(
 def test_a_process_that_was_paused_goes_on_with_what_is_still_its_own(
     due: Due,
 ) -> None:
-    with due.payer("at-least-once", 1) as first:
+    with due.granter("at-least-once", 1) as first:
         first.await_word("claimed")
         os.kill(first.pid, signal.SIGSTOP)
         os.kill(first.pid, signal.SIGCONT)
@@ -163,7 +165,7 @@ def test_a_process_that_was_paused_goes_on_with_what_is_still_its_own(
 def test_what_a_paused_process_has_given_is_settled_by_whoever_is_first(
     due: Due,
 ) -> None:
-    with due.payer("at-least-once", LEASE) as first:
+    with due.granter("at-least-once", LEASE) as first:
         first.await_word("claimed")
         first.go_on()
         first.await_word("called")
@@ -171,7 +173,7 @@ def test_what_a_paused_process_has_given_is_settled_by_whoever_is_first(
         ends = due.entry.due
         assert ends is not None
         # Nobody can tell a paused process from a dead one, so it is called again.
-        with due.payer("at-least-once", LEASE, ends + LEASE) as second:
+        with due.granter("at-least-once", LEASE, ends + LEASE) as second:
             second.await_word("claimed")
             second.go_on()
             second.await_word("called")

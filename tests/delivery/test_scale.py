@@ -126,7 +126,7 @@ def test_a_storm_is_delivered_once_and_in_order(
         list(clients.map(come, range(SIGNUPS)))
     outbox = SQLAlchemyOutbox(engine)
     done = {"accepted": SIGNUPS, "rewarded": SIGNUPS // 2}
-    site.wait(lambda: outbox.journal.summary().counts == done)
+    site.wait(lambda: outbox.inspector.summary().counts == done)
     outbox.close()
 
     arrivals = mmolove_sandbox.sandbox.arrivals

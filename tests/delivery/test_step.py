@@ -247,7 +247,7 @@ def test_nothing_is_begun_or_sent_twice_when_the_outbox_fails_in_the_middle(
     if senders == 1:
         assert len(bench.site.sandbox.arrivals) == 16
     monkeypatch.setattr(bench.outbox, "settle", settle)
-    while bench.outbox.journal.count("accepted") < 32:
+    while bench.outbox.inspector.count("accepted") < 32:
         bench.delivery.step(run)
     assert len(bench.site.sandbox.arrivals) == 32
 
@@ -282,10 +282,10 @@ def test_an_outage_makes_no_event_too_old(bench: Bench) -> None:
     for identity in "abcdefgh":
         bench.add(identity, "registered")
     bench.pass_time(60 * DAY, steps=400)
-    assert bench.outbox.journal.summary().counts == {"pending": 8}
+    assert bench.outbox.inspector.summary().counts == {"pending": 8}
     bench.site.sandbox.start()
     bench.pass_time(DAY, steps=40)
-    assert bench.outbox.journal.summary().counts == {"accepted": 8}
+    assert bench.outbox.inspector.summary().counts == {"accepted": 8}
 
 
 def test_an_outage_is_found_out_by_a_few_attempts(
@@ -312,14 +312,14 @@ def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
     for number in range(100):
         bench.add(str(number), "registered")
     bench.delivery.drain()
-    assert bench.outbox.journal.summary().counts == {"pending": 100}
+    assert bench.outbox.inspector.summary().counts == {"pending": 100}
     assert len(bench.site.sandbox.arrivals) <= 32
     assert bench.outbox.breaker().open_since is not None
     bench.settings = good
     bench.delivery = bench.new_process()
     assert "have changed" not in caplog.text
     bench.pass_time(3600, steps=60)
-    assert bench.outbox.journal.summary().counts == {"accepted": 100}
+    assert bench.outbox.inspector.summary().counts == {"accepted": 100}
     # Told though nothing was rejected: another site may use this outbox.
     assert caplog.text.count("The settings for MMOLove have changed") == 1
 
@@ -330,10 +330,10 @@ def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:
     servers = bench.site.sandbox.state.servers
     bench.site.sandbox.state.servers = {}
     bench.delivery.drain()
-    assert bench.outbox.journal.summary().counts == {"pending": 10}
+    assert bench.outbox.inspector.summary().counts == {"pending": 10}
     bench.site.sandbox.state.servers = servers
     bench.pass_time(3600, steps=60)
-    assert bench.outbox.journal.summary().counts == {"accepted": 10}
+    assert bench.outbox.inspector.summary().counts == {"accepted": 10}
 
 
 def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -> None:
@@ -343,7 +343,7 @@ def test_a_bad_token_is_rejected_and_does_not_come_back_for_ever(bench: Bench) -
     bench.add("good", "registered")
     bench.pass_time(2 * DAY, steps=400)
     assert bench.state("good", "registered") == "accepted"
-    assert bench.outbox.journal.summary().counts == {"accepted": 1, "rejected": 5}
+    assert bench.outbox.inspector.summary().counts == {"accepted": 1, "rejected": 5}
     assert len(bench.site.sandbox.arrivals) < 100
 
 
@@ -430,13 +430,13 @@ class TestReward:
         with pytest.raises(OSError, match="trouble"):
             made.delivery.drain()
         monkeypatch.setattr(made.delivery._tell, "_report", told)
-        made.outbox.journal.erase("7")
+        made.outbox.inspector.erase("7")
         made.add("7", "registered", "qualified")
         now = made.delivery.now()
         for _ in range(2):
             (entry,) = made.outbox.claim("pending", now, 1000, 1)
             due = now if entry.event == "qualified" else None
-            made.outbox.settle([Settlement(entry, "accepted", due, sure=True)], now)
+            made.outbox.settle([Settlement(entry, "accepted", due, is_fact=True)], now)
         made.delivery.drain()
         assert made.state("7", "qualified") == "rewarded"
         assert grant.given == ["7", "7"]
@@ -528,7 +528,7 @@ class TestReward:
         bench = make_bench(grant := Restarting(2, promise))
         bench.add("7", "registered", "qualified")
         bench.delivery.drain()
-        (failing,) = bench.outbox.journal.failing_rewards()
+        (failing,) = bench.outbox.inspector.failing_rewards()
         assert (failing.answer, failing.status) == ("the game restarts", None)
         bench.pass_time(60, steps=60)
         assert grant.given == ["7"]
@@ -677,7 +677,7 @@ class TestLease:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bench.outbox, "renew", renew)
-            with delivery._payer._leases.keep(entry):
+            with delivery._granter._leases.keep(entry):
                 assert renewed.wait(20)
         assert caplog.text.count("Leases cannot be renewed for now") == 1
 
@@ -729,7 +729,7 @@ class TestLease:
 
 
 def leases(bench: Bench) -> Leases:
-    return bench.delivery._payer._leases
+    return bench.delivery._granter._leases
 
 
 def threads_for_leases() -> list[threading.Thread]:

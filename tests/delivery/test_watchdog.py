@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_mmolove.delivery.watchdog import Alarm
+from flask_mmolove.delivery.watchdog import Watchdog
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
@@ -19,7 +19,7 @@ class Site:
         self.outbox = SQLiteOutbox(folder / "outbox.db")
         self.passed = 0.0
         self.spool = Spool(folder / "outbox.db", "secret")
-        self.alarm = Alarm(
+        self.alarm = Watchdog(
             self.outbox,
             self.spool,
             delivery,

@@ -41,7 +41,7 @@ def main(url: str, how: str) -> None:
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
     # The parent's connection has outlived its children.
-    assert outbox.journal.summary().counts["pending"] >= 3 * EVENTS
+    assert outbox.inspector.summary().counts["pending"] >= 3 * EVENTS
     outbox.close()
 
 

@@ -79,7 +79,7 @@ def storm(url: str, workers: int = 8, events: int = 10_000, batch: int = 16) -> 
             process.join(10)
             process.kill()
     outbox = SQLAlchemyOutbox(url)
-    counts = outbox.journal.summary().counts
+    counts = outbox.inspector.summary().counts
     outbox.close()
     return _judge(done, counts)
 
@@ -101,7 +101,7 @@ def _work(
         entries = outbox.claim("pending", NOW, LEASE, batch)
         moment = time.monotonic()
         claimed += [(entry.identity, entry.event, moment) for entry in entries]
-        sure = [Settlement(entry, "accepted", sure=True) for entry in entries]
+        sure = [Settlement(entry, "accepted", is_fact=True) for entry in entries]
         for entry in outbox.settle(sure, NOW) if sure else []:
             settled.append((entry.identity, entry.event, moment))
             rested = time.monotonic()

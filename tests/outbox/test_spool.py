@@ -244,7 +244,7 @@ def test_a_signup_takes_it_when_the_outbox_is_busy_and_nothing_is_lost(
 def test_a_milestone_takes_it_too(
     site: Flask, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_mmolove.state.PATIENCE", 0.01)
+    monkeypatch.setattr("flask_mmolove.state.TIMEOUT", 0.01)
     sign_up(site, mmolove_sandbox.mint())
     with site.app_context():
         with Hold(site):

@@ -46,7 +46,7 @@ from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME
-from flask_mmolove.state import PATIENCE_REQUEST
+from flask_mmolove.state import REQUEST_TIMEOUT
 from tests.conftest import find_url
 from tests.conftest import SERVERS
 from tests.conftest import SQL
@@ -191,22 +191,22 @@ class TestOrder:
         add(outbox, "7", "registered", "qualified")
         claimed = outbox.claim("pending", 1000, LEASE, 9)
         assert [entry.event for entry in claimed] == ["registered"]
-        assert outbox.journal.summary().waiting == 1
-        outbox.settle([Settlement(claimed[0], "accepted", sure=True)], 2000)
+        assert outbox.inspector.summary().waiting == 1
+        outbox.settle([Settlement(claimed[0], "accepted", is_fact=True)], 2000)
         assert claim_one(outbox, 2000).event == "qualified"
 
     def test_qualified_of_an_accepted_player_is_due_at_once(
         self, outbox: Outbox
     ) -> None:
         add(outbox)
-        outbox.settle([Settlement(claim_one(outbox), "accepted", sure=True)], 1000)
+        outbox.settle([Settlement(claim_one(outbox), "accepted", is_fact=True)], 1000)
         add(outbox, "7", "qualified", now=2000)
         assert claim_one(outbox, 2000).event == "qualified"
 
     @pytest.mark.parametrize("late", [True, False])
     def test_a_conflict_takes_qualified_along(self, outbox: Outbox, late: bool) -> None:
         add(outbox, "7", "registered", *([] if late else ["qualified"]))
-        outbox.settle([Settlement(claim_one(outbox), "ignored", sure=True)], 1000)
+        outbox.settle([Settlement(claim_one(outbox), "ignored", is_fact=True)], 1000)
         add(outbox, "7", "qualified")
         assert outbox.of("7", False)["qualified"].state == "ignored"
         assert outbox.claim("pending", 9000, LEASE, 9) == []
@@ -217,10 +217,10 @@ class TestOrder:
         add(outbox, "7", "registered", "qualified")
         outbox.settle([Settlement(claim_one(outbox), "rejected", status=400)], 1000)
         assert outbox.claim("pending", 9000, LEASE, 9) == []
-        assert outbox.journal.summary().waiting == 1
+        assert outbox.inspector.summary().waiting == 1
         assert [entry.event for entry in outbox.retry(9000)] == ["registered"]
         retried = claim_one(outbox, 9000)
-        outbox.settle([Settlement(retried, "accepted", sure=True)], 9000)
+        outbox.settle([Settlement(retried, "accepted", is_fact=True)], 9000)
         assert claim_one(outbox, 9000).event == "qualified"
 
 
@@ -238,7 +238,9 @@ class TestFence:
         add(outbox)
         stale = claim_one(outbox)
         holder = claim_one(outbox, 1000 + LEASE)
-        (settled,) = outbox.settle([Settlement(stale, "accepted", sure=True)], 99_000)
+        (settled,) = outbox.settle(
+            [Settlement(stale, "accepted", is_fact=True)], 99_000
+        )
         assert settled.state == "accepted"
         assert outbox.settle([Settlement(holder, "rejected")], 99_000) == []
 
@@ -247,18 +249,22 @@ class TestFence:
         stale = claim_one(outbox)
         holder = claim_one(outbox, 1000 + LEASE)
         outbox.settle([Settlement(holder, "rejected", status=400)], 99_000)
-        (settled,) = outbox.settle([Settlement(stale, "accepted", sure=True)], 99_000)
+        (settled,) = outbox.settle(
+            [Settlement(stale, "accepted", is_fact=True)], 99_000
+        )
         assert settled.state == "accepted"
 
     def test_a_paid_reward_is_not_due_again(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
-        outbox.settle([Settlement(claim_one(outbox), "accepted", sure=True)], 1000)
+        outbox.settle([Settlement(claim_one(outbox), "accepted", is_fact=True)], 1000)
         qualified = claim_one(outbox)
-        accepted = Settlement(qualified, "accepted", 1000, sure=True, renewed=True)
+        accepted = Settlement(
+            qualified, "accepted", 1000, is_fact=True, resets_attempts=True
+        )
         outbox.settle([accepted], 1000)
         (reward,) = outbox.claim("accepted", 1000, LEASE, 1)
         assert reward.attempts == 1
-        outbox.settle([Settlement(reward, "rewarded", sure=True)], 1000)
+        outbox.settle([Settlement(reward, "rewarded", is_fact=True)], 1000)
         assert outbox.settle([accepted], 1000) == []
         assert outbox.of("7", False)["qualified"].state == "rewarded"
 
@@ -267,19 +273,19 @@ class TestSettings:
     def test_what_was_refused_is_sent_again_when_the_settings_change(
         self, outbox: Outbox
     ) -> None:
-        assert outbox.adopt("old", "srv", 1000) is None
+        assert outbox.apply_settings("old", "srv", 1000) is None
         for identity, status in (("a", 401), ("b", 404), ("c", 301), ("d", 400)):
             add(outbox, identity)
             rejected = Settlement(claim_one(outbox), "rejected", status=status)
             outbox.settle([rejected], 1000)
-        assert outbox.adopt("old", "srv", 2000) is None
-        assert outbox.adopt("new", "srv", 2000) == 3
-        assert outbox.journal.summary().counts == {"pending": 3, "rejected": 1}
+        assert outbox.apply_settings("old", "srv", 2000) is None
+        assert outbox.apply_settings("new", "srv", 2000) == 3
+        assert outbox.inspector.summary().counts == {"pending": 3, "rejected": 1}
 
     def test_what_waits_is_addressed_to_the_new_server_id(self, outbox: Outbox) -> None:
-        outbox.adopt("old", "srv", 1000)
+        outbox.apply_settings("old", "srv", 1000)
         add(outbox, "7", "registered", "qualified", now=1_700_000_000_000)
-        outbox.adopt("new", "other", 2000)
+        outbox.apply_settings("new", "other", 2000)
         for name, entry in outbox.of("7", False).items():
             event = make_event(name, "7", "tok-7", "other", 1_700_000_000_000, False)
             assert (entry.server_id, entry.body) == ("other", event.encode())
@@ -287,11 +293,11 @@ class TestSettings:
     def test_what_may_be_retried_is_addressed_to_it_as_well(
         self, outbox: Outbox
     ) -> None:
-        outbox.adopt("old", "srv", 1000)
+        outbox.apply_settings("old", "srv", 1000)
         add(outbox, now=1_700_000_000_000)
         rejected = Settlement(claim_one(outbox, 1_700_000_000_000), "rejected")
         outbox.settle([rejected._replace(status=400)], 1_700_000_000_000)
-        assert outbox.adopt("new", "other", 1_700_000_000_000) == 0
+        assert outbox.apply_settings("new", "other", 1_700_000_000_000) == 0
         (entry,) = outbox.retry(1_700_000_000_000)
         event = make_event("registered", "7", "tok-7", "other", entry.recorded, False)
         assert (entry.state, entry.server_id) == ("pending", "other")
@@ -334,7 +340,7 @@ class TestBreaker:
             outbox.settle([rejected], 1000)
         wrong = Breaker(open_since=2000, refused_since=1000)
         outbox.settle([], 2000, lambda breaker: wrong)
-        assert outbox.journal.summary().counts == {"pending": 1, "rejected": 1}
+        assert outbox.inspector.summary().counts == {"pending": 1, "rejected": 1}
 
     def test_when_it_is_well_again_nothing_waits_any_longer(
         self, outbox: Outbox
@@ -372,7 +378,7 @@ class TestPerson:
     def test_asks_in_vain_for_an_id_that_no_event_has(self, outbox: Outbox) -> None:
         add(outbox)
         outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
-        (entry,) = outbox.journal.page()
+        (entry,) = outbox.inspector.page()
         assert outbox.retry(2000, [10**20, -1, entry.id]) == [
             outbox.of("7", False)["registered"]
         ]
@@ -394,14 +400,14 @@ class TestPerson:
             outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
         assert sorted(e.identity for e in outbox.retry(2000)) == [*"abcde"]
         assert sizes == [2, 2, 1]
-        assert outbox.journal.summary().counts == {"pending": 5}
+        assert outbox.inspector.summary().counts == {"pending": 5}
 
     @pytest.mark.parametrize("state", ["unknown", "unpaid"])
     def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
         add(outbox)
         failed = Settlement(claim_one(outbox), state, answer="its callback raised")
         (entry,) = outbox.settle([failed], 1000)
-        assert outbox.journal.page(state=state) == [entry]
+        assert outbox.inspector.page(state=state) == [entry]
         again = outbox.decide(entry.id, "accepted", 2000)
         assert again is not None
         assert again.answers == [
@@ -415,9 +421,9 @@ class TestPerson:
         for identity in "ab":
             add(outbox, identity)
             outbox.settle([Settlement(claim_one(outbox), "rejected")], 1000)
-        first, second = reversed(outbox.journal.page(state="rejected"))
+        first, second = reversed(outbox.inspector.page(state="rejected"))
         assert [entry.id for entry in outbox.retry(2000, [second.id])] == [second.id]
-        assert outbox.journal.page(state="rejected", limit=9) == [first]
+        assert outbox.inspector.page(state="rejected", limit=9) == [first]
 
 
 class TestRenew:
@@ -524,7 +530,7 @@ class TestHeld:
 
     def test_it_is_no_event(self, outbox: Outbox) -> None:
         outbox.hold("one", INVITATION, 1000)
-        assert outbox.journal.summary().counts == {}
+        assert outbox.inspector.summary().counts == {}
         assert outbox.claim("pending", 10**12, LEASE, 10) == []
 
 
@@ -544,7 +550,11 @@ def test_nobody_invites_themselves(outbox: Outbox) -> None:
 def test_what_someone_answers_can_always_be_written_down(outbox: Outbox) -> None:
     add(outbox)
     settled = Settlement(
-        claim_one(outbox), "accepted", sure=True, answer="a\0b", referral_id="r\ud800"
+        claim_one(outbox),
+        "accepted",
+        is_fact=True,
+        answer="a\0b",
+        referral_id="r\ud800",
     )
     (entry,) = outbox.settle([settled], 1000)
     assert (entry.answer, entry.referral_id) == ("a\ufffdb", "r?")
@@ -576,7 +586,7 @@ def test_threads_that_report_the_same_record_it_once(outbox: Outbox) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(report, range(40))) == 10
-    assert outbox.journal.summary().counts == {"pending": 10}
+    assert outbox.inspector.summary().counts == {"pending": 10}
 
 
 def test_an_entry_shows_neither_its_token_nor_its_body(outbox: Outbox) -> None:
@@ -603,10 +613,10 @@ class TestFile:
         other.execute("BEGIN IMMEDIATE")
         event = make_event("registered", "8", "tok", "srv", 1_700_000_000_000, False)
         with pytest.raises(OutboxBusy, match="kept busy by other processes"):
-            own.add("8", [event], 1000, patience=0.05)
+            own.add("8", [event], 1000, timeout=0.05)
         other.execute("ROLLBACK")
         other.close()
-        assert len(own.add("8", [event], 1000, patience=0.05)) == 1
+        assert len(own.add("8", [event], 1000, timeout=0.05)) == 1
 
     def test_a_deleted_file_is_made_anew(
         self, own: SQLiteOutbox, tmp_path: Path
@@ -639,7 +649,7 @@ class TestFile:
     def test_processes_that_start_at_once_make_one_schema(self, tmp_path: Path) -> None:
         start_together(multiprocessing.get_context("spawn"), _add_in_process, tmp_path)
         outbox = SQLiteOutbox(tmp_path / "outbox.db")
-        assert outbox.journal.summary().counts == {"pending": 4}
+        assert outbox.inspector.summary().counts == {"pending": 4}
         outbox.close()
 
 
@@ -666,7 +676,9 @@ def _add_in_process(folder: Path, barrier: t.Any, number: int) -> None:
 
 def through(outbox: Outbox, state: EntryState, now: int = 1000) -> Entry:
     """Settle what is to be sent next."""
-    return outbox.settle([Settlement(claim_one(outbox, now), state, sure=True)], now)[0]
+    return outbox.settle(
+        [Settlement(claim_one(outbox, now), state, is_fact=True)], now
+    )[0]
 
 
 def invite(
@@ -685,8 +697,8 @@ def invite(
 
 def pay(outbox: Outbox, state: EntryState, now: int = 1000) -> None:
     """Settle the reward of what was taken last."""
-    (entry,) = outbox.journal.page(state="accepted", limit=1)
-    outbox.settle([Settlement(entry, state, sure=True)], now)
+    (entry,) = outbox.inspector.page(state="accepted", limit=1)
+    outbox.settle([Settlement(entry, state, is_fact=True)], now)
 
 
 class TestJournal:
@@ -695,15 +707,15 @@ class TestJournal:
     def test_pages_go_on_where_the_last_one_ended(self, outbox: Outbox) -> None:
         for player in "abcde":
             add(outbox, player)
-        first = outbox.journal.page(limit=3)
-        rest = outbox.journal.page(before=first[-1].id, limit=3)
+        first = outbox.inspector.page(limit=3)
+        rest = outbox.inspector.page(before=first[-1].id, limit=3)
         assert [entry.identity for entry in [*first, *rest]] == [*"edcba"]
 
     def test_a_page_is_filtered_by_state_and_player(self, outbox: Outbox) -> None:
         add(outbox, "a", "registered", "qualified")
         add(outbox, "b")
         through(outbox, "rejected")
-        ask = outbox.journal.page
+        ask = outbox.inspector.page
         (rejected,) = ask(state="rejected")
         assert (rejected.identity, ask(state="accepted")) == ("a", [])
         assert [entry.event for entry in ask(player="a")] == ["qualified", "registered"]
@@ -715,42 +727,42 @@ class TestJournal:
 
     def test_an_entry_is_found_by_its_id(self, outbox: Outbox) -> None:
         (entry,) = add(outbox)
-        assert outbox.journal.get(entry.id) == entry
-        assert outbox.journal.get(entry.id + 1) is None
-        assert outbox.journal.get(1 << 70) is None
+        assert outbox.inspector.get(entry.id) == entry
+        assert outbox.inspector.get(entry.id + 1) is None
+        assert outbox.inspector.get(1 << 70) is None
 
     def test_a_day_is_counted_as_far_as_its_players_came(self, outbox: Outbox) -> None:
         for player, names in (("a", ("registered", "qualified")), ("b", ())):
             add(outbox, player, *names)
         add(outbox, "c")
         add(outbox, "next day", now=self.DAY)
-        assert outbox.journal.days(0, self.DAY) == [
+        assert outbox.inspector.days(0, self.DAY) == [
             Day(0, 3, 0, 0, 0),
             Day(self.DAY, 1, 0, 0, 0),
         ]
         through(outbox, "accepted")
-        assert outbox.journal.days(0, 1) == [Day(0, 3, 1, 0, 0)]
+        assert outbox.inspector.days(0, 1) == [Day(0, 3, 1, 0, 0)]
         through(outbox, "accepted")
         through(outbox, "ignored")
         through(outbox, "rejected")
         pay(outbox, "unknown")
-        assert outbox.journal.days(0, 1) == [Day(0, 3, 1, 1, 0)]
-        (doubtful,) = outbox.journal.page(state="unknown", limit=1)
+        assert outbox.inspector.days(0, 1) == [Day(0, 3, 1, 1, 0)]
+        (doubtful,) = outbox.inspector.page(state="unknown", limit=1)
         outbox.decide(doubtful.id, "rewarded", 2000)
-        assert outbox.journal.days(0, 1) == [Day(0, 3, 1, 1, 1, 1)]
+        assert outbox.inspector.days(0, 1) == [Day(0, 3, 1, 1, 1, 1)]
 
     def test_a_step_is_counted_once(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
         first = claim_one(outbox)
         second = claim_one(outbox, 1000 + LEASE)
         for entry in (second, first):
-            outbox.settle([Settlement(entry, "accepted", sure=True)], 2000)
+            outbox.settle([Settlement(entry, "accepted", is_fact=True)], 2000)
         through(outbox, "accepted", 2000)
-        (qualified,) = outbox.journal.page(state="accepted", limit=1)
+        (qualified,) = outbox.inspector.page(state="accepted", limit=1)
         again = Settlement(qualified, "accepted", due=3000)
         outbox.settle([again, again], 2000)
         pay(outbox, "rewarded")
-        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 1, 1)]
+        assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 1, 1)]
 
     def test_without_a_callback_a_player_qualifies_all_the_same(
         self, outbox: Outbox
@@ -759,28 +771,28 @@ class TestJournal:
         invite(outbox, "7", "anna", "qualified")
         through(outbox, "accepted")
         through(outbox, "unpaid")
-        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 0)]
-        (unpaid,) = outbox.journal.page(state="unpaid")
+        assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
+        (unpaid,) = outbox.inspector.page(state="unpaid")
         outbox.decide(unpaid.id, "accepted", 2000)
         pay(outbox, "unpaid")
-        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 0)]
+        assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
         outbox.decide(unpaid.id, "rewarded", 2000)
-        assert outbox.journal.days(0, 1) == [Day(0, 1, 1, 1, 1)]
-        assert outbox.journal.best_referrers() == [("anna", 1, 1, 1)]
+        assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 1)]
+        assert outbox.inspector.best_referrers() == [("anna", 1, 1, 1)]
 
     def test_a_dry_run_is_not_counted(self, outbox: Outbox) -> None:
         event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, True)
         outbox.add("7", [event], 1000)
-        assert outbox.journal.days(0, 1)[0].signed_up == 0
+        assert outbox.inspector.days(0, 1)[0].signed_up == 0
         through(outbox, "accepted")
-        assert outbox.journal.days(0, 1)[0] == Day(0, 0, 0, 0, 0)
+        assert outbox.inspector.days(0, 1)[0] == Day(0, 0, 0, 0, 0)
 
     def test_a_friend_is_counted_for_the_referrer(self, outbox: Outbox) -> None:
         for player, by in (("a", "anna"), ("b", "anna"), ("c", "berta"), ("d", None)):
             invite(outbox, player, by)
         for player in "ef":
             invite(outbox, player, "anna", test=player == "f")
-        ask = outbox.journal.best_referrers
+        ask = outbox.inspector.best_referrers
         assert ask() == []
         for state in ("accepted",) * 4 + ("ignored", "accepted"):
             through(outbox, state)
@@ -797,9 +809,9 @@ class TestJournal:
         outbox.hold("key", Invitation("tok", "anna"), 1000)
         through(outbox, "accepted")
         through(outbox, "accepted")
-        assert outbox.journal.erase("anna") == []
-        assert [entry.referrer for entry in outbox.journal.page()] == ["berta", None]
-        assert outbox.journal.best_referrers() == [("berta", 1, 0, 0)]
+        assert outbox.inspector.erase("anna") == []
+        assert [entry.referrer for entry in outbox.inspector.page()] == ["berta", None]
+        assert outbox.inspector.best_referrers() == [("berta", 1, 0, 0)]
         assert outbox.held("key", 1000) == Invitation("tok", None)
 
     def test_who_is_erased_while_a_friend_is_under_way_is_not_counted(
@@ -807,29 +819,29 @@ class TestJournal:
     ) -> None:
         invite(outbox, "a", "anna")
         claimed = claim_one(outbox)
-        outbox.journal.erase("anna")
-        (entry,) = outbox.settle([Settlement(claimed, "accepted", sure=True)], 1000)
+        outbox.inspector.erase("anna")
+        (entry,) = outbox.settle([Settlement(claimed, "accepted", is_fact=True)], 1000)
         assert (claimed.referrer, entry.referrer) == ("anna", None)
-        assert outbox.journal.best_referrers() == []
-        assert outbox.journal.days(0, 1)[0].accepted == 1
+        assert outbox.inspector.best_referrers() == []
+        assert outbox.inspector.days(0, 1)[0].accepted == 1
 
     def test_the_counts_survive_what_is_erased(self, outbox: Outbox) -> None:
         add(outbox, "7", "registered", "qualified")
         through(outbox, "accepted")
         add(outbox, "8")
-        before = outbox.journal.days(0, 1)
+        before = outbox.inspector.days(0, 1)
         for player, count in (("7", 2), ("8", 1), ("8", 0)):
-            assert len(outbox.journal.erase(player)) == count
-        assert outbox.journal.page() == []
-        assert outbox.journal.days(0, 1) == before
+            assert len(outbox.inspector.erase(player)) == count
+        assert outbox.inspector.page() == []
+        assert outbox.inspector.days(0, 1) == before
 
     def test_what_is_erased_under_way_is_not_there_to_be_settled(
         self, outbox: Outbox
     ) -> None:
         add(outbox)
         entry = claim_one(outbox)
-        outbox.journal.erase("7")
-        assert outbox.settle([Settlement(entry, "accepted", sure=True)], 2000) == []
+        outbox.inspector.erase("7")
+        assert outbox.settle([Settlement(entry, "accepted", is_fact=True)], 2000) == []
 
     def test_only_what_is_finished_is_purged(self, outbox: Outbox) -> None:
         for player in ("paid", "due", "late", "to come"):
@@ -839,14 +851,14 @@ class TestJournal:
         for entry in outbox.claim("pending", 1000, LEASE, 9):
             state = "ignored" if entry.identity == "second" else "accepted"
             outbox.settle(
-                [Settlement(entry, t.cast(EntryState, state), sure=True)], 1000
+                [Settlement(entry, t.cast(EntryState, state), is_fact=True)], 1000
             )
         for entry in outbox.claim("pending", 1000, LEASE, 3):
             due = 5000 if entry.identity == "due" else None
             now = 5000 if entry.identity == "late" else 1000
-            outbox.settle([Settlement(entry, "accepted", due, sure=True)], now)
-        assert outbox.journal.purge(2000) == 4
-        left = {entry.identity for entry in outbox.journal.page()}
+            outbox.settle([Settlement(entry, "accepted", due, is_fact=True)], now)
+        assert outbox.inspector.purge(2000) == 4
+        left = {entry.identity for entry in outbox.inspector.page()}
         assert left == {"due", "to come", "late", "milestone to come"}
 
     def test_the_earlier_answers_are_kept_but_not_all(self, outbox: Outbox) -> None:
@@ -856,30 +868,30 @@ class TestJournal:
             failure = Settlement(claim_one(outbox, now), "pending", now + 1)
             words = f"answer {number}"
             outbox.settle([failure._replace(status=500, answer=words)], now)
-        (entry,) = outbox.journal.page()
+        (entry,) = outbox.inspector.page()
         assert [a.words for a in entry.answers] == [f"answer {n}" for n in range(4, 15)]
         assert entry.answers[-1] == (1014, 500, "answer 14")
 
     def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
-        assert outbox.journal.worker() is None
+        assert outbox.inspector.worker() is None
         for worker in (Worker(1000), Worker(2000, -90.5)):
-            outbox.journal.sign_in(worker)
-            assert outbox.journal.worker() == worker
+            outbox.inspector.heartbeat(worker)
+            assert outbox.inspector.worker() == worker
 
     def test_it_is_known_when_a_signup_was_last_taken(self, outbox: Outbox) -> None:
-        assert outbox.journal.last_signup() is None
+        assert outbox.inspector.last_signup() is None
         add(outbox, "7", "registered", "qualified")
         through(outbox, "accepted", 4000)
-        assert outbox.journal.last_signup() == 4000
+        assert outbox.inspector.last_signup() == 4000
         through(outbox, "accepted", 5000)
-        assert outbox.journal.last_signup() == 4000
+        assert outbox.inspector.last_signup() == 4000
 
     def test_the_oldest_pending_and_a_count(self, outbox: Outbox) -> None:
-        assert outbox.journal.oldest_pending() is None
+        assert outbox.inspector.oldest_pending() is None
         add(outbox, "a", now=1000)
         add(outbox, "b", now=2000)
-        assert outbox.journal.oldest_pending() == 1000
-        assert outbox.journal.count("pending") == 2
+        assert outbox.inspector.oldest_pending() == 1000
+        assert outbox.inspector.count("pending") == 2
 
     def test_what_is_taken_over_from_a_lost_file_is_counted(
         self, own: SQLiteOutbox, tmp_path: Path
@@ -887,23 +899,23 @@ class TestJournal:
         add(own, "7", "registered", "qualified")
         through(own, "accepted")
         through(own, "accepted")
-        before = own.journal.days(0, 1)
+        before = own.inspector.days(0, 1)
         (tmp_path / "outbox.db").unlink()
-        assert own.journal.days(0, 1) == [Day(0, 0, 0, 0, 0)]
-        assert own.rescue() == 2
-        assert own.journal.days(0, 1) == before == [Day(0, 1, 1, 1, 0)]
+        assert own.inspector.days(0, 1) == [Day(0, 0, 0, 0, 0)]
+        assert own.recover() == 2
+        assert own.inspector.days(0, 1) == before == [Day(0, 1, 1, 1, 0)]
 
     def test_what_was_under_way_when_a_file_was_lost_is_settled(
         self, own: SQLiteOutbox, tmp_path: Path
     ) -> None:
         for player in "78":
             add(own, player)
-        own.journal.erase("7")
+        own.inspector.erase("7")
         claimed = claim_one(own)
         (tmp_path / "outbox.db").unlink()
-        own.journal.summary()
-        assert own.rescue() == 1
-        (entry,) = own.settle([Settlement(claimed, "accepted", sure=True)], 1000)
+        own.inspector.summary()
+        assert own.recover() == 1
+        (entry,) = own.settle([Settlement(claimed, "accepted", is_fact=True)], 1000)
         assert (entry.key, entry.state) == (claimed.key, "accepted")
         assert entry.id != claimed.id
 
@@ -915,7 +927,7 @@ class TestJournal:
         connection = own._db._handles[os.getpid()].connection
         assert connection is not None
         connection.set_trace_callback(asked.append)
-        ask = own.journal
+        ask = own.inspector
         ask.page(), ask.page(state="rejected", before=9), ask.page(player="7")
         ask.get(1), ask.count("rejected"), ask.days(0, 1), ask.worker()
         ask.best_referrers(), ask.last_signup(), ask.oldest_pending(), own.retry(1000)
@@ -935,18 +947,18 @@ class TestJournal:
         shared: list[float] = []
         together = own._db.together
 
-        def watch(work: t.Any, patience: float) -> t.Any:
-            shared.append(patience)
-            return together(work, patience)
+        def watch(work: t.Any, timeout: float) -> t.Any:
+            shared.append(timeout)
+            return together(work, timeout)
 
         monkeypatch.setattr(own._db, "together", watch)
         event = make_event("registered", "7", "tok-7", "srv", 1000, False)
-        own.add("7", [event], 1000, PATIENCE_REQUEST)
-        assert shared == [PATIENCE_REQUEST]
+        own.add("7", [event], 1000, REQUEST_TIMEOUT)
+        assert shared == [REQUEST_TIMEOUT]
         own.settle([Settlement(claim_one(own), "rejected")], 1000)
         own.retry(1000)
-        own.journal.erase("7")
-        assert shared == [PATIENCE_REQUEST]
+        own.inspector.erase("7")
+        assert shared == [REQUEST_TIMEOUT]
 
 
 class TestQueriesOfFile:
@@ -957,7 +969,7 @@ class TestQueriesOfFile:
     ) -> None:
         add(own)
         asked: list[str] = []
-        own.journal.summary()
+        own.inspector.summary()
         connection = own._db._handles[os.getpid()].connection
         assert connection is not None
         connection.set_trace_callback(asked.append)
@@ -965,7 +977,7 @@ class TestQueriesOfFile:
         for number in range(9, 20):  # SQLite chooses otherwise for many
             add(own, str(number))
         *settled, left = own.claim("pending", 1000, LEASE, 20)
-        own.settle([Settlement(e, "accepted", sure=True) for e in settled], 1000)
+        own.settle([Settlement(e, "accepted", is_fact=True) for e in settled], 1000)
         own.release([left])
         own.claim("pending", 1000, LEASE, 1, [left.id])
         own.next_due(1000), own.of("8", False)
@@ -987,7 +999,7 @@ class TestSQL:
     def test_processes_that_start_at_once_make_the_tables_once(self, url: URL) -> None:
         start_together(processes_context(), start, url.render_as_string(False))
         outbox = SQLAlchemyOutbox(url)
-        assert outbox.journal.summary().counts == {"pending": 4}
+        assert outbox.inspector.summary().counts == {"pending": 4}
         inspector = inspect(outbox._engine())
         indexes = {index["name"] for index in inspector.get_indexes("mmolove_event")}
         outbox.close()
@@ -1039,7 +1051,7 @@ class TestSQL:
                 assert transaction.add("7", [event], 1000) == []
                 ends(connection)
         engine.dispose()
-        assert sql.journal.summary().counts == {"pending": 1}
+        assert sql.inspector.summary().counts == {"pending": 1}
 
     def test_an_engine_of_the_site_is_used_and_left_to_it(self, url: URL) -> None:
         engine = create_engine(url)
@@ -1065,7 +1077,7 @@ class TestSQL:
             )
             assert (done.returncode, done.stderr) == (0, "")
         outbox = SQLAlchemyOutbox(url)
-        assert outbox.journal.summary().counts == {"pending": 2 * 3 * 20}
+        assert outbox.inspector.summary().counts == {"pending": 2 * 3 * 20}
         outbox.close()
 
     def test_what_would_be_cut_off_is_refused(self, sql: SQLAlchemyOutbox) -> None:
@@ -1083,15 +1095,15 @@ class TestSQL:
             hold_player(sql, connection)
             begun = time.monotonic()
             with pytest.raises(OutboxBusy, match="kept busy by others"):
-                sql.add("7", [event], 1000, patience=0.2)
+                sql.add("7", [event], 1000, timeout=0.2)
             assert time.monotonic() - begun < 1.8
-        assert len(sql.add("7", [event], 1000, patience=1)) == 1
+        assert len(sql.add("7", [event], 1000, timeout=1)) == 1
 
     def test_qualified_is_seen_by_a_settle_that_comes_meanwhile(
         self, sql: SQLAlchemyOutbox, url: URL
     ) -> None:
         add(sql)
-        accepted = Settlement(claim_one(sql), "accepted", sure=True)
+        accepted = Settlement(claim_one(sql), "accepted", is_fact=True)
         event = make_event("qualified", "7", "t", "s", 1_700_000_000_000, False)
         with ThreadPoolExecutor(1) as pool:
             with other_transaction(url) as connection:
@@ -1106,7 +1118,7 @@ class TestSQL:
         self, sql: SQLAlchemyOutbox, url: URL
     ) -> None:
         add(sql)
-        accepted = Settlement(claim_one(sql), "accepted", sure=True)
+        accepted = Settlement(claim_one(sql), "accepted", is_fact=True)
         with ThreadPoolExecutor(1) as pool:
             with other_transaction(url) as connection:
                 sql.within(connection).settle([accepted], 2000, lambda breaker: breaker)
@@ -1153,7 +1165,7 @@ def test_a_commit_that_fails_leaves_sqlite_to_others(tmp_path: Path) -> None:
                 "8",
                 [make_event("registered", "8", "t", "s", 1_700_000_000_000, False)],
                 1000,
-                patience=0.1,
+                timeout=0.1,
             )
         reader.rollback()
         # Not the one whose COMMIT failed, and nobody is kept from writing by it.
@@ -1340,7 +1352,7 @@ class TestServers:
     ) -> None:
         add(sql)
         entry = claim_one(sql)
-        accepted = Settlement(entry, "accepted", sure=True)
+        accepted = Settlement(entry, "accepted", is_fact=True)
         changed = wait_for_other(
             sql,
             url,
@@ -1354,15 +1366,15 @@ class TestServers:
         self, sql: SQLAlchemyOutbox, url: URL
     ) -> None:
         add(sql)
-        accepted = Settlement(claim_one(sql), "accepted", sure=True)
+        accepted = Settlement(claim_one(sql), "accepted", is_fact=True)
         erased = wait_for_other(
             sql,
             url,
             lambda other: other.settle([accepted], 1000),
-            lambda: sql.journal.erase("7"),
+            lambda: sql.inspector.erase("7"),
         )
         assert len(erased) == 1
-        (day,) = sql.journal.days(0, 1)
+        (day,) = sql.inspector.days(0, 1)
         assert (day.signed_up, day.accepted) == (1, 1)
 
     def test_a_deadlock_ends_well(self, sql: SQLAlchemyOutbox, url: URL) -> None:
@@ -1370,7 +1382,7 @@ class TestServers:
             add(sql, str(number))
         first, *between, last = sql.claim("pending", 1000, LEASE, 30)
         settlements = [
-            Settlement(each, "accepted", sure=True) for each in (first, last)
+            Settlement(each, "accepted", is_fact=True) for each in (first, last)
         ]
         errors: list[str] = []
 
@@ -1418,8 +1430,8 @@ class TestServers:
                 time.sleep(0.2)
                 assert not counting.done()
             counting.result()
-        assert sql.journal.best_referrers() == [("anna", 2, 0, 0)]
-        assert sql.journal.days(0, 1)[0].accepted == 2
+        assert sql.inspector.best_referrers() == [("anna", 2, 0, 0)]
+        assert sql.inspector.days(0, 1)[0].accepted == 2
 
     def test_workers_do_not_get_in_each_other_s_way(self, url: URL) -> None:
         events = 2000 if url.get_backend_name() == "postgresql" else 800
@@ -1489,7 +1501,9 @@ class TestQueries:
                 asked.append((statement, parameters[0] if many else parameters))
 
         entries = sql.claim("pending", 5000, LEASE, 8)
-        sql.settle([Settlement(each, "accepted", sure=True) for each in entries], 5000)
+        sql.settle(
+            [Settlement(each, "accepted", is_fact=True) for each in entries], 5000
+        )
         sql.next_due(5000)
         add(sql, "7", "registered", "qualified")
         sql.of("7", False)

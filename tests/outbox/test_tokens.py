@@ -93,12 +93,12 @@ def accept(outbox: Outbox, *, reward: bool = False) -> list[str]:
     """Do all that is due, and give whose milestones were credited."""
     credited = []
     while entries := outbox.claim("pending", NOW + 9, LEASE, 99):
-        settled = [Settlement(e, "accepted", sure=True) for e in entries]
+        settled = [Settlement(e, "accepted", is_fact=True) for e in entries]
         outbox.settle(settled, NOW)
         credited += [e.identity for e in entries if e.event == "qualified"]
         if reward and entries[0].event == "qualified":
             rows = [outbox.of(e.identity, False)["qualified"] for e in entries]
-            paid = [Settlement(row, "rewarded", sure=True) for row in rows]
+            paid = [Settlement(row, "rewarded", is_fact=True) for row in rows]
             outbox.settle(paid, NOW)
     return credited
 
@@ -129,7 +129,7 @@ class TestStores:
         assert not outbox.is_used("token")
         add(outbox, "first")
         assert outbox.is_used("token") and not outbox.is_used("other")
-        outbox.journal.erase("first")
+        outbox.inspector.erase("first")
         assert outbox.is_used("token") and not outbox.is_used("other")
 
     def test_the_same_account_again_changes_nothing(self, outbox: Outbox) -> None:
@@ -172,17 +172,17 @@ class TestStores:
         assert accept(outbox) == ["first"]
 
     def test_settings_that_change_leave_the_owner(self, outbox: Outbox) -> None:
-        outbox.adopt("old", "srv", NOW)
+        outbox.apply_settings("old", "srv", NOW)
         add(outbox, "first")
         add(outbox, "second")
-        outbox.adopt("new", "other", NOW)
+        outbox.apply_settings("new", "other", NOW)
         add(outbox, "third")
         assert accept(outbox) == ["first"]
 
     def test_an_erased_account_frees_no_token(self, outbox: Outbox) -> None:
         add(outbox, "first")
         accept(outbox, reward=True)
-        outbox.journal.erase("first")
+        outbox.inspector.erase("first")
         for player in ("first", "second"):
             assert add(outbox, player)[0].is_second
         assert accept(outbox) == []
@@ -190,29 +190,29 @@ class TestStores:
     def test_to_erase_a_second_account_frees_no_token(self, outbox: Outbox) -> None:
         add(outbox, "first")
         add(outbox, "second")
-        outbox.journal.erase("second")
+        outbox.inspector.erase("second")
         assert add(outbox, "second")[0].is_second
         assert accept(outbox) == ["first"]
 
     def test_a_purged_account_frees_no_token(self, outbox: Outbox) -> None:
         add(outbox, "first")
         accept(outbox, reward=True)
-        assert outbox.journal.purge(NOW + 1) == 2
+        assert outbox.inspector.purge(NOW + 1) == 2
         for player in ("first", "second"):
             assert add(outbox, player)[0].is_second
 
     def test_what_is_used_already_can_be_erased_again(self, outbox: Outbox) -> None:
         add(outbox, "first")
         for _ in range(2):
-            outbox.journal.use("first", ["spooled", "spooled"])
-        outbox.journal.erase("first")
+            outbox.inspector.use("first", ["spooled", "spooled"])
+        outbox.inspector.erase("first")
         assert add(outbox, "second", token="spooled")[0].is_second
 
     def test_a_second_account_is_counted_nowhere(self, outbox: Outbox) -> None:
         add(outbox, "first")
         add(outbox, "second")
         accept(outbox, reward=True)
-        (day,) = outbox.journal.days(NOW, NOW)
+        (day,) = outbox.inspector.days(NOW, NOW)
         assert (day.signed_up, day.accepted, day.rewarded) == (1, 1, 1)
 
     def test_processes_that_race_for_a_token_have_one_owner(self, where: str) -> None:
@@ -230,7 +230,7 @@ class TestStores:
         for process in processes:
             process.join(60)
         assert [process.exitcode for process in processes] == [0] * count
-        counts = outbox.journal.summary().counts
+        counts = outbox.inspector.summary().counts
         assert counts == {"pending": 20, "ignored": 10 * 2 * count - 20}
         owners = accept(outbox)
         assert len(owners) == 10
@@ -267,25 +267,25 @@ class TestDamage:
         add(outbox, "first")
         accept(outbox, reward=True)
         self.damage(outbox, path)
-        outbox.rescue()
+        outbox.recover()
         assert add(outbox, "second")[0].is_second
         assert accept(outbox) == []
 
     def test_a_used_token_is_recovered(self, outbox: SQLiteOutbox, path: Path) -> None:
         add(outbox, "first")
-        outbox.journal.erase("first")
+        outbox.inspector.erase("first")
         self.damage(outbox, path)
-        outbox.rescue()
+        outbox.recover()
         assert add(outbox, "second")[0].is_second
 
     def test_a_used_token_survives_a_file_that_is_deleted(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
         add(outbox, "first")
-        outbox.journal.erase("first")
+        outbox.inspector.erase("first")
         path.unlink()
         add(outbox, "other", token="other")
-        outbox.rescue()
+        outbox.recover()
         assert add(outbox, "second")[0].is_second
 
     @pytest.mark.parametrize("first_is_rewarded", [True, False])
@@ -297,7 +297,7 @@ class TestDamage:
             accept(outbox, reward=True)
         self.damage(outbox, path)
         add(outbox, "second", now=NOW + 1)
-        outbox.rescue()
+        outbox.recover()
         assert states(outbox, "second") == ["ignored", "ignored"]
         assert accept(outbox) == ([] if first_is_rewarded else ["first"])
 
@@ -308,7 +308,7 @@ class TestDamage:
         self.damage(outbox, path)
         add(outbox, "second", now=NOW + 1)
         accept(outbox, reward=True)
-        outbox.rescue()
+        outbox.recover()
         assert states(outbox, "second") == ["accepted", "rewarded"]
         assert states(outbox, "first") == ["ignored", "ignored"]
         assert accept(outbox) == []
@@ -320,7 +320,7 @@ class TestDamage:
         self.damage(outbox, path)
         add(outbox, "second", now=NOW + 1)
         assert add(outbox, "first", "registered", now=NOW + 2)[0].is_second
-        outbox.rescue()
+        outbox.recover()
         assert accept(outbox) == ["first"]
         assert states(outbox, "second") == ["ignored", "ignored"]
 
@@ -378,9 +378,9 @@ class TestUpgrade:
         make_old_file(path, "first")
         outbox = SQLiteOutbox(path)
         outbox.upgrade()
-        before = outbox.journal.page()
+        before = outbox.inspector.page()
         outbox.upgrade()
-        assert outbox.journal.page() == before
+        assert outbox.inspector.page() == before
         outbox.close()
 
     def test_who_was_reported_before_the_upgrade_was_done_gives_way(
@@ -401,7 +401,7 @@ class TestUpgrade:
         outbox = SQLiteOutbox(path)
         with pytest.raises(OutboxError):
             outbox.create()
-        outbox.rescue()
+        outbox.recover()
         assert accept(outbox) == ["first"]
         outbox.close()
 
@@ -570,7 +570,7 @@ def test_a_forgotten_account_s_id_is_a_new_player(site: Site) -> None:
     assert site.qualify("1") is None
     site.deliver()
     assert site.rewards == []
-    assert site.state.outbox.journal.page() == []
+    assert site.state.outbox.inspector.page() == []
 
 
 def test_forget_uses_up_the_token_of_a_signup_in_the_spool(site: Site) -> None:
@@ -598,7 +598,7 @@ def test_forget_raises_what_keeps_it_from_erasing(
 def test_forget_waits_in_a_request_no_longer_than_a_request_may(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_mmolove.state.PATIENCE_REQUEST", 0.01)
+    monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.01)
     site.state.outbox.create()
     other = sqlite3.connect(site.state.settings.outbox, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

@@ -975,7 +975,7 @@ def test_no_page_waits_twice_for_an_outbox_that_cannot_say(
     outbox = app.extensions["mmolove"].outbox
     asked: list[str] = []
 
-    def ask(token: str, patience: float) -> bool:
+    def ask(token: str, timeout: float) -> bool:
         asked.append(token)
         raise OutboxError("away")
 

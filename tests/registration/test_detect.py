@@ -454,7 +454,7 @@ def test_a_signup_does_not_wait_for_a_look_that_hangs(
     caplog: pytest.LogCaptureFixture,
     looks: int,
 ) -> None:
-    monkeypatch.setattr("flask_mmolove.registration.detect.PATIENCE", 0.05)
+    monkeypatch.setattr("flask_mmolove.registration.detect.TIMEOUT", 0.05)
     is_over = threading.Event()
     asked: list[str] = []
 

@@ -241,14 +241,14 @@ def test_an_activation_while_the_outbox_is_busy_is_reported_later(
     assert mmolove_sandbox.reported == SEVEN
 
 
-@pytest.mark.parametrize("taken_in", [False, True])
+@pytest.mark.parametrize("imported", [False, True])
 def test_a_token_that_the_outbox_cannot_take_is_held_all_the_same(
-    site: Site, token: str, mmolove_sandbox: SiteSandbox, taken_in: bool
+    site: Site, token: str, mmolove_sandbox: SiteSandbox, imported: bool
 ) -> None:
     state = site.app.extensions["mmolove"]
     with Hold(site.app):
         assert site.visit(token).post("/form/anna").status_code == 200
-    if taken_in:
+    if imported:
         state.make_delivery().drain()
     assert site.app.test_client().get("/activate/anna/7").text == "welcome"
     state.make_delivery().drain()

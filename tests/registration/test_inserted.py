@@ -138,7 +138,9 @@ class Site:
 
     def tokens(self) -> dict[str, str]:
         """Whom the outbox has, each with the token."""
-        return {e.identity: e.token for e in self.state.outbox.journal.page(limit=100)}
+        return {
+            e.identity: e.token for e in self.state.outbox.inspector.page(limit=100)
+        }
 
     def count(self) -> int:
         with self.app.app_context():
@@ -617,7 +619,7 @@ def test_a_row_in_another_database_of_the_site_counts(
         db.create_all()
     app.test_client().post(f"/register?mmref={mmolove_sandbox.mint()}")
     state = app.extensions["mmolove"]
-    assert [entry.identity for entry in state.outbox.journal.page()] == ["1"]
+    assert [entry.identity for entry in state.outbox.inspector.page()] == ["1"]
     state.outbox.close()
     with app.app_context():
         for engine in db.engines.values():

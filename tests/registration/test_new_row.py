@@ -96,7 +96,7 @@ class Site:
     def reported(self) -> dict[str, str]:
         """The tokens of the players who are reported, by their ids."""
         outbox = self.app.extensions["mmolove"].outbox
-        entries = outbox.journal.page(limit=1000)
+        entries = outbox.inspector.page(limit=1000)
         return {entry.identity: entry.token for entry in entries}
 
     def id_of(self, name: str) -> str:
@@ -308,7 +308,7 @@ def test_forty_at_once_are_each_reported_with_their_own_token(
     with ThreadPoolExecutor(40) as threads:
         signed_up = dict(threads.map(sign_up, range(40)))
     state = site.app.extensions["mmolove"]
-    state.make_delivery().take_in()
+    state.make_delivery().import_spool()
     assert site.reported == {site.id_of(p): token for p, token in signed_up.items()}
     site.close()
 

@@ -96,11 +96,11 @@ def run(kills: int, each_broker: int = 10) -> Report:
         faults = _wait_for_the_end(site, worker)
         figures["workers_ended"] = worker.ended
         worker.kill()
-        counts = site.state.outbox.journal.summary().counts
+        counts = site.state.outbox.inspector.summary().counts
         rewarded = counts.get("rewarded", 0)
         pending = counts.get("pending", 0)
         processes.was_killed(processes.fork(site.drain))
-        counts = site.state.outbox.journal.summary().counts
+        counts = site.state.outbox.inspector.summary().counts
         figures["left_to_leases"] = pending + counts.get("rewarded", 0) - rewarded
         site.close()
         evidence = Evidence.of(folder, database=database)

@@ -140,7 +140,7 @@ class _Steps:
     def wrap_all(self) -> None:
         """Make steps of all that is done, for the rest of this process's life."""
         self.wrap(SQLiteOutbox, "record", "enqueue")
-        self.wrap(SQLiteOutbox, "adopt", "adopt")
+        self.wrap(SQLiteOutbox, "apply_settings", "apply_settings")
         self.wrap(SQLiteOutbox, "claim", lambda outbox, state, *rest: f"claim {state}")
         self.wrap(SQLiteOutbox, "settle", _name_settlement)
         self.wrap(ReferralClient, "send", "send")
@@ -204,7 +204,7 @@ def _tell(site: Site, player: str, fatal: int | None = None) -> list[Point]:
     """The story, from an empty folder to two rewards."""
     steps = _Steps(site, fatal)
     steps.wrap_all()
-    steps.take("migrate", site.state.outbox.journal.summary)
+    steps.take("migrate", site.state.outbox.inspector.summary)
     prompt, busy = f"{player}-prompt", f"{player}-busy"
     site.sign_up(prompt)
     site.qualify(prompt)

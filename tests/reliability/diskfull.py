@@ -178,7 +178,7 @@ class Trial:
         self.disk.make_room()
         if not site.drain():
             self.faults.append(f"{words}: the delivery does not come to an end")
-        counts = site.state.outbox.journal.summary().counts
+        counts = site.state.outbox.inspector.summary().counts
         told = 2 * SIGNUPS if "way" in words else SIGNUPS
         self.counters.delivered += len(client.posts)
         self.counters.duplicate_posts += client.duplicates

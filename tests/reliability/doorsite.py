@@ -82,7 +82,7 @@ class DoorSite:
         self._populate()
         self._state.make_delivery().drain()
         self.sandbox.stop()
-        entries = self._state.outbox.journal.page()
+        entries = self._state.outbox.inspector.page()
         self.ids = [entry.id for entry in entries]
         #: Those that may wait for a person, by the page that is for them.
         self.stuck = {

@@ -533,7 +533,7 @@ class _Run:
         """Compare what was recorded with what the server has."""
         server = self.server
         recorded = {f"reg-{number}" for number in range(self.attempted)}
-        counts = self.outbox.journal.summary().counts
+        counts = self.outbox.inspector.summary().counts
         faults = [f"a request that none should make: {s}" for s in server.strays[:5]]
         faults += [
             f"left over: {count} {state}"

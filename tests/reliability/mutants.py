@@ -38,7 +38,7 @@ from example_app import servers
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
-from flask_mmolove.delivery.grant import Payer
+from flask_mmolove.delivery.grant import Granter
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import rules
@@ -139,7 +139,7 @@ def _settles_before_the_answer() -> None:
 
     def settle_first(delivery: Delivery, entry: Entry) -> tuple[Entry, Outcome | None]:
         delivery.outbox.settle(
-            [Settlement(entry, "accepted", sure=True)], entry.due or 0
+            [Settlement(entry, "accepted", is_fact=True)], entry.due or 0
         )
         return attempt(delivery, entry)
 
@@ -162,21 +162,21 @@ def _pays_before_the_answer() -> None:
 def _pays_before_it_is_written_down() -> None:
     """Call an at-most-once callback first, and write down then that it began."""
 
-    def give(payer: Payer, rewarder: t.Any, entry: Entry) -> None:
+    def give(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
         rewarder.prepare(entry)()
-        payer._settle(Settlement(entry, "rewarded", sure=True))
+        granter._settle(Settlement(entry, "rewarded", is_fact=True))
 
-    _put(Payer, _give=give)
+    _put(Granter, _give=give)
 
 
 def _writes_down_before_it_pays() -> None:
     """Say that it is rewarded, and call the callback then."""
 
-    def give(payer: Payer, rewarder: t.Any, entry: Entry) -> None:
-        payer._settle(Settlement(entry, "rewarded", sure=True))
+    def give(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
+        granter._settle(Settlement(entry, "rewarded", is_fact=True))
         rewarder.prepare(entry)()
 
-    _put(Payer, _give=give)
+    _put(Granter, _give=give)
 
 
 def _keeps_no_order() -> None:
@@ -207,7 +207,7 @@ def _has_no_fence() -> None:
     """A failure is settled by whoever comes."""
 
     def by_anyone(settlement: Settlement, row: Entry) -> bool:
-        return rules.may_settle(settlement._replace(sure=True), row)
+        return rules.may_settle(settlement._replace(is_fact=True), row)
 
     _put(transaction, may_settle=by_anyone)
 

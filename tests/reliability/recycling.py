@@ -398,7 +398,7 @@ def _recycle(name: str, server: Server, recycles: int, report: Report) -> Counte
         _visit(running, lambda: load.acknowledged <= truth.accepted)
         code = running.stop()
         outbox = SQLiteOutbox(folder / "outbox.db")
-        counts = outbox.journal.summary().counts
+        counts = outbox.inspector.summary().counts
         outbox.close()
         log = running.log
     lost = load.acknowledged - truth.accepted

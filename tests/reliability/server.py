@@ -42,7 +42,7 @@ TAKEN = "taken-"
 #:
 #: ``unavailable``
 #:     503, and nothing done.
-#: ``patience``
+#: ``timeout``
 #:     429 with ``Retry-After: 1``, and nothing done.
 #: ``portal``
 #:     200 with a page, and nothing done.
@@ -56,7 +56,7 @@ TAKEN = "taken-"
 #:     The event is taken and answered when nobody waits any more.
 FAULTS = {
     "unavailable": 6,
-    "patience": 1,
+    "timeout": 1,
     "portal": 5,
     "before": 6,
     "after": 8,
@@ -227,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(verdict.status or 500, json.dumps(verdict.answer))
         elif fault == "portal":
             self._answer(200, "<h1>Welcome to our WiFi</h1>", kind="text/html")
-        elif fault == "patience":
+        elif fault == "timeout":
             self._answer(429, '{"error":"slow down"}', retry_after="1")
         else:
             self._answer(503, '{"error":"unavailable"}')

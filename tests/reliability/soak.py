@@ -22,7 +22,7 @@ counted: a reward under a second key, or for a referral that was never credited
 rewards``). With ``--at-most-once`` the game honours nothing and each second call is
 ``double``.
 
-**What is not.** Real pauses shape the run: a 429 asks for a second's patience, and when
+**What is not.** Real pauses shape the run: a 429 asks for a second's timeout, and when
 five faults come in a row the breaker opens and nothing is sent for a while. So what is
 sent between two kills differs, and the number of posts from run to run. The loss of
 power is not tried.

@@ -1,6 +1,6 @@
 """Eight processes that create or migrate one outbox at the same moment.
 
-Measured: whether each of them gets its event in, with the patience of a request, and
+Measured: whether each of them gets its event in, with the timeout of a request, and
 whether the file is whole afterwards. In turn there is no file yet, an empty one, and
 one of an older schema. It can fail: to run a migration twice is an error, so who comes
 second must see that it is done. The processes wait at a pipe, so that they begin
@@ -27,7 +27,7 @@ from flask_mmolove.outbox.sqlite.store import _SCHEMA
 from flask_mmolove.outbox.sqlite.store import _SIGNS
 from flask_mmolove.outbox.sqlite.store import _TOKENS
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.state import PATIENCE_REQUEST
+from flask_mmolove.state import REQUEST_TIMEOUT
 
 from . import processes
 from .report import Counters
@@ -119,7 +119,7 @@ def _add(outbox: SQLiteOutbox, name: str) -> None:
     event = make_event(
         "registered", name, f"token-{name}", "srv-1", 1_790_000_000_000, False
     )
-    outbox.add(name, [event], 1_790_000_000_000, PATIENCE_REQUEST)
+    outbox.add(name, [event], 1_790_000_000_000, REQUEST_TIMEOUT)
     outbox.close()
 
 

@@ -133,7 +133,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @initialize(day=st.integers(4_000, 20_000))
     def begin(self, day: int) -> None:
         self.now = day * DAY
-        self.outbox.adopt("srv-a", "srv-a", self.now)
+        self.outbox.apply_settings("srv-a", "srv-a", self.now)
         for identity in ("ada", "bob"):
             self.record(identity, ("registered", "qualified"))
 
@@ -184,7 +184,7 @@ class OutboxMachine(RuleBasedStateMachine):
             for key, model in self.model.items()
             if model.state == "rejected" and model.status in REFUSALS
         ]
-        count = self.outbox.adopt(server_id, server_id, self.now)
+        count = self.outbox.apply_settings(server_id, server_id, self.now)
         if server_id == self.server_id:
             assert count is None
             return
@@ -285,7 +285,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.hits["steps"] += 1
         entries = {
             (entry.identity, entry.event): entry
-            for entry in self.outbox.journal.page(limit=1000)
+            for entry in self.outbox.inspector.page(limit=1000)
         }
         assert entries.keys() == self.model.keys()
         for key, entry in entries.items():
@@ -360,7 +360,10 @@ class OutboxMachine(RuleBasedStateMachine):
     def _settle(self, settled: Settlement) -> list[Entry]:
         entry, model = settled.entry, self._of(settled.entry)
         holds = model.state == entry.state and model.claim == entry.claim
-        happened = settled.sure and model.state in (entry.state, REFUTED[entry.state])
+        happened = settled.is_fact and model.state in (
+            entry.state,
+            REFUTED[entry.state],
+        )
         changed = self.outbox.settle([settled], self.now)
         assert bool(changed) == (holds or happened)
         if not changed:
@@ -371,8 +374,8 @@ class OutboxMachine(RuleBasedStateMachine):
         assert settled.state in LATER[model.state]
         model.state, model.due = settled.state, settled.due
         model.status, model.claim = settled.status, None
-        model.attempts = 0 if settled.renewed else entry.attempts
-        model.crashes = 0 if settled.renewed else entry.crashes
+        model.attempts = 0 if settled.resets_attempts else entry.attempts
+        model.crashes = 0 if settled.resets_attempts else entry.crashes
         self._follow(entry, settled.state)
         return changed
 

@@ -95,7 +95,9 @@ def drain_on_the_way_back(folder: Path) -> dict[str, int]:
         outbox.claim("pending", now, 3600, 2)  # by those who are killed now
         outbox.settle([], now, lambda breaker: Breaker(width=1))
         site.drain(100)
-        counts = {str(state): n for state, n in outbox.journal.summary().counts.items()}
+        counts = {
+            str(state): n for state, n in outbox.inspector.summary().counts.items()
+        }
         site.close()
     return counts
 

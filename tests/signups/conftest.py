@@ -66,7 +66,7 @@ class Plug:
         return [
             entry.identity
             for app in self._apps
-            for entry in app.extensions["mmolove"].outbox.journal.page(
+            for entry in app.extensions["mmolove"].outbox.inspector.page(
                 state="accepted", limit=9
             )
         ]

@@ -11,7 +11,7 @@ from datetime import timezone
 
 import click
 
-from ...errors import OrderError
+from ...errors import ActionError
 from ...outbox import Entry
 from ...outbox.entry import EntryState
 from ...protocol.client import said
@@ -70,7 +70,7 @@ def events(
 
     With --json, one a line.
     """
-    entries = state.outbox.journal.page(
+    entries = state.outbox.inspector.page(
         state=name, player=player, before=before, limit=limit + 1
     )
     is_more, entries = len(entries) > limit, entries[:limit]
@@ -93,7 +93,7 @@ def _changes(
     state: State, name: EntryState | None, player: str | None
 ) -> t.Iterator[list[Entry]]:
     """What is new or changed among the newest, again and again."""
-    ask = state.outbox.journal.page
+    ask = state.outbox.inspector.page
     seen = {e.id: e for e in ask(state=name, player=player, limit=_LOOK)}
     while True:
         try:
@@ -140,9 +140,9 @@ def _when(milliseconds: int) -> str:
 @with_site
 def show(state: State, id: int, as_json: bool) -> None:
     """Show one event: its attempts, answers and reward."""
-    entry = state.outbox.journal.get(id)
+    entry = state.outbox.inspector.get(id)
     if entry is None:
-        raise OrderError(f"There is no event {id}.")
+        raise ActionError(f"There is no event {id}.")
     if as_json:
         answers = [answer._asdict() for answer in entry.answers]
         click.echo(json.dumps(data(entry) | {"answers": answers}))
@@ -211,7 +211,7 @@ def _all(
     state: State, name: EntryState | None, player: str | None
 ) -> t.Iterator[Entry]:
     before = None
-    while page := state.outbox.journal.page(
+    while page := state.outbox.inspector.page(
         state=name, player=player, before=before, limit=_PAGE
     ):
         yield from page

@@ -26,8 +26,8 @@ def forget(state: State, player: str, yes: bool) -> None:
     PLAYER invited stay, and nobody is known to have invited them. The counts of
     the days stay.
     """
-    found = state.outbox.journal.page(player=player)
-    count = state.outbox.journal.count_friends(player)
+    found = state.outbox.inspector.page(player=player)
+    count = state.outbox.inspector.count_friends(player)
     friends = many(count, "friend")
     if not yes:
         for entry in found:
@@ -65,5 +65,5 @@ def purge(state: State, days: int, yes: bool) -> None:
     """
     if not yes:
         click.confirm(f"Remove what was finished {days} days ago?", abort=True)
-    count = state.outbox.journal.purge(milliseconds() - days * DAY)
+    count = state.outbox.inspector.purge(milliseconds() - days * DAY)
     click.echo(f"{many(count, 'event')} removed.")

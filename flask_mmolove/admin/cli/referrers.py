@@ -23,7 +23,7 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
     They are known where friends come by the site's own invite links. Counted is since
     then, and a friend counts once MMOLove has accepted the signup.
     """
-    best = state.outbox.journal.best_referrers(limit)
+    best = state.outbox.inspector.best_referrers(limit)
     if as_json:
         click.echo(json.dumps([each._asdict() for each in best]))
     elif not best:

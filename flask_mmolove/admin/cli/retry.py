@@ -26,7 +26,7 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
     All of them, or those named by their ids.
     """
     if listing:
-        show_entries(state.outbox.journal.page(state="rejected", limit=1000), as_json)
+        show_entries(state.outbox.inspector.page(state="rejected", limit=1000), as_json)
         return
     entries = desk.send_again(state, ids or None)
     missing = sorted(set(ids) - {entry.id for entry in entries})
@@ -46,7 +46,7 @@ def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> N
 
 
 def _why_not(state: State, id: int) -> str:
-    entry = state.outbox.journal.get(id)
+    entry = state.outbox.inspector.get(id)
     if entry is None:
         return f"There is no event {id}."
     words = f"Event {id} is {entry.state}, not rejected."

@@ -68,7 +68,7 @@ def _ids(again: tuple[str, ...], all_: bool) -> list[int]:
 
 
 def _show(state: State, as_json: bool) -> None:
-    page = partial(state.outbox.journal.page, limit=1000)
+    page = partial(state.outbox.inspector.page, limit=1000)
     found = page(state="unknown") + page(state="unpaid")
     show_entries(found, as_json)
     if found and not as_json:

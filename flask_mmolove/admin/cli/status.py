@@ -28,7 +28,7 @@ from .site import with_site
 @with_site
 def status(state: State, as_json: bool) -> None:
     """Show what waits and what is done."""
-    summary = state.outbox.journal.summary()
+    summary = state.outbox.inspector.summary()
     spooled = len(state.spool.read())
     now = milliseconds()
     found = survey(state, now)
@@ -67,7 +67,7 @@ def status(state: State, as_json: bool) -> None:
 
 
 def _print_funnel(state: State, now: int) -> None:
-    rows = periods(read_days(state.outbox.journal, now))
+    rows = periods(read_days(state.outbox.inspector, now))
     if any(step.players for step in rows[-1].steps):
         names = [f"{step.name:>10}" for step in rows[0].steps]
         click.echo(" ".join([f"{'':<9}", *names]))

@@ -131,8 +131,8 @@ def _deny() -> t.NoReturn:
 def overview() -> ResponseReturnValue:
     """The funnel, who brings players, and what waits for a person."""
     now = milliseconds()
-    journal = current_state().journal
-    days = read_days(journal, now)
+    inspector = current_state().inspector
+    days = read_days(inspector, now)
     return render_template(
         "mmolove/overview.html",
         periods=periods(days),
@@ -141,9 +141,9 @@ def overview() -> ResponseReturnValue:
         width=WIDTH,
         height=HEIGHT,
         unreferred=UNREFERRED,
-        stuck=count_stuck(journal),
-        pending=journal.count("pending"),
-        referrers=journal.best_referrers(),
+        stuck=count_stuck(inspector),
+        pending=inspector.count("pending"),
+        referrers=inspector.best_referrers(),
     )
 
 
@@ -157,7 +157,7 @@ def events() -> ResponseReturnValue:
     state = arguments.get("state", "")
     if state and state not in STATES:
         abort(404)
-    entries = current_state().journal.page(
+    entries = current_state().inspector.page(
         state=state or None,
         player=player or None,
         before=arguments.get("before", None, int),
@@ -178,7 +178,7 @@ def event(id: int) -> ResponseReturnValue:
     """One event's story."""
     entry = _find(id)
     state = current_state()
-    player = state.outbox.of(entry.identity, entry.test, state.patience)
+    player = state.outbox.of(entry.identity, entry.test, state.timeout)
     others = [each for each in player.values() if each.id != entry.id]
     return render_template(
         "mmolove/event.html",
@@ -204,7 +204,7 @@ def retry(id: int) -> ResponseReturnValue:
 def retry_all() -> ResponseReturnValue:
     """Send all rejected events again."""
     if request.method != "POST":
-        count = current_state().journal.count("rejected")
+        count = current_state().inspector.count("rejected")
         return render_template("mmolove/retry.html", entry=None, count=count)
     sent = len(desk.send_again(current_state()))
     say(f"{many(sent, 'rejected event')} {'is' if sent == 1 else 'are'} sent again.")
@@ -214,7 +214,7 @@ def retry_all() -> ResponseReturnValue:
 def retry_rewards() -> ResponseReturnValue:
     """Grant all rewards that failed."""
     if request.method != "POST":
-        count = current_state().journal.count("unpaid")
+        count = current_state().inspector.count("unpaid")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
         count = desk.retry_rewards(current_state())
@@ -245,7 +245,7 @@ def reward(id: int) -> ResponseReturnValue:
 
 
 def _find(id: int) -> Entry:
-    entry = current_state().journal.get(id)
+    entry = current_state().inspector.get(id)
     if entry is None:
         abort(404)
     return entry

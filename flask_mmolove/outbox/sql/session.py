@@ -58,7 +58,7 @@ class Site(t.Protocol):
     """What a session's outbox asks of its app."""
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds for which a commit may be held up."""
 
     def identify(self, player: t.Any) -> str:
@@ -67,7 +67,7 @@ class Site(t.Protocol):
     def record(self, note: Note) -> bool:
         """Record a note in a transaction of its own."""
 
-    def put_by(self, note: Note, reason: str) -> None:
+    def spool_report(self, note: Note, reason: str) -> None:
         """Take the emergency exit with a note."""
 
     def committed(self, note: Note, new: list[Entry] | None, trouble: str) -> None:
@@ -182,7 +182,7 @@ class SessionOutbox:
         return self._outbox.ride(
             self._checked_connection(session),
             lambda transaction: record(note, self._server_id, transaction),
-            self.site().patience,
+            self.site().timeout,
         )
 
     def pay(
@@ -196,7 +196,7 @@ class SessionOutbox:
         :return: The entry as it is now, or None if it is somebody else's.
         :raises SQLAlchemyError: If it cannot be written down.
         """
-        deadline = time.monotonic() + self._outbox.patience
+        deadline = time.monotonic() + self._outbox.timeout
         for attempt in itertools.count(1):
             try:
                 return self._pay(settlement, now, give)
@@ -327,7 +327,7 @@ class Enlistment:
                 self.withdraw()
                 self.note = self._identified()
                 if self._trouble:
-                    self._outbox.site().put_by(self.note, self._trouble)
+                    self._outbox.site().spool_report(self.note, self._trouble)
                 else:
                     self._outbox.site().record(self.note)
                 self.recorded = True

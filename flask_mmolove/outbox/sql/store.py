@@ -205,18 +205,18 @@ class SQLAlchemyOutbox(Outbox):
         self,
         connection: Connection,
         work: t.Callable[[Transaction], R],
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> R:
         """Do a piece of work as part of a transaction of someone else's, in a savepoint
         so that theirs stands whatever becomes of ours. Tables that are not there are
         made, as at every first use.
 
-        :param patience: Seconds for which it may wait for the locks of others.
+        :param timeout: Seconds for which it may wait for the locks of others.
         :raises OutboxError: If it failed.
         :raises SQLAlchemyError: If the whole transaction is lost, with its connection
             or as in a deadlock of MariaDB: then nothing of theirs stands either.
         """
-        with _patient(connection, patience):
+        with _limited(connection, timeout):
             try:
                 transaction = self.within(connection)
             except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
@@ -229,7 +229,7 @@ class SQLAlchemyOutbox(Outbox):
             if connection.dialect.name == "sqlite":  # its one lock is taken
                 self._in_savepoint(connection, transaction.create)
             else:  # MariaDB would commit what is theirs
-                self.run(SQLAlchemyTransaction.create, patience)
+                self.run(SQLAlchemyTransaction.create, timeout)
             return self._in_savepoint(connection, lambda: work(transaction))
 
     def _in_savepoint(self, connection: Connection, work: t.Callable[[], R]) -> R:
@@ -291,12 +291,12 @@ class SQLAlchemyOutbox(Outbox):
     def run(
         self,
         work: t.Callable[[SQLAlchemyTransaction], R],
-        patience: float | None = None,
+        timeout: float | None = None,
         *,
         writes: bool = True,
     ) -> R:
-        patience = self.patience if patience is None else patience
-        deadline = time.monotonic() + patience
+        timeout = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
         # A turn that is begun lasts, so the last one begins early.
         latest = deadline - (_TURN / 1000 if self._is_mysql else 0)
         for attempt in itertools.count(1):
@@ -478,14 +478,14 @@ def _wait_in_turns(connection: t.Any, record: object) -> None:
 
 
 @contextlib.contextmanager
-def _patient(connection: Connection, patience: float | None) -> t.Iterator[None]:
+def _limited(connection: Connection, timeout: float | None) -> t.Iterator[None]:
     """Let a connection of someone else's wait no longer than that for locks."""
     name = connection.dialect.name
-    if patience is None or name not in _LIMITS:
+    if timeout is None or name not in _LIMITS:
         yield
         return
     limit = _LIMITS[name]
-    wait = max(1, int(patience * limit.unit))
+    wait = max(1, int(timeout * limit.unit))
     first, *others = (statement.format(wait) for statement in limit.swap)
     before = connection.exec_driver_sql(first).scalar()
     for statement in others:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ...errors import OutboxBusy
 from ...errors import OutboxError
-from ...log import Brake
 from ...log import logger
-from ..entry import PATIENCE
+from ...log import Throttle
+from ..entry import TIMEOUT
 from ..folder import NotOurs
 from ..folder import read_file
 from ..folder import Rule
@@ -71,17 +71,17 @@ class Database:
         #: happened before this process began.
         self.incident = True
         self._handles: dict[int, _Handle] = {}
-        self._warned = Brake(float("inf"))
+        self._warned = Throttle(float("inf"))
 
     @contextlib.contextmanager
-    def transaction(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
+    def transaction(self, timeout: float = TIMEOUT) -> t.Iterator[sqlite3.Connection]:
         """A write transaction: committed at the end, or rolled back if it raises.
 
-        :param patience: Seconds to wait for others at the most.
+        :param timeout: Seconds to wait for others at the most.
         :raises OutboxBusy: If they took longer.
         :raises OutboxError: If the store cannot be read or written.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         with self._connection(deadline) as connection:
             patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
             try:
@@ -93,18 +93,18 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
-    def together(self, work: Work[R], patience: float) -> R:
+    def together(self, work: Work[R], timeout: float) -> R:
         """Do a piece of work in a transaction, in one with other threads' if they want
         the same at this moment. Raises what a transaction does.
         """
-        return self._handle.group.run(self.transaction, work, patience)
+        return self._handle.group.run(self.transaction, work, timeout)
 
     @contextlib.contextmanager
-    def reading(self, patience: float = PATIENCE) -> t.Iterator[sqlite3.Connection]:
+    def reading(self, timeout: float = TIMEOUT) -> t.Iterator[sqlite3.Connection]:
         """The connection, for statements that only read. Raises what a transaction
         does.
         """
-        with self._connection(time.monotonic() + patience) as connection:
+        with self._connection(time.monotonic() + timeout) as connection:
             yield connection
 
     def close(self) -> None:

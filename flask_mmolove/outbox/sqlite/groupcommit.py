@@ -33,15 +33,15 @@ class Group:
         self._waiting: list[_Job[t.Any]] = []
         self._is_led = False
 
-    def run(self, begin: Begin, work: Work[R], patience: float) -> R:
+    def run(self, begin: Begin, work: Work[R], timeout: float) -> R:
         """Do a piece of work in a transaction, and give its result once that is
         committed.
 
         :param begin: Makes a transaction.
-        :param patience: Seconds to wait for others.
+        :param timeout: Seconds to wait for others.
         :raises OutboxBusy: If they took longer. It may have been done nevertheless.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         job = _Job(work)
         with self._lock:
             self._waiting.append(job)
@@ -49,7 +49,7 @@ class Group:
             if not job.leads:
                 job.heard = threading.Event()
         try:
-            if job.heard is not None and not job.heard.wait(patience):
+            if job.heard is not None and not job.heard.wait(timeout):
                 raise OutboxBusy(_BUSY)
             if job.leads:
                 self._lead(begin, deadline)

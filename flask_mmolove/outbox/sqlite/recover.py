@@ -46,7 +46,7 @@ class Remains(t.NamedTuple):
     used: set[str]
 
 
-def salvage(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> Remains:
+def read_remains(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> Remains:
     """What can still be read from a damaged file, and from the write-ahead log beside
     it. Where an entry is found in several stages of its life, it is the last.
 

@@ -14,7 +14,7 @@ from ...log import logger
 from ..counters import taken
 from ..entry import Entry
 from ..entry import Invitation
-from ..entry import PATIENCE
+from ..entry import TIMEOUT
 from ..rules import HELD_FOR
 from ..statements import COLUMNS
 from ..statements import Dialect
@@ -24,7 +24,7 @@ from ..store import Outbox
 from ..tokens import TOKEN_USED
 from .file import Database
 from .file import patiently
-from .recover import salvage
+from .recover import read_remains
 from .schema import Schema
 
 # ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
@@ -179,21 +179,21 @@ class SQLiteOutbox(Outbox):
     def run(
         self,
         work: t.Callable[[SQLiteTransaction], R],
-        patience: float | None = None,
+        timeout: float | None = None,
         *,
         writes: bool = True,
     ) -> R:
-        patience = self.patience if patience is None else patience
-        deadline = time.monotonic() + patience
+        timeout = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
 
         def within(db: sqlite3.Connection) -> R:
             return work(SQLiteTransaction(db, deadline))
 
         # Who can wait does not hold up those who cannot, nor gives up with them.
-        if writes and patience < PATIENCE:
-            return self._db.together(within, patience)
+        if writes and timeout < TIMEOUT:
+            return self._db.together(within, timeout)
         begin = self._db.transaction if writes else self._db.reading
-        with begin(patience) as db:
+        with begin(timeout) as db:
             return within(db)
 
     def create(self) -> bool:
@@ -208,7 +208,7 @@ class SQLiteOutbox(Outbox):
     def incident(self) -> bool:
         return self._db.incident
 
-    def rescue(self) -> int:
+    def recover(self) -> int:
         if not self._db.incident:
             return 0
         # Cleared first: what happens from now on is for the next time.
@@ -234,7 +234,7 @@ class SQLiteOutbox(Outbox):
         name = f"rescued {file.name}"
         if self.run(lambda db: db.fact(name), writes=False) is not None:
             return 0
-        remains = salvage(file, self._db.read_aside)
+        remains = read_remains(file, self._db.read_aside)
 
         def work(db: SQLiteTransaction) -> int:
             db.use(remains.used)

@@ -55,7 +55,7 @@ def work(outbox: SQLAlchemyOutbox, player: str) -> None:
     (claimed,) = outbox.claim("pending", 2000, 60_000, 1, ids=[entry.id])
     outbox.settle([Settlement(claimed, "accepted", status=200)], 3000)
     assert outbox.of(player, False)["registered"].state == "accepted"
-    assert outbox.journal.page(player=player)
+    assert outbox.inspector.page(player=player)
     outbox.next_due(4000)
 
 
@@ -70,7 +70,7 @@ def test_threads_find_no_statement_of_each_other_s(engine: Engine, given: str) -
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(run, range(THREADS)))
-    assert outbox.journal.summary().counts == {"accepted": THREADS * TIMES}
+    assert outbox.inspector.summary().counts == {"accepted": THREADS * TIMES}
     outbox.close()
 
 

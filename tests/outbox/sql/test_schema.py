@@ -180,14 +180,14 @@ def test_what_a_person_asks_and_orders_is_there(
     with site.app.app_context():
         site.db.create_all()
     play(site, mmolove_sandbox)
-    journal = site.outbox.journal
-    assert journal.summary().counts
-    assert journal.page(state="accepted") and journal.page(player="1")
+    inspector = site.outbox.inspector
+    assert inspector.summary().counts
+    assert inspector.page(state="accepted") and inspector.page(player="1")
     assert "Traceback" not in "".join(
         map(site.invoke, ("status", "events", "referrers"))
     )
     assert "1" in site.invoke("forget", "1", "--yes")
-    assert journal.page() == []
+    assert inspector.page() == []
 
 
 def test_a_session_s_own_map_of_schemas_is_not_ours(

@@ -146,7 +146,7 @@ class TestSignup:
         response = sign_up(site, mmolove_sandbox)
         assert response.text == "this name is taken"
         assert "Set-Cookie" not in response.headers  # the token is good for another try
-        assert site.state.outbox.journal.summary().counts == {}
+        assert site.state.outbox.inspector.summary().counts == {}
 
     @pytest.mark.parametrize("how", ["never", "rollback", "close", "abort"])
     def test_an_account_that_is_not_committed_is_not_reported(
@@ -165,7 +165,7 @@ class TestSignup:
 
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 0
-        assert site.state.outbox.journal.summary().counts == {}
+        assert site.state.outbox.inspector.summary().counts == {}
         forgot = "Player 1 was not reported to MMOLove: db.session was not committed"
         assert (forgot in log.getvalue()) == (how == "never")
 
@@ -187,7 +187,7 @@ class TestSignup:
 
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
-        (entry,) = site.state.outbox.journal.page()
+        (entry,) = site.state.outbox.inspector.page()
         assert entry.identity == "1"  # who was named before, and committed
 
     def test_a_savepoint_that_holds_is_committed_with_the_rest(
@@ -223,10 +223,10 @@ class TestSignup:
             return "welcome"
 
         sign_up(site, mmolove_sandbox, "fails")
-        assert site.state.outbox.journal.summary().counts == {}
+        assert site.state.outbox.inspector.summary().counts == {}
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
-        assert site.state.outbox.journal.summary().counts == {"pending": 1}
+        assert site.state.outbox.inspector.summary().counts == {"pending": 1}
 
     def test_a_site_that_commits_last_of_all(
         self, site: Site, mmolove_sandbox: SiteSandbox
@@ -276,7 +276,7 @@ class TestSignup:
 
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 0
-        assert site.state.outbox.journal.page() == []
+        assert site.state.outbox.inspector.page() == []
         assert not caplog.records
 
     def test_the_decorator_finds_the_player_when_all_is_committed(
@@ -460,7 +460,7 @@ class TestTrouble:
     ) -> None:
         if str(site.state.outbox).startswith("sqlite"):
             pytest.skip("SQLite has one lock, and the site waits for it as it likes")
-        monkeypatch.setattr("flask_mmolove.state.PATIENCE", 0.1)
+        monkeypatch.setattr("flask_mmolove.state.TIMEOUT", 0.1)
         with site.app.app_context():
             site.add("anna", mmref="tok")
             site.db.session.commit()
@@ -479,7 +479,7 @@ class TestTrouble:
     ) -> None:
         if not str(site.state.outbox).startswith("sqlite"):
             pytest.skip("others have more locks")
-        monkeypatch.setattr("flask_mmolove.state.PATIENCE", 0.1)
+        monkeypatch.setattr("flask_mmolove.state.TIMEOUT", 0.1)
         with site.app.app_context():
             session = site.db.session
             session.add(Player(name="anna", mmref="tok"))
@@ -696,7 +696,7 @@ class TestMilestone:
             site.db.session.commit()
             rename(site, "away", "mmolove_event")
         assert [note.identity for _, note in site.state.spool.read()] == ["1"]
-        site.state.make_delivery().take_in()
+        site.state.make_delivery().import_spool()
         assert site.entries(player).keys() == {"registered", "qualified"}
 
 
@@ -923,7 +923,7 @@ class TestSettings:
                 db.session.commit()
                 state = app.extensions["mmolove"]
                 assert state.outbox.of(name, False).keys() == {"registered"}
-                assert state.outbox.journal.summary().counts == {"pending": 1}
+                assert state.outbox.inspector.summary().counts == {"pending": 1}
                 state.outbox.close()
                 db.engine.dispose()
 

@@ -28,7 +28,7 @@ class Store:
         self.threads: dict[str, int] = {}
 
     @contextlib.contextmanager
-    def begin(self, patience: float) -> t.Iterator[sqlite3.Connection]:
+    def begin(self, timeout: float) -> t.Iterator[sqlite3.Connection]:
         self.entered.set()
         assert self.go.wait(20)
         if self.interrupts:
@@ -40,7 +40,7 @@ class Store:
         connection.close()
         self.commits.append([name for (name,) in rows])
 
-    def write(self, name: str, patience: float = 20) -> str:
+    def write(self, name: str, timeout: float = 20) -> str:
         def work(db: sqlite3.Connection) -> str:
             if name == "bad":
                 raise ValueError("bad")
@@ -48,7 +48,7 @@ class Store:
             return name
 
         self.threads[name] = threading.get_ident()
-        return self.group.run(self.begin, work, patience)
+        return self.group.run(self.begin, work, timeout)
 
     def interrupt(self, name: str) -> None:
         """Have an exception raised in the thread of one who waits, once it wakes."""
@@ -114,7 +114,7 @@ def test_the_fault_of_one_is_no_other_s(store: Store, pool: ThreadPoolExecutor) 
 def test_who_waits_too_long_is_told_so(store: Store, pool: ThreadPoolExecutor) -> None:
     first = lead(store, pool)
     with pytest.raises(OutboxBusy, match="other threads"):
-        store.write("hasty", patience=0.01)
+        store.write("hasty", timeout=0.01)
     store.go.set()
     first.result()
     assert store.write("next") == "next"

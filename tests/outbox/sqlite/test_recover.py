@@ -15,7 +15,7 @@ from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
-from flask_mmolove.outbox.sqlite.recover import salvage
+from flask_mmolove.outbox.sqlite.recover import read_remains
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 
 MOMENT = 1_790_000_000_123
@@ -48,12 +48,12 @@ def identities(entries: t.Iterable[Entry]) -> list[str]:
 
 
 def everything(outbox: SQLiteOutbox) -> list[Entry]:
-    return outbox.journal.page(limit=1000)
+    return outbox.inspector.page(limit=1000)
 
 
 def accept(outbox: SQLiteOutbox) -> None:
     for entry in outbox.claim("pending", MOMENT, 1000, 1):
-        settled = Settlement(entry, "accepted", sure=True, status=200, answer="{}")
+        settled = Settlement(entry, "accepted", is_fact=True, status=200, answer="{}")
         outbox.settle([settled], MOMENT + 5)
 
 
@@ -65,7 +65,7 @@ class TestSalvage:
         accept(outbox)
         expected = sorted(everything(outbox))
         outbox.close()
-        assert sorted(salvage(path).entries) == expected
+        assert sorted(read_remains(path).entries) == expected
 
     def test_without_its_header_every_row_below_is_read(
         self, outbox: SQLiteOutbox, path: Path
@@ -74,7 +74,7 @@ class TestSalvage:
         outbox.close()
         content = path.read_bytes()
         path.write_bytes(os.urandom(PAGE) + content[PAGE:])
-        assert identities(salvage(path).entries) == sorted(map(str, range(300)))
+        assert identities(read_remains(path).entries) == sorted(map(str, range(300)))
 
     def test_a_row_that_was_touched_is_not_believed(
         self, outbox: SQLiteOutbox, path: Path
@@ -84,7 +84,7 @@ class TestSalvage:
         content = path.read_bytes()
         place = content.index('"token":"tök-7"'.encode())
         path.write_bytes(content[: place + 9] + b"T" + content[place + 10 :])
-        assert len(salvage(path).entries) == 1
+        assert len(read_remains(path).entries) == 1
 
     def test_a_row_that_is_longer_than_its_page_is_read_too(
         self, outbox: SQLiteOutbox, path: Path
@@ -100,7 +100,7 @@ class TestSalvage:
         expected = sorted(everything(outbox))
         assert len(expected[-1].history or "") > 2 * PAGE
         outbox.close()
-        assert sorted(salvage(path).entries) == expected
+        assert sorted(read_remains(path).entries) == expected
 
     def test_what_a_page_has_lost_of_it_takes_no_row_along(
         self, outbox: SQLiteOutbox, path: Path
@@ -114,7 +114,7 @@ class TestSalvage:
         content = path.read_bytes()
         end = content.index(b'no "]]')
         path.write_bytes(content[:end] + b"x" * 6 + content[end + 6 :])
-        assert [each.history for each in salvage(path).entries] == [None, None]
+        assert [each.history for each in read_remains(path).entries] == [None, None]
 
     def test_pages_that_name_themselves_come_to_an_end(self, path: Path) -> None:
         third = (3).to_bytes(4, "big")
@@ -126,12 +126,12 @@ class TestSalvage:
         assert len(leaf) % 4 == 0
         leaf += third * ((PAGE - len(leaf)) // 4)
         path.write_bytes(bytes(PAGE) + leaf + third * (PAGE // 4))
-        assert salvage(path).entries == []
+        assert read_remains(path).entries == []
 
     @pytest.mark.parametrize("content", [b"", b"x", os.urandom(5000), b"\x0d" * 9000])
     def test_junk_holds_nothing(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
-        assert salvage(path).entries == []
+        assert read_remains(path).entries == []
 
 
 class TestRescue:
@@ -141,7 +141,7 @@ class TestRescue:
             add(outbox, "new")
         except OutboxError:
             add(outbox, "new")
-        outbox.rescue()
+        outbox.recover()
 
     def test_a_damaged_file_is_moved_aside_and_what_is_readable_taken_over(
         self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
@@ -163,11 +163,11 @@ class TestRescue:
         with pytest.raises(OutboxError):
             add(outbox, "new")
         other = SQLiteOutbox(path)
-        assert other.rescue() == 200
-        assert other.rescue() == 0
+        assert other.recover() == 200
+        assert other.recover() == 0
         other.close()
         later = SQLiteOutbox(path)
-        assert later.rescue() == 0
+        assert later.recover() == 0
         later.close()
 
     @pytest.mark.parametrize("replaced", [True, False])
@@ -208,9 +208,9 @@ class TestRescue:
         with monkeypatch.context() as patch:
             patch.setattr(outbox, "run", fail)
             with pytest.raises(OutboxBusy):
-                outbox.rescue()
+                outbox.recover()
         assert outbox.incident
-        assert outbox.rescue() > 0
+        assert outbox.recover() > 0
         assert identities(everything(outbox)) == ["a"]
         assert not outbox.incident
 
@@ -273,7 +273,7 @@ class TestRescue:
         content[count : count + 2] = (entries // 2).to_bytes(2, "big")
         path.write_bytes(content)
         worker = SQLiteOutbox(path)
-        assert worker.rescue() == 600
+        assert worker.recover() == 600
         claimed = worker.claim("pending", MOMENT, 1000, 1000)
         worker.close()
         assert len(claimed) == 300
@@ -334,9 +334,9 @@ class TestRescue:
             if kind == "theirs":
                 os.chown(planted, 65534, 65534)
         add(outbox, "7")
-        assert outbox.rescue() == 0
+        assert outbox.recover() == 0
         outbox._db.incident = True
-        assert outbox.rescue() == 0
+        assert outbox.recover() == 0
         assert identities(everything(outbox)) == ["7"]
         assert os.path.lexists(planted)
         assert caplog.text.count(f"it {why}") == 1
@@ -350,7 +350,7 @@ class TestRescue:
             add(outbox, "new")
         (aside,) = outbox._db.files_aside()
         os.mkfifo(aside.with_name(f"{aside.name}-wal"))
-        assert outbox.rescue() == 200
+        assert outbox.recover() == 200
         assert "-wal is passed over" in caplog.text
 
     @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
