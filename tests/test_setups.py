@@ -295,7 +295,7 @@ SETUPS = [
     Setup(
         "`@referral_register` stands above the route",
         wrong_order,
-        ("warn", "The view 'register' in test_setups was registered before"),
+        ("warn", f"The view 'register' in {__name__} was registered before"),
         "",
         "swap the two lines: first @app.post(...), then @referral_register",
     ),
