@@ -286,10 +286,7 @@ def open_site(
     if way.auth_type == "AUTH_OAUTH":
         need("authlib")
     if way.auth_type == "AUTH_LDAP":
-        need(
-            "ldap",
-            "apt install slapd libldap-dev libsasl2-dev; pip install python-ldap",
-        )
+        need("ldap", SOURCE)
     settings = {**way.settings, "AUTH_TYPE": getattr(const, way.auth_type)}
     site = Site(plug, tmp_path, **settings)
     way.prepare(site, monkeypatch)
