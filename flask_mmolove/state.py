@@ -25,8 +25,8 @@ from .outbox import Breaker
 from .outbox import Entry
 from .outbox import Inspector
 from .outbox import Invitation
-from .outbox import Note
 from .outbox import Outbox
+from .outbox import Report
 from .outbox import Spool
 from .outbox.entry import TIMEOUT
 from .registration.views import SignupViews
@@ -119,7 +119,7 @@ class State(t.NamedTuple):
         """What a person asks of the outbox, for as long as the caller may wait."""
         return self.outbox.inspect(self.timeout)
 
-    def record(self, note: Note) -> bool:
+    def record(self, note: Report) -> bool:
         """Put what a note says into the outbox in a transaction of its own, and have it
         delivered. False if it had to take the emergency exit.
 
@@ -134,7 +134,7 @@ class State(t.NamedTuple):
         self.recorded(note, new)
         return True
 
-    def recorded(self, note: Note, new: t.Sequence[Entry]) -> None:
+    def recorded(self, note: Report, new: t.Sequence[Entry]) -> None:
         """Tell of entries that are new in the outbox, and have them delivered."""
         for entry in new:
             self.report(entry)
@@ -145,7 +145,7 @@ class State(t.NamedTuple):
                 known = self.outbox.of(note.identity, note.test, READ_TIMEOUT)
                 warn_of_other_token(note, known)
 
-    def committed(self, note: Note, new: list[Entry] | None, trouble: str) -> None:
+    def committed(self, note: Report, new: list[Entry] | None, trouble: str) -> None:
         """The site has committed what a note says.
 
         :param new: The entries that are new; None if they could not be written.
@@ -157,14 +157,14 @@ class State(t.NamedTuple):
         else:
             self.recorded(note, new)
 
-    def note(self, identity: str, invitation: Invitation | None, *names: str) -> Note:
+    def note(self, identity: str, invitation: Invitation | None, *names: str) -> Report:
         """What happens to a player at this moment.
 
         :param invitation: By what the player came; None where only the outbox knows.
         """
         token, referrer = invitation or (None, None)
         test = self.settings.test
-        return Note(identity, token, names, test, milliseconds(), referrer)
+        return Report(identity, token, names, test, milliseconds(), referrer)
 
     def entries(self, identity: str) -> dict[str, Entry]:
         """A player's entries by event name; those that are to be committed with the
@@ -178,7 +178,7 @@ class State(t.NamedTuple):
             known if self.session is None else self.session.of(identity, test) | known
         )
 
-    def spool_report(self, note: Note, reason: str) -> None:
+    def spool_report(self, note: Report, reason: str) -> None:
         """Take the emergency exit with what the outbox cannot take.
 
         :param reason: Why it cannot, in a sentence.

@@ -27,7 +27,7 @@ from ..orm import is_in_session
 from ..orm import is_uncommitted
 from ..orm import is_undone
 from ..orm import kept_token
-from ..outbox import Note
+from ..outbox import Report
 from ..protocol.wire import as_token
 from ..state import current_state
 from ..state import F
@@ -208,7 +208,7 @@ class Signup:
         #: Who was handed over.
         self.referee: t.Any = None
         #: What is to be recorded of the referee, if they were referred.
-        self.note: Note | None = None
+        self.note: Report | None = None
         #: The same, where it is to be committed with the site's changes.
         self.enlistment: Enlistment | None = None
         self._was_in_session = False
@@ -422,7 +422,7 @@ def _report(
 
 def _make_note(
     state: State, player: t.Any, token: str | None, held: str | int | UUID | None
-) -> Note | None:
+) -> Report | None:
     if held is not None:
         note = recall(state, held)
     elif token := as_token(token):

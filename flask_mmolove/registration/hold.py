@@ -13,7 +13,7 @@ from ..errors import IdentityError
 from ..errors import OutboxError
 from ..log import shielded
 from ..outbox import Invitation
-from ..outbox import Note
+from ..outbox import Report
 from ..state import current_state
 from ..state import milliseconds
 from ..state import State
@@ -42,7 +42,7 @@ def _keep(state: State, name: str, invitation: Invitation) -> None:
         state.spool_report(state.note("", invitation)._replace(held=name), str(e))
 
 
-def recall(state: State, key: str | int | UUID) -> Note | None:
+def recall(state: State, key: str | int | UUID) -> Report | None:
     """A ``registered`` by the token that is held under a key, for a player still to be
     named; None if none is held.
 

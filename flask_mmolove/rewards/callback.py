@@ -17,7 +17,7 @@ from ..orm import kept_token
 from ..outbox import Entry
 from ..outbox import EntryState
 from ..outbox import Invitation
-from ..outbox import Note
+from ..outbox import Report
 from ..outbox import Settlement
 from ..protocol.wire import as_token
 from ..state import current_state
@@ -132,14 +132,14 @@ def _is_spooled(state: State, identity: str) -> bool:
         return True
 
 
-def _record(state: State, note: Note, player: t.Any) -> bool:
+def _record(state: State, note: Report, player: t.Any) -> bool:
     if state.session is None:
         return state.record(note)
     state.session.enlist(note, player)
     return True
 
 
-def _put_by(state: State, note: Note, player: t.Any, reason: str) -> None:
+def _put_by(state: State, note: Report, player: t.Any, reason: str) -> None:
     if state.session is None:
         state.spool_report(note, reason)
     else:

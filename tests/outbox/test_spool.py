@@ -16,7 +16,7 @@ from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.folder import Folder
 from flask_mmolove.testing import SiteSandbox
@@ -24,7 +24,7 @@ from tests.conftest import Hold
 from tests.conftest import MakeApp
 
 SECRET = "the site's secret"
-NOTE = Note("7", "tok", ["registered"], False, 1_700_000_000_000)
+NOTE = Report("7", "tok", ["registered"], False, 1_700_000_000_000)
 
 
 @pytest.fixture(autouse=True)

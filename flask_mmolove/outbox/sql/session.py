@@ -31,8 +31,8 @@ from ...log import shielded
 from ..counters import reached
 from ..entry import Entry
 from ..entry import Settlement
-from ..report import Note
 from ..report import record
+from ..report import Report
 from ..rules import begin
 from ..rules import new_entry
 from ..statements import Transaction
@@ -64,13 +64,13 @@ class Site(t.Protocol):
     def identify(self, player: t.Any) -> str:
         """A player's identity."""
 
-    def record(self, note: Note) -> bool:
+    def record(self, note: Report) -> bool:
         """Record a note in a transaction of its own."""
 
-    def spool_report(self, note: Note, reason: str) -> None:
+    def spool_report(self, note: Report, reason: str) -> None:
         """Take the emergency exit with a note."""
 
-    def committed(self, note: Note, new: list[Entry] | None, trouble: str) -> None:
+    def committed(self, note: Report, new: list[Entry] | None, trouble: str) -> None:
         """A note was committed, as these entries or with this trouble."""
 
 
@@ -104,7 +104,7 @@ class SessionOutbox:
             self._heard = session
         return session
 
-    def enlist(self, note: Note, player: t.Any, trouble: str = "") -> Enlistment:
+    def enlist(self, note: Report, player: t.Any, trouble: str = "") -> Enlistment:
         """Record a note with the session's next commit.
 
         :param note: With an empty identity where that is not known yet.
@@ -173,7 +173,7 @@ class SessionOutbox:
         """
         return self._outbox.is_autocommit(self._checked_connection(session))
 
-    def write(self, session: Session, note: Note) -> list[Entry]:
+    def write(self, session: Session, note: Report) -> list[Entry]:
         """Put a note into a session's transaction.
 
         :raises OutboxError: If that failed. What the site has changed stands.
@@ -297,7 +297,7 @@ class Enlistment:
         self,
         outbox: SessionOutbox,
         session: Session,
-        note: Note,
+        note: Report,
         player: t.Any,
         trouble: str = "",
     ) -> None:
@@ -385,7 +385,7 @@ class Enlistment:
     def _is_written(self) -> bool:
         return self._entries is not None or bool(self._trouble)
 
-    def _identified(self) -> Note:
+    def _identified(self) -> Report:
         if self.note.identity:
             return self.note
         return self.note._replace(identity=self._outbox.site().identify(self._player))
