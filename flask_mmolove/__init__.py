@@ -24,8 +24,8 @@ from .registration.detect import new_in_session
 from .registration.detect import new_login
 from .registration.detect import new_row
 from .registration.signal import new_by_signal
-from .rewards.callback import qualify
-from .rewards.callback import Referral
+from .rewards.qualify import qualify
+from .rewards.referral import Referral
 from .signals import delivery_paused
 from .signals import delivery_resumed
 from .signals import event_accepted

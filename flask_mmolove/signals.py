@@ -12,11 +12,15 @@ import typing as t
 
 from blinker import Namespace
 
+from .clock import milliseconds
 from .log import logger
 
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
     from flask import Flask
+
+    from .outbox import Breaker
+    from .outbox import Entry
 
 _signals = Namespace()
 
@@ -63,6 +67,31 @@ delivery_resumed = _signals.signal("delivery-resumed")
 
 #: Everything stored about a player was erased. Argument: ``count``, of events.
 player_forgotten = _signals.signal("player-forgotten")
+
+
+_OF_STATE = {
+    "accepted": event_accepted,
+    "ignored": event_ignored,
+    "rejected": event_rejected,
+    "unpaid": reward_set_aside,
+}
+
+
+def announce(app: Flask, entry: Entry) -> None:
+    """Send the signal of an entry that is new or whose state changed."""
+    if entry.state == "pending" and not entry.attempts:
+        notify(event_recorded, app, entry=entry)
+    elif entry.state in _OF_STATE:
+        notify(_OF_STATE[entry.state], app, entry=entry)
+
+
+def announce_breaker(app: Flask, before: Breaker, after: Breaker) -> None:
+    """Send the signal of a delivery that is paused, or resumed."""
+    if before.open_since is None:
+        notify(delivery_paused, app, reason=after.reason)
+    else:
+        seconds = (milliseconds() - before.open_since) // 1000
+        notify(delivery_resumed, app, seconds=seconds)
 
 
 def notify(signal: NamedSignal, app: Flask, **arguments: t.Any) -> None:

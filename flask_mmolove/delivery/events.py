@@ -57,7 +57,9 @@ class EventLog:
                 entry.answer,
                 extra=mark,
             )
-        elif entry.state != "pending" and not entry.is_second:
+        elif entry.is_second:
+            warn_of_second(entry)
+        elif entry.state != "pending":
             logger.info("Event %s is %s.", subject, entry.state, extra=mark)
         self._report(entry)
 

@@ -635,7 +635,7 @@ class TestEvents:
         for friend in ("20", "21"):
             by = Invitation(mmolove_sandbox.mint(), "anna")
             with site.app_context():
-                state.record(state.note(friend, by, "registered"))
+                state.recorder.record(state.recorder.report(friend, by, "registered"))
         output = run(site, "forget", "anna").output
         assert (
             "Erase 0 events of player anna, and that they invited 2 friends?" in output

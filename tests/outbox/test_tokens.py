@@ -598,7 +598,7 @@ def test_forget_raises_what_keeps_it_from_erasing(
 def test_forget_waits_in_a_request_no_longer_than_a_request_may(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.01)
+    monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.01)
     site.state.outbox.create()
     other = sqlite3.connect(site.state.settings.outbox, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

@@ -49,8 +49,8 @@ from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteTransaction
 from flask_mmolove.protocol.client import Verdict
-from flask_mmolove.rewards.callback import Referral
-from flask_mmolove.state import State
+from flask_mmolove.recording.session import SessionReport
+from flask_mmolove.rewards.referral import Referral
 
 from . import commits
 from . import crashpoints
@@ -262,7 +262,7 @@ def _changes_the_key() -> None:
 def _settles_a_reward_first() -> None:
     """Write down in a transaction of its own that a reward is given, and give it."""
 
-    def pay(
+    def grant(
         outbox: SessionOutbox, paid: Settlement, now: int, give: t.Callable[[], t.Any]
     ) -> Entry | None:
         (changed,) = outbox._outbox.settle([paid], now)
@@ -270,13 +270,13 @@ def _settles_a_reward_first() -> None:
         outbox._session.commit()
         return changed
 
-    _put(SessionOutbox, pay=pay)
+    _put(SessionOutbox, grant=grant)
 
 
 def _settles_a_reward_afterwards() -> None:
     """Give a reward, and write it down in a transaction of its own."""
 
-    def pay(
+    def grant(
         outbox: SessionOutbox, paid: Settlement, now: int, give: t.Callable[[], t.Any]
     ) -> Entry | None:
         give()
@@ -284,14 +284,16 @@ def _settles_a_reward_afterwards() -> None:
         (changed,) = outbox._outbox.settle([paid], now)
         return changed
 
-    _put(SessionOutbox, pay=pay)
+    _put(SessionOutbox, grant=grant)
 
 
 def _records_before_the_commit() -> None:
     """Record in a transaction of its own while the site's is open."""
 
-    def write(outbox: SessionOutbox, session: object, note: Report) -> list[Entry]:
-        return outbox._outbox.record(note, outbox._server_id)
+    def write(
+        outbox: SessionOutbox, session: object, report: Report, timeout: float
+    ) -> list[Entry]:
+        return outbox._outbox.record(report, outbox._server_id)
 
     _put(SessionOutbox, write=write)
 
@@ -299,14 +301,11 @@ def _records_before_the_commit() -> None:
 def _records_after_the_commit() -> None:
     """Record in a transaction of its own when the site's has committed."""
 
-    def write(*_: object) -> list[Entry]:
-        return []
+    def write(report: SessionReport, session: object) -> None:
+        report._identify()
+        report._stands_alone, report._depends = True, False
 
-    def committed(state: State, note: Report, *_: object) -> None:
-        state.record(note)
-
-    _put(SessionOutbox, write=write)
-    _put(State, committed=committed)
+    _put(SessionReport, write=write)
 
 
 def _try_two_at_work() -> Findings:

@@ -27,7 +27,7 @@ from flask_mmolove.outbox.sqlite.store import _SCHEMA
 from flask_mmolove.outbox.sqlite.store import _SIGNS
 from flask_mmolove.outbox.sqlite.store import _TOKENS
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.state import REQUEST_TIMEOUT
+from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
 
 from . import processes
 from .report import Counters

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.sandbox import Sandbox
-from flask_mmolove.state import milliseconds
 from tests.reliability.accounts import Rows
 from tests.reliability.database import weigh
 from tests.reliability.evidence import Evidence

@@ -460,13 +460,17 @@ class TestTrouble:
     ) -> None:
         if str(site.state.outbox).startswith("sqlite"):
             pytest.skip("SQLite has one lock, and the site waits for it as it likes")
-        monkeypatch.setattr("flask_mmolove.state.TIMEOUT", 0.1)
+        monkeypatch.setattr("flask_mmolove.recording.recorder.TIMEOUT", 0.1)
         with site.app.app_context():
             site.add("anna", mmref="tok")
             site.db.session.commit()
             with site.db.engine.begin() as other:
                 site.state.outbox.within(other).add(  # type: ignore[attr-defined]
-                    "1", site.state.note("1", None, "registered").events("t", "s"), 1
+                    "1",
+                    site.state.recorder.report("1", None, "registered").events(
+                        "t", "s"
+                    ),
+                    1,
                 )
                 player = site.db.session.scalars(select(Player)).one()
                 registered(player)
@@ -479,7 +483,7 @@ class TestTrouble:
     ) -> None:
         if not str(site.state.outbox).startswith("sqlite"):
             pytest.skip("others have more locks")
-        monkeypatch.setattr("flask_mmolove.state.TIMEOUT", 0.1)
+        monkeypatch.setattr("flask_mmolove.recording.recorder.TIMEOUT", 0.1)
         with site.app.app_context():
             session = site.db.session
             session.add(Player(name="anna", mmref="tok"))
@@ -533,7 +537,9 @@ class TestTrouble:
             other = site.db.engine.connect()
             other.execute(insert(Gift), [{"key": str(n)} for n in range(99)])
             site.state.outbox.within(other).add(  # type: ignore[attr-defined]
-                "1", site.state.note("1", None, "registered").events("t", "s"), 1
+                "1",
+                site.state.recorder.report("1", None, "registered").events("t", "s"),
+                1,
             )
             player = site.db.session.scalars(select(Player)).one()
             change = update(Player).values(level=3)
@@ -931,7 +937,7 @@ class TestSettings:
 def test_the_lines_of_the_docs_work(
     mmolove_sandbox: SiteSandbox, tmp_path: Path
 ) -> None:
-    page = Path(__file__).parents[3] / "docs" / "scale.md"
+    page = Path(__file__).parents[2] / "docs" / "scale.md"
     section = page.read_text().partition("## In the site's own database")[2]
     lines = section.partition("```python\n")[2].partition("```")[0]
     app = Flask(__name__, instance_path=str(tmp_path))
