@@ -10,7 +10,6 @@ import sys
 import typing as t
 from pathlib import Path
 from types import ModuleType
-from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -20,6 +19,10 @@ from werkzeug.test import TestResponse
 from tests.signups.conftest import need
 from tests.signups.conftest import Plug
 from tests.signups.conftest import snippets
+from tests.signups.directory import directory
+from tests.signups.directory import PASSWORD
+from tests.signups.directory import PLAYERS
+from tests.signups.directory import SOURCE
 
 # What it warns of, short keys of its own, is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -172,6 +175,10 @@ class Way:
     def prepare(self, site: Site, patch: pytest.MonkeyPatch) -> None:
         """Have the other side of it in place."""
 
+    def open(self, site: Site, folder: Path) -> t.ContextManager[None]:
+        """Run what has to run while the site is used."""
+        return contextlib.nullcontext()
+
     def log_in(self, browser: FlaskClient, name: str) -> TestResponse:
         raise NotImplementedError
 
@@ -217,35 +224,26 @@ class OAuth(Way):
 class LDAP(Way):
     auth_type = "AUTH_LDAP"
     settings: t.ClassVar[dict[str, t.Any]] = {
-        "AUTH_LDAP_SERVER": "ldap://127.0.0.1:1",
-        "AUTH_LDAP_SEARCH": "ou=moor",
-        "AUTH_LDAP_USERNAME_FORMAT": "uid=%s,ou=moor",
+        "AUTH_LDAP_SERVER": "ldap://127.0.0.1",
+        "AUTH_LDAP_SEARCH": PLAYERS,
+        "AUTH_LDAP_USERNAME_FORMAT": f"uid=%s,{PLAYERS}",
         "AUTH_LDAP_USE_TLS": False,
     }
 
-    def prepare(self, site: Site, patch: pytest.MonkeyPatch) -> None:
-        directory = SimpleNamespace(
-            set_option=lambda *_: None,
-            simple_bind_s=lambda *_: None,
-            search_s=lambda *_: [("uid=anna", {"mail": [b"anna@example.org"]})],
-        )
-        ldap, filters = t.cast(t.Any, ModuleType("ldap")), ModuleType("ldap.filter")
-        ldap.OPT_REFERRALS = ldap.SCOPE_SUBTREE = 0
-        ldap.OPT_X_TLS_REQUIRE_CERT = ldap.OPT_X_TLS_DEMAND = ldap.OPT_X_TLS_NEWCTX = 0
-        ldap.set_option = directory.set_option
-        ldap.initialize = lambda server: directory
-        ldap.LDAPError = ldap.INVALID_CREDENTIALS = OSError
-        filters.escape_filter_chars = str  # type: ignore[attr-defined]
-        patch.setitem(sys.modules, "ldap", ldap)
-        patch.setitem(sys.modules, "ldap.filter", filters)
+    @contextlib.contextmanager
+    def open(self, site: Site, folder: Path) -> t.Iterator[None]:
+        with directory(folder) as url:
+            site.app.config["AUTH_LDAP_SERVER"] = url
+            yield
 
     def log_in(self, browser: FlaskClient, name: str) -> TestResponse:
-        return browser.post("/login/", data={"username": name, "password": "x"})
+        form = {"username": name, "password": PASSWORD}
+        return browser.post("/login/", data=form)
 
 
 class LDAPByAPI(LDAP):
     def log_in(self, browser: FlaskClient, name: str) -> TestResponse:
-        form = {"username": name, "password": "x", "provider": "ldap"}
+        form = {"username": name, "password": PASSWORD, "provider": "ldap"}
         return browser.post("/api/v1/security/login", json=form)
 
 
@@ -287,10 +285,13 @@ def open_site(
         pytest.skip(f"this Flask-AppBuilder knows no {way.auth_type}")
     if way.auth_type == "AUTH_OAUTH":
         need("authlib")
+    if way.auth_type == "AUTH_LDAP":
+        need("ldap", SOURCE)
     settings = {**way.settings, "AUTH_TYPE": getattr(const, way.auth_type)}
     site = Site(plug, tmp_path, **settings)
     way.prepare(site, monkeypatch)
-    yield site
+    with way.open(site, tmp_path):
+        yield site
     site.dispose()
 
 
