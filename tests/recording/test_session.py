@@ -1,4 +1,4 @@
-"""The outbox in the site's own database: both are committed, or neither is."""
+"""Reports in the site's own session: both are committed, or neither is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from flask import Flask
 from flask import request
 from flask import Response
 from flask.typing import ResponseReturnValue
-from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
-from sqlalchemy import func
 from sqlalchemy import insert
 from sqlalchemy import select
 from sqlalchemy import text
@@ -27,12 +25,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
-from flask_mmolove import ConfigError
 from flask_mmolove import event_recorded
 from flask_mmolove import IdentityError
-from flask_mmolove import invitations
-from flask_mmolove import MMOLove
-from flask_mmolove import OutboxBusy
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
@@ -40,29 +34,18 @@ from flask_mmolove import registered
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.testing import SiteSandbox
-from tests.sites import Base
 from tests.sites import Gift
+from tests.sites import make_sites
+from tests.sites import MakeSite
 from tests.sites import Player
 from tests.sites import Site
-
-MakeSite = t.Callable[..., Site]
 
 
 @pytest.fixture
 def make_site(
     url: URL, mmolove_sandbox: SiteSandbox, tmp_path: Path
 ) -> t.Iterator[MakeSite]:
-    made = []
-
-    def make(**config: t.Any) -> Site:
-        config = {**mmolove_sandbox.config, **config}
-        site = Site(url.render_as_string(False), config, str(tmp_path))
-        made.append(site)
-        return site
-
-    yield make
-    for site in made:
-        site.close()
+    yield from make_sites(url, mmolove_sandbox, tmp_path)
 
 
 @pytest.fixture
@@ -704,268 +687,3 @@ class TestMilestone:
         assert [note.identity for _, note in site.state.spool.read()] == ["1"]
         site.state.make_delivery().import_spool()
         assert site.entries(player).keys() == {"registered", "qualified"}
-
-
-class TestReward:
-    """What the callback writes is committed with the ledger."""
-
-    @pytest.fixture
-    def site(self, make_site: MakeSite, mmolove_sandbox: SiteSandbox) -> Site:
-        site = make_site(MMOLOVE_DELIVERY="manual")
-        with site.app.app_context():
-            player = site.add(mmref=mmolove_sandbox.mint())
-            registered(player)
-            qualify(player)
-            site.db.session.commit()
-        return site
-
-    def state_of(self, site: Site) -> str:
-        return site.entries(1)["qualified"].state
-
-    def test_it_is_given_and_written_down_at_once(
-        self, site: Site, mmolove_sandbox: SiteSandbox
-    ) -> None:
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            site.db.session.add(Gift(key=referral.reward_key))
-            # Nobody else sees it before the site's own gift is committed.
-            assert self.state_of(site) == "accepted"
-
-        if str(site.state.outbox).startswith("sqlite"):
-            site.mmolove.reward(
-                lambda referral: site.db.session.add(Gift(key=referral.reward_key))
-            )
-        site.state.make_delivery().drain()
-        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
-        assert [each.identity for each in mmolove_sandbox.rewarded] == ["1"]
-
-    def test_one_that_raises_leaves_nothing(self, site: Site) -> None:
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            site.db.session.add(Gift(key=referral.reward_key))
-            site.db.session.flush()
-            raise ZeroDivisionError
-
-        site.state.make_delivery().drain()
-        entry = site.entries(1)["qualified"]
-        assert (entry.state, site.count(Gift)) == ("accepted", 0)
-        assert entry.answer == "ZeroDivisionError"
-
-    def test_one_that_commits_by_itself_is_written_down_with_that(
-        self, site: Site
-    ) -> None:
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            site.db.session.add(Gift(key=referral.reward_key))
-            site.db.session.commit()
-            assert self.state_of(site) == "rewarded"
-
-        site.state.make_delivery().drain()
-        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
-
-    @pytest.mark.parametrize("how", ["rollback", "close", "remove"])
-    def test_one_that_rolls_back_is_told_so_and_called_again(
-        self, site: Site, how: str, log: t.Any
-    ) -> None:
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            getattr(site.db.session, how)()
-
-        site.state.make_delivery().drain()
-        assert self.state_of(site) == "accepted"
-        assert "Let it raise instead" in log.getvalue()
-
-    def test_one_in_whose_way_another_transaction_was_is_called_again(
-        self, site: Site
-    ) -> None:
-        name = str(site.state.outbox).partition("+")[0].partition(":")[0]
-        conflict = {
-            "postgresql": "DO $$ BEGIN RAISE SQLSTATE '40001'; END $$",
-            "mariadb": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213",
-        }.get(name)
-        if conflict is None:
-            pytest.skip("SQLite knows one writer at a time")
-        calls = []
-
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            site.db.session.add(Gift(key=referral.reward_key))
-            site.db.session.flush()
-            calls.append(referral)
-            if len(calls) < 8:
-                site.db.session.execute(text(conflict))
-
-        site.state.make_delivery().drain()
-        assert len(calls) == 8
-        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 1)
-
-    def test_one_whose_entry_is_somebody_else_s_meanwhile_gives_nothing(
-        self, site: Site
-    ) -> None:
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            site.db.session.add(Gift(key=referral.reward_key))
-
-        delivery = site.state.make_delivery()
-        outbox = site.state.outbox
-        claim = outbox.claim
-
-        def claim_and_lose(*wanted: t.Any) -> t.Any:
-            entries = claim(*wanted)
-            if wanted[0] == "accepted":
-                later = delivery.now() + 10**9
-                assert len(claim("accepted", later, 1000, 1)) == len(entries)
-            return entries
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(outbox, "claim", claim_and_lose)
-            delivery.step()
-            delivery.step()
-        assert (self.state_of(site), site.count(Gift)) == ("accepted", 0)
-
-    def test_nobody_can_claim_one_whose_callback_runs(self, site: Site) -> None:
-        """However long: it is locked, so its lease need not be renewed."""
-        calls = []
-        outbox = site.state.outbox
-        delivery = site.state.make_delivery()
-
-        @site.mmolove.reward
-        def grant(referral: Referral) -> None:
-            calls.append(referral)
-            later = delivery.now() + 10**6
-            with pytest.raises(OutboxBusy):
-                outbox.run(lambda db: db.claim("accepted", later, 1000, 1), 0.1)
-
-        delivery.drain()
-        assert (self.state_of(site), len(calls)) == ("rewarded", 1)
-
-    def test_at_most_once_is_as_ever(self, site: Site) -> None:
-        @site.mmolove.reward(at_most_once=True)
-        def grant(referral: Referral) -> None:
-            assert self.state_of(site) == "unknown"
-            # Nor is SQLite's one lock held meanwhile.
-            with site.db.engine.begin() as other:
-                other.execute(insert(Gift).values(key="another player's"))
-            site.db.session.add(Gift(key=referral.reward_key))
-            site.db.session.commit()
-
-        site.state.make_delivery().drain()
-        assert (self.state_of(site), site.count(Gift)) == ("rewarded", 2)
-
-
-def test_a_database_in_memory_does_for_tests(
-    mmolove_sandbox: SiteSandbox, tmp_path: Path
-) -> None:
-    site = Site("sqlite://", mmolove_sandbox.config, str(tmp_path))
-    given: list[Referral] = []
-    site.mmolove.reward(given.append)
-    with site.app.app_context():
-        site.db.create_all()
-        player = site.add(mmref=mmolove_sandbox.mint())
-        registered(player)
-        site.db.session.commit()
-        qualify(player)
-        site.db.session.commit()
-        assert site.entries(1)["qualified"].state == "rewarded"
-    assert len(given) == 1
-    assert mmolove_sandbox.reported == [("registered", "1"), ("qualified", "1")]
-
-
-class TestSettings:
-    @pytest.fixture
-    def app(self, mmolove_sandbox: SiteSandbox, tmp_path: Path) -> Flask:
-        app = Flask(__name__, instance_path=str(tmp_path))
-        app.config.update(mmolove_sandbox.config, SQLALCHEMY_DATABASE_URI="sqlite:///s")
-        return app
-
-    def test_a_db_that_does_not_know_the_app(self, app: Flask) -> None:
-        with pytest.raises(ConfigError, match=r"db\.init_app\(app\) before"):
-            MMOLove(app, db=SQLAlchemy())
-
-    def test_a_db_without_a_database_of_its_own(self, app: Flask) -> None:
-        app.config["SQLALCHEMY_BINDS"] = {"logs": "sqlite:///logs"}
-        app.config["SQLALCHEMY_DATABASE_URI"] = None
-        with pytest.raises(ConfigError, match="SQLALCHEMY_DATABASE_URI"):
-            MMOLove(app, db=SQLAlchemy(app))
-
-    def test_two_places_for_one_outbox(self, app: Flask) -> None:
-        app.config["MMOLOVE_OUTBOX"] = "postgresql+psycopg://u:s3cret@host/db"
-        with pytest.raises(ConfigError, match="MMOLOVE_OUTBOX") as caught:
-            MMOLove(app, db=SQLAlchemy(app))
-        assert "s3cret" not in str(caught.value)
-
-    def test_a_database_in_memory_and_a_thread(self, app: Flask) -> None:
-        app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
-        app.config["MMOLOVE_DELIVERY"] = "thread"
-        with pytest.raises(ConfigError, match="MMOLOVE_DELIVERY"):
-            MMOLove(app, db=SQLAlchemy(app))
-
-    def test_a_database_in_memory_where_it_is_switched_off(self, app: Flask) -> None:
-        app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://", MMOLOVE_ENABLED=False)
-        app.config["MMOLOVE_DELIVERY"] = "thread"
-        db = SQLAlchemy(app)
-        MMOLove(app, db=db)
-        with app.app_context():
-            registered(7, token="tok")
-            assert qualify(7) is None
-            db.create_all()
-            db.session.commit()
-
-    def test_several_apps_on_one_db(
-        self, app: Flask, mmolove_sandbox: SiteSandbox, tmp_path: Path
-    ) -> None:
-        db = SQLAlchemy()
-        mmolove = MMOLove(db=db)
-        for name in ("one", "two"):
-            app = Flask(__name__, instance_path=str(tmp_path / name))
-            app.config.update(mmolove_sandbox.config)
-            app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///s"
-            app.config["MMOLOVE_DELIVERY"] = "manual"
-            db.init_app(app)
-            mmolove.init_app(app)
-            with app.app_context():
-                db.create_all()
-                registered(name, token="tok")
-                db.session.commit()
-                state = app.extensions["mmolove"]
-                assert state.outbox.of(name, False).keys() == {"registered"}
-                assert state.outbox.inspector.summary().counts == {"pending": 1}
-                state.outbox.close()
-                db.engine.dispose()
-
-
-def test_the_lines_of_the_docs_work(
-    mmolove_sandbox: SiteSandbox, tmp_path: Path
-) -> None:
-    page = Path(__file__).parents[2] / "docs" / "scale.md"
-    section = page.read_text().partition("## In the site's own database")[2]
-    lines = section.partition("```python\n")[2].partition("```")[0]
-    app = Flask(__name__, instance_path=str(tmp_path))
-    app.config.update(mmolove_sandbox.config, SECRET_KEY="not a secret")
-    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///site.db"
-    names: dict[str, t.Any] = {
-        **{"app": app, "SQLAlchemy": lambda app: SQLAlchemy(app, model_class=Base)},
-        **{"MMOLove": MMOLove, "Player": Player, "Item": lambda **item: Gift(key="x")},
-        **{"request": request, "redirect": lambda url: "welcome"},
-        **{"referral_register": referral_register, "registered": registered},
-        "qualify": qualify,
-    }
-    exec(lines, names)
-    db = names["db"]
-    with app.app_context():
-        db.create_all()
-    app.register_blueprint(invitations)
-    with app.test_request_context():
-        link = names["mmolove"].invite("3", external=False)
-    client = app.test_client()
-    client.get(link)
-    client.get(f"/?mmref={mmolove_sandbox.mint()}")
-    client.post("/register", data={"name": "anna"})
-    with app.app_context():
-        player = db.session.get_one(Player, 1)
-        player.level = 19
-        names["on_level_up"](player)
-        assert db.session.scalar(select(func.count()).select_from(Gift)) == 1
-        app.extensions["mmolove"].outbox.close()
-        db.engine.dispose()
-    assert mmolove_sandbox.reported == [("registered", "1"), ("qualified", "1")]
