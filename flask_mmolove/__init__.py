@@ -37,7 +37,7 @@ from .signals import player_forgotten
 from .signals import player_rewarded
 from .signals import referral_captured
 from .signals import reward_failed
-from .signals import reward_set_aside
+from .signals import reward_raised
 
 __all__ = [
     "new_by_signal",
@@ -75,7 +75,7 @@ __all__ = [
     "player_forgotten",
     "player_rewarded",
     "referral_captured",
+    "reward_raised",
     "reward_failed",
-    "reward_set_aside",
     "sign_referral_body",
 ]

@@ -119,7 +119,7 @@ class MMOLove:
 
         :param at_most_once: Record the reward first, then call. A crash in between, or
             an exception other than :exc:`RewardLater`, leaves the reward ``unknown``,
-            for a person to settle with ``flask mmolove rewards``.
+            for you to settle with ``flask mmolove rewards``.
         """
         if callback is None:
             return partial(self.reward, at_most_once=at_most_once)
@@ -128,18 +128,18 @@ class MMOLove:
         return callback
 
     def dashboard(self, *, access: t.Callable[[], t.Any] | None = None) -> Blueprint:
-        """Make the operator's page, a blueprint for the site to register.
+        """Make the dashboard, a blueprint for the site to register.
 
         .. code-block:: python
 
             def is_owner():
                 return current_user.is_authenticated and current_user.is_owner
 
-            page = mmolove.dashboard(access=is_owner)
-            app.register_blueprint(page, url_prefix="/mmolove")
+            dashboard = mmolove.dashboard(access=is_owner)
+            app.register_blueprint(dashboard, url_prefix="/mmolove")
 
-        :param access: Asked in each request, without arguments, whether this visitor
-            may see it. Whoever may not gets a 404.
+        :param access: Called in each request, without arguments: says whether this
+            visitor may see it. Anybody else gets a 404.
         :raises ConfigError: Without ``access``.
         """
         from .admin.dashboard import make_dashboard

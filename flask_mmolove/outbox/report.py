@@ -1,4 +1,4 @@
-"""What is to be recorded of a player, before it is an entry."""
+"""What happened to a player, before it is an entry of the outbox."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Report(t.NamedTuple):
 
     @property
     def subject(self) -> str:
-        """What it is about, for the person who reads of it."""
+        """What it is about, for messages."""
         return f"The event of player {self.identity}" if self.names else "A held token"
 
     @property

@@ -88,7 +88,7 @@ class SessionRecorder(Recorder):
         """The app context ends: record what was enlisted and has nothing to wait for.
 
         :param error: What ended it, if something did. Then what waits for a commit is
-            dropped without a word: so is what it was to be committed with.
+            dropped without a word, like the changes it belongs to.
         """
         if not self._session.is_used:
             return

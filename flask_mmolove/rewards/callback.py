@@ -18,7 +18,7 @@ from ..outbox import Settlement
 from ..signals import announce
 from ..signals import notify
 from ..signals import player_rewarded
-from ..signals import reward_failed
+from ..signals import reward_raised
 from .referral import Referral
 
 if t.TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CallbackRewarder:
                 granted = Settlement(entry, "rewarded", status=entry.status)
                 return self._session.grant(granted, milliseconds(), give)
         except BaseException as e:
-            notify(reward_failed, self._app, referral=referral, error=e)
+            notify(reward_raised, self._app, referral=referral, error=e)
             raise
 
     def announce(self, entry: Entry) -> None:

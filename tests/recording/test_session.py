@@ -406,7 +406,7 @@ class TestTrouble:
 
         with site.app.app_context():
             rename(site, "mmolove_event", "away")
-        site.app.extensions["migrate"] = object()  # so nothing makes it anew
+        site.app.extensions["migrate"] = object()  # so nothing recreates it
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
         [(_, note)] = site.state.spool.read()

@@ -20,7 +20,7 @@ from flask_mmolove import player_rewarded
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
-from flask_mmolove import reward_failed
+from flask_mmolove import reward_raised
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.rewards.callback import CallbackRewarder
@@ -255,7 +255,7 @@ def test_the_signals_tell_of_a_reward_and_of_a_failure(
         if referral.identity == "8":
             raise ValueError("no such player in the game")
 
-    with reward_failed.connected_to(failed), player_rewarded.connected_to(rewarded):
+    with reward_raised.connected_to(failed), player_rewarded.connected_to(rewarded):
         for player in (7, 8):
             registered(player, token=mmolove_sandbox.mint())
             qualify(player)

@@ -143,13 +143,13 @@ class SessionOutbox:
     def grant(
         self, settlement: Settlement, now: int, give: t.Callable[[], t.Any]
     ) -> Entry | None:
-        """Give a reward and write it down in one transaction of the session; all of it
-        anew as long as another transaction is in the way.
+        """Give a reward and record that in one transaction of the session; both again
+        as long as another transaction is in the way.
 
-        :param settlement: How it is written down.
+        :param settlement: How it is recorded.
         :param give: May be called several times; what it did before is rolled back.
         :return: The entry as it is now, or None if it is somebody else's.
-        :raises SQLAlchemyError: If it cannot be written down.
+        :raises SQLAlchemyError: If it cannot be recorded.
         """
         deadline = time.monotonic() + self._outbox.timeout
         for attempt in itertools.count(1):
@@ -194,7 +194,7 @@ class SessionOutbox:
             return rows
         if connection.dialect.name == "sqlite":
             raise MMOLoveError(
-                "A reward is given in a transaction, and connections to SQLite that "
+                "A reward is granted in a transaction, and connections to SQLite that "
                 "are made with autocommit=True know none. Take that out of the "
                 "connect_args in SQLALCHEMY_ENGINE_OPTIONS."
             )
