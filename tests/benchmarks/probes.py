@@ -169,8 +169,8 @@ def make_delivery(
         state = app.extensions["mmolove"]
         for number in range(count):
             invitation = Invitation(token_of(number))
-            note = state.recorder.report(str(number), invitation, "registered")
-            state.recorder.record(note)
+            report = state.recorder.report(str(number), invitation, "registered")
+            state.recorder.record(report)
         yield state.make_delivery()
 
 

@@ -89,8 +89,8 @@ class Place:
             return
         player = self.player(name=str(next(self._numbers)))
         self.db.session.add(player)
-        note = self.state.recorder.report("", INVITATION, "registered")
-        self.state.recorder.prepare(note, player).submit()
+        report = self.state.recorder.report("", INVITATION, "registered")
+        self.state.recorder.prepare(report, player).submit()
         self.db.session.commit()
 
     def deliver(self) -> int:

@@ -409,8 +409,8 @@ class TestTrouble:
         site.app.extensions["migrate"] = object()  # so nothing recreates it
         sign_up(site, mmolove_sandbox)
         assert site.count(Player) == 1
-        [(_, note)] = site.state.spool.read()
-        assert note.identity == "1"
+        [(_, report)] = site.state.spool.read()
+        assert report.identity == "1"
         with site.app.app_context():
             rename(site, "away", "mmolove_event")
         site.state.make_delivery().drain()
@@ -459,7 +459,7 @@ class TestTrouble:
                 registered(player)
                 player.level = 2
                 site.db.session.commit()
-        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+        assert [report.identity for _, report in site.state.spool.read()] == ["1"]
 
     def test_a_commit_of_nothing_else_waits_no_longer_for_sqlite_s_one_lock(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -480,7 +480,7 @@ class TestTrouble:
             assert session.scalar(text("PRAGMA busy_timeout")) == 5000
             site.add("ben")
             session.commit()
-        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+        assert [report.identity for _, report in site.state.spool.read()] == ["1"]
 
     def test_a_connection_that_is_lost_meanwhile_is_told_as_such(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -684,6 +684,6 @@ class TestMilestone:
             assert qualify(player) is None
             site.db.session.commit()
             rename(site, "away", "mmolove_event")
-        assert [note.identity for _, note in site.state.spool.read()] == ["1"]
+        assert [report.identity for _, report in site.state.spool.read()] == ["1"]
         site.state.make_delivery().import_spool()
         assert site.entries(player).keys() == {"registered", "qualified"}

@@ -106,8 +106,8 @@ def _answers_before_the_row() -> None:
         while kept:
             kept.pop(0)()
 
-    def later(outbox: SQLiteOutbox, *note: t.Any) -> list[Entry]:
-        kept.append(partial(record, outbox, *note))
+    def later(outbox: SQLiteOutbox, *report: t.Any) -> list[Entry]:
+        kept.append(partial(record, outbox, *report))
         return _Unseen()
 
     def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
