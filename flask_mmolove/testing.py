@@ -29,7 +29,7 @@ from flask import Flask
 
 if t.TYPE_CHECKING:
     from .protocol.client import Outcome
-    from .rewards.callback import Referral
+    from .rewards.referral import Referral
     from .sandbox import Sandbox
 
 

@@ -20,8 +20,8 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.sandbox import Faults
-from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
@@ -198,9 +198,9 @@ def wrong_server(site: Site) -> None:
 def nothing_delivers(site: Site) -> None:
     site.make(DELIVERY="manual")
     state = site.app.extensions["mmolove"]
-    note = state.note("7", None, "registered")
+    note = state.recorder.report("7", None, "registered")
     long_ago = milliseconds() - 3_600_000
-    state.record(note._replace(token="token", moment=long_ago))
+    state.recorder.record(note._replace(token="token", moment=long_ago))
 
 
 def wrong_clock(site: Site) -> None:
@@ -212,7 +212,7 @@ def wrong_clock(site: Site) -> None:
 def unreadable_spool(site: Site) -> None:
     site.make()
     state = site.app.extensions["mmolove"]
-    file = state.spool.write(state.note("7", None, "registered"))
+    file = state.spool.write(state.recorder.report("7", None, "registered"))
     file.write_bytes(b"a torn page")
     state.make_delivery().drain()
 

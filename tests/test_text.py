@@ -74,9 +74,9 @@ def app(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Flask:
     with app.app_context():
         state = app.extensions["mmolove"]
         for referrer, player in zip(HOSTILE[-1:] + HOSTILE, HOSTILE, strict=False):
-            note = state.note(player, None, "registered")
-            note = note._replace(token=mmolove_sandbox.mint(), referrer=referrer)
-            state.record(note)
+            report = state.recorder.report(player, None, "registered")
+            report = report._replace(token=mmolove_sandbox.mint(), referrer=referrer)
+            state.recorder.record(report)
             qualify(player)
         registered(f"junk\n{FORGED}", token="junk")
     return app

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typing as t
 
 from .. import signals
+from ..clock import milliseconds
 from ..errors import ActionError
 from ..outbox import Entry
 from ..outbox import EntryState
 from ..state import current_state
-from ..state import milliseconds
 from ..state import State
 
 
@@ -71,7 +71,7 @@ def forget(state: State, player: str) -> list[Entry]:
 def forget_player(player: t.Any) -> None:
     """See :meth:`flask_mmolove.MMOLove.forget`."""
     state = current_state()
-    forget(state, state.identify(player))
+    forget(state, state.callbacks.identify(player))
 
 
 def _check_again(state: State, entry: Entry | None, now: int) -> None:

@@ -13,8 +13,8 @@ from ..outbox import RewardBreaker
 from ..outbox import Worker
 from ..outbox.entry import EntryState
 from ..outbox.rules import next_attempt
-from ..registration.views import IN_A_ROW
-from ..registration.views import Record
+from ..recording.views import IN_A_ROW
+from ..recording.views import Record
 from ..state import State
 from ..text import printable
 from .wording import ago

@@ -125,7 +125,7 @@ class Capture:
         if token is None or not state.looked.passes(token):
             return
         try:
-            if not state.outbox.is_used(token, state.read_timeout):
+            if not state.outbox.is_used(token, state.recorder.read_timeout):
                 return
         except OutboxError:
             # Pages are not to wait for a store that is away.

@@ -57,7 +57,7 @@ _ENCODED = "~"
 def invite(player: t.Any, *, external: bool = True) -> str:
     """The link that a player shares. See :meth:`flask_mmolove.MMOLove.invite`."""
     state = current_state()
-    code = make_code(state, state.identify(player))
+    code = make_code(state, state.callbacks.identify(player))
     endpoint = find_page(state.app)
     if endpoint is None:
         raise ConfigError(

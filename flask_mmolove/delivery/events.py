@@ -8,7 +8,7 @@ from collections import Counter
 from ..log import logger
 from ..log import Throttle
 from ..outbox import Entry
-from ..outbox import Note
+from ..outbox import Report
 from ..outbox.entry import EntryState
 from ..protocol.client import said
 from ..protocol.wire import shorten
@@ -17,7 +17,7 @@ from ..protocol.wire import shorten
 NO_CALLBACK = "the site has no @mmolove.reward"
 
 
-class Reporter:
+class EventLog:
     """Tells of entries that are new or whose state has changed.
 
     :param report: Who else is told.
@@ -57,7 +57,9 @@ class Reporter:
                 entry.answer,
                 extra=mark,
             )
-        elif entry.state != "pending" and not entry.is_second:
+        elif entry.is_second:
+            warn_of_second(entry)
+        elif entry.state != "pending":
             logger.info("Event %s is %s.", subject, entry.state, extra=mark)
         self._report(entry)
 
@@ -74,7 +76,7 @@ def warn_of_second(entry: Entry) -> None:
     )
 
 
-def warn_of_other_token(note: Note, known: t.Mapping[str, Entry]) -> None:
+def warn_of_other_token(note: Report, known: t.Mapping[str, Entry]) -> None:
     """Say if a known player was reported with another token than before.
 
     :param known: The player's entries by event name.

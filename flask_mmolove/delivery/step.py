@@ -26,8 +26,8 @@ from ..settings import Settings
 from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES
+from .events import EventLog
 from .events import NO_CALLBACK
-from .events import Reporter
 from .events import warn_of_other_token
 from .grant import Granter
 from .grant import REWARD_LEASE
@@ -84,7 +84,7 @@ class Delivery:
         self.outbox = outbox
         self._client = client
         self._reward = reward
-        self._tell = Reporter(report)
+        self._tell = EventLog(report)
         #: How many entries it brought to each state.
         self.counts = self._tell.counts
         leases = Leases(outbox, self.now, lease)

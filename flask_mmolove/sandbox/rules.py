@@ -13,7 +13,7 @@ from . import tokens
 from .ledger import Ledger
 from .ledger import Referral
 from .reasons import Refused
-from .report import Report
+from .received import ReceivedEvent
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def judge(
     try:
         signature = _read_signature(message)
         body = _read_body(message)
-        report = Report.parse(body)
+        report = ReceivedEvent.parse(body)
         server_id, secret = _find_secret(report, servers)
         _authenticate(signature, body, secret, now)
         if report.test:
@@ -142,7 +142,9 @@ def _read_body(message: Message) -> bytes:
     return message.body
 
 
-def _find_secret(report: Report, servers: t.Mapping[str, Server]) -> tuple[str, str]:
+def _find_secret(
+    report: ReceivedEvent, servers: t.Mapping[str, Server]
+) -> tuple[str, str]:
     server = servers.get(report.server_id)
     if server is None:
         raise Refused("unknown_server")
@@ -169,7 +171,9 @@ def _authenticate(signature: Signature, body: bytes, secret: str, now: float) ->
         )
 
 
-def _lost_first_touch(report: Report, referral: Referral, ledger: Ledger) -> bool:
+def _lost_first_touch(
+    report: ReceivedEvent, referral: Referral, ledger: Ledger
+) -> bool:
     # Ignored events are not remembered as duplicates: `duplicate` tells a site that the
     # referral was credited, which here it never is.
     if referral.state == "ignored":
@@ -186,7 +190,9 @@ def _lost_first_touch(report: Report, referral: Referral, ledger: Ledger) -> boo
     return True
 
 
-def _advance(report: Report, referral: Referral, ledger: Ledger, now: float) -> Verdict:
+def _advance(
+    report: ReceivedEvent, referral: Referral, ledger: Ledger, now: float
+) -> Verdict:
     state = _next_state(report, referral, now)
     # Another referee on a registered token does not move the anchor: one referral has
     # one referee.
@@ -198,7 +204,7 @@ def _advance(report: Report, referral: Referral, ledger: Ledger, now: float) -> 
     return Verdict(200, answer, "accepted", f"The referral {moved} {state}.")
 
 
-def _next_state(report: Report, referral: Referral, now: float) -> str:
+def _next_state(report: ReceivedEvent, referral: Referral, now: float) -> str:
     # The endpoint takes `reversed` and acts on the other two only.
     if report.event == "reversed":
         return referral.state

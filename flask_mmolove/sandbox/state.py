@@ -11,7 +11,7 @@ from .faults import Faults
 from .ledger import Arrival
 from .ledger import Ledger
 from .ledger import Referral
-from .report import glance
+from .received import glance
 from .rules import find_referral
 from .rules import judge
 from .rules import Message

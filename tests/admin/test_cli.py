@@ -28,7 +28,7 @@ from flask_mmolove import ReferralClient
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.outbox import Invitation
-from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.tables import tables
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
@@ -635,7 +635,7 @@ class TestEvents:
         for friend in ("20", "21"):
             by = Invitation(mmolove_sandbox.mint(), "anna")
             with site.app_context():
-                state.record(state.note(friend, by, "registered"))
+                state.recorder.record(state.recorder.report(friend, by, "registered"))
         output = run(site, "forget", "anna").output
         assert (
             "Erase 0 events of player anna, and that they invited 2 friends?" in output
@@ -649,7 +649,7 @@ class TestEvents:
     ) -> None:
         spool = site.extensions["mmolove"].spool
         for player in ("7", "8"):
-            spool.write(Note(player, "tok", ["registered"], False, 1000))
+            spool.write(Report(player, "tok", ["registered"], False, 1000))
         run(site, "forget", "7", "--yes")
         assert [note.identity for _, note in spool.read()] == ["8"]
 
@@ -658,7 +658,7 @@ class TestEvents:
     ) -> None:
         spool = site.extensions["mmolove"].spool
         for name in ("registered", "qualified"):
-            spool.write(Note("8", "tok", [name], False, 1000, "7"))
+            spool.write(Report("8", "tok", [name], False, 1000, "7"))
         run(site, "forget", "7", "--yes")
         notes = [note for _, note in spool.read()]
         assert [note.names for note in notes] == [["registered"], ["qualified"]]

@@ -147,7 +147,7 @@ class TestAccess:
     def test_a_page_waits_for_the_store_no_longer_than_a_request_may(
         self, app: Flask, owner: FlaskClient, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.05)
+        monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.05)
         with Hold(app):
             response = owner.get(f"/mmolove/{path}")
         assert response.status_code == 503
@@ -162,7 +162,7 @@ class TestAccess:
             r'name="token" value="([^"]+)"', owner.get("/mmolove/retry").text
         )
         assert found is not None
-        monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.05)
+        monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.05)
         with Hold(app):
             response = owner.post(f"/mmolove/{path}", data={"token": found[1]})
         assert response.status_code == 503

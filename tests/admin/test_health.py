@@ -12,12 +12,12 @@ from flask_mmolove.admin.health import Health
 from flask_mmolove.admin.health import of_signs
 from flask_mmolove.admin.health import Signs
 from flask_mmolove.admin.health import survey
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.sandbox import Faults
-from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
@@ -184,7 +184,7 @@ def test_all_that_is_wrong_is_told_the_worst_first(
     with app.app_context():
         registered("7", token="junk")  # a dry run of a token that is none
     state = app.extensions["mmolove"]
-    spooled = state.spool.write(state.note("8", None, "registered"))
+    spooled = state.spool.write(state.recorder.report("8", None, "registered"))
     spooled.rename(spooled.with_suffix(".unreadable"))
     found = survey_of(app)
     assert [health.level for health in found] == ["bad", "look", "look"]
@@ -203,9 +203,9 @@ def test_a_reward_without_a_referrer_is_counted_apart(
     state = app.extensions["mmolove"]
     with app.app_context():
         for player, referrer in (("7", None), ("8", "3"), ("9", None)):
-            note = state.note(player, None, "registered")
+            note = state.recorder.report(player, None, "registered")
             token = mmolove_sandbox.mint()
-            state.record(note._replace(token=token, referrer=referrer))
+            state.recorder.record(note._replace(token=token, referrer=referrer))
             qualify(player)
     inspector = state.outbox.inspector
     *_, today = inspector.days(milliseconds(), milliseconds())

@@ -25,11 +25,11 @@ from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.admin.health import examine
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.delivery import celery as by_celery
 from flask_mmolove.delivery.celery import CeleryEngine
 from flask_mmolove.delivery.celery import TASK
 from flask_mmolove.sandbox import Faults
-from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import find_url
 from tests.conftest import MakeApp

@@ -44,9 +44,9 @@ from flask_mmolove.settings import Settings
 from . import processes
 from .inprocess import Surprises
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 
 SECRET = "a secret"
 SERVER_ID = "srv-1"
@@ -529,7 +529,7 @@ class _Run:
         while self.turn():
             pass
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str) -> Findings:
         """Compare what was recorded with what the server has."""
         server = self.server
         recorded = {f"reg-{number}" for number in range(self.attempted)}
@@ -543,7 +543,7 @@ class _Run:
         # Two attempts: one more is made when the clock was found wrong.
         if self.client.slowest > 2 * self.client.timeout + 1:
             faults.append(f"an attempt took {self.client.slowest:.1f} s")
-        return Report(
+        return Findings(
             name,
             Counters(
                 attempted=self.attempted,
@@ -569,7 +569,7 @@ _ANSWERS = [fault for fault in FAULTS if not fault.refuses]
 (_REFUSED,) = [fault for fault in FAULTS if fault.refuses]
 
 
-def run(events: int | None, seed: int) -> Report:
+def run(events: int | None, seed: int) -> Findings:
     """Meet each fault once, or ``events`` events with random faults."""
     with _elsewhere(), processes.scratch() as folder, Surprises() as surprises:
         timeout = TIMEOUT_LONG if events else TIMEOUT

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import click
 
+from ...callbacks import name_of
 from ...capture.invite import find_page
+from ...clock import milliseconds
 from ...errors import MMOLoveError
 from ...errors import OutboxError
 from ...mask import mask
@@ -25,12 +27,10 @@ from ...protocol.client import Outcome
 from ...protocol.client import ReferralClient
 from ...protocol.client import said
 from ...protocol.proxy import read_proxy
+from ...recording.views import Record
 from ...registration.misplaced import decorated
 from ...registration.misplaced import in_words
 from ...registration.misplaced import misplaced
-from ...registration.views import Record
-from ...state import milliseconds
-from ...state import name_of
 from ...state import State
 from ...text import printable
 from ..health import of_store

@@ -8,9 +8,9 @@ import sys
 
 import click
 
+from ...clock import milliseconds
 from ...delivery import Senders
 from ...delivery import ThreadEngine
-from ...state import milliseconds
 from ...state import State
 from ..health import examine
 from .site import wait_for_a_signal

@@ -11,11 +11,11 @@ from datetime import timezone
 
 import click
 
+from ...clock import milliseconds
 from ...errors import ActionError
 from ...outbox import Entry
 from ...outbox.entry import EntryState
 from ...protocol.client import said
-from ...state import milliseconds
 from ...state import State
 from ...text import printable
 from ..health import planned

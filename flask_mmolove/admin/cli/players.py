@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ...clock import milliseconds
 from ...outbox.counters import DAY
-from ...state import milliseconds
 from ...state import State
 from ...text import printable
 from .. import actions as desk

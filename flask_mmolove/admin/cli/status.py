@@ -7,9 +7,9 @@ import typing as t
 
 import click
 
+from ...clock import milliseconds
 from ...mask import mask
 from ...outbox import Summary
-from ...state import milliseconds
 from ...state import State
 from ..funnel import periods
 from ..funnel import read_days

@@ -18,13 +18,13 @@ from flask import url_for
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
+from ...clock import milliseconds
 from ...errors import ConfigError
 from ...errors import MMOLoveError
 from ...errors import OutboxError
 from ...outbox import Entry
 from ...protocol.client import said
 from ...state import current_state
-from ...state import milliseconds
 from ...text import printable
 from .. import actions as desk
 from ..funnel import periods

@@ -1,4 +1,4 @@
-"""From raw bytes to a report: the rules about form, before anything is looked up."""
+"""From raw bytes to an event: the rules about form, before anything is looked up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVENTS = ("registered", "qualified", "reversed")
 
 
 @dataclass(frozen=True)
-class Report:
+class ReceivedEvent:
     """The fields of an event, checked and trimmed. Unknown extra fields are accepted
     and forgotten.
 
@@ -29,7 +29,7 @@ class Report:
     test: bool
 
     @classmethod
-    def parse(cls, body: bytes) -> Report:
+    def parse(cls, body: bytes) -> ReceivedEvent:
         """Read a body.
 
         :raises Refused: If it is no event.
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two reports the same."""
+        """What makes two events the same."""
         return self.token, self.event, self.server_event_id
 
 
