@@ -31,7 +31,6 @@ from .log import Throttle
 from .outbox import Entry
 from .outbox import Outbox
 from .outbox import Spool
-from .protocol.client import ReferralClient
 from .registration.attach import attach
 from .registration.decorator import end_request
 from .registration.decorator import FindToken
@@ -349,7 +348,7 @@ def _make_delivery(state: State) -> Delivery:
 
     return Delivery(
         state.outbox,
-        ReferralClient.from_settings(state.settings),
+        state.settings.make_client(),
         state.settings,
         state.spool,
         reward=reward,

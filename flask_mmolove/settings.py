@@ -9,22 +9,23 @@ from __future__ import annotations
 import difflib
 import hashlib
 import hmac
-import ipaddress
 import math
 import os
 import re
-import ssl
 import typing as t
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .errors import ConfigError
 from .log import logger
 from .mask import mask
-from .protocol.proxy import read_proxy
+from .protocol.checks import check_ca_bundle
+from .protocol.checks import check_endpoint
+from .protocol.checks import check_key_id
+from .protocol.checks import check_proxy
+from .protocol.checks import check_text
+from .protocol.client import ReferralClient
 from .protocol.wire import ENDPOINT
-from .protocol.wire import TEXT_LIMIT
 
 PREFIX = "MMOLOVE_"
 
@@ -137,6 +138,19 @@ class Settings(t.NamedTuple):
         mac = hmac.new(self.secret.encode(), subject.encode(), hashlib.sha256)
         return mac.hexdigest()[:16]
 
+    def make_client(self) -> ReferralClient:
+        """The client that sends with these settings."""
+        return ReferralClient(
+            server_id=self.server_id,
+            secret=self.secret,
+            endpoint=self.endpoint,
+            key_id=self.key_id,
+            timeout=self.timeout,
+            connections=self.concurrency,
+            proxy=self.proxy,
+            ca_bundle=self.ca_bundle,
+        )
+
     def __repr__(self) -> str:
         # Neither the secret nor what can hold a password, the outbox and the proxy.
         return f"<Settings of {self.server_id!r} for {mask(self.endpoint)}>"
@@ -234,92 +248,6 @@ class _Reader:
         if not file or file == ":memory:":
             raise _wrong(name, "names no file: an outbox in memory would forget")
         return instance_path / Path(file).expanduser()
-
-
-def check_proxy(value: str) -> str:
-    """The URL of a proxy, or nothing.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    read_proxy(value)
-    return value
-
-
-def check_ca_bundle(value: str) -> str:
-    """A file of certificates.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    if os.path.isdir(value):
-        raise ValueError(f"is a folder, {value}: name the file of certificates in it")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-    except ssl.SSLError:
-        raise ValueError(f"holds no certificates in PEM format: {value}") from None
-    except OSError as e:
-        raise ValueError(f"cannot be read, {value}: {e.strerror}") from None
-    return value
-
-
-def check_text(value: str) -> str:
-    """A server id or a secret.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    if not value.strip():
-        raise ValueError("is empty")
-    if len(value) > TEXT_LIMIT or "\0" in value:
-        raise ValueError(f"is longer than {TEXT_LIMIT} characters or contains a NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not valid text") from None
-    return value
-
-
-def check_key_id(value: str) -> str:
-    """The name of a key, or nothing.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    if not value.isascii() or not value.isprintable() or set(value) & set(", "):
-        raise ValueError(f"must be visible ASCII without commas, not {value!r}")
-    return value
-
-
-def check_endpoint(value: str) -> str:
-    """Where events go.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    shown = mask(value)
-    try:
-        url = urlsplit(value)
-        host = url.hostname or ""
-        _ = url.port  # raises where it is not a number
-        host.encode("idna")  # and where it is no name that can be looked up
-    except ValueError:
-        raise ValueError(f"is not a valid URL: {shown!r}") from None
-    if not host or url.scheme not in {"http", "https"}:
-        raise ValueError(f"must be an https:// URL, not {shown!r}")
-    if url.username is not None:
-        raise ValueError("contains a user name or password: leave them out")
-    if url.scheme == "http" and not is_loopback(host):
-        raise ValueError(
-            f"is {shown!r}: over plain http anyone on the way could read the tokens. "
-            "Write https:// (http is taken for this machine only)"
-        )
-    return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _spool(outbox: Path | str, instance_path: Path, server_id: str) -> Path:

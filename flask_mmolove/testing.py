@@ -22,7 +22,6 @@ from __future__ import annotations
 import secrets
 import typing as t
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -74,15 +73,15 @@ def mmolove_sandbox(
 ) -> t.Iterator[SiteSandbox]:
     """A stand-in for MMOLove in the background, for one test."""
     # Imported here: a plugin is loaded at the start of every run, and before coverage.
+    from .protocol.checks import is_local
     from .protocol.client import ReferralClient
     from .sandbox import Sandbox
-    from .settings import is_loopback
     from .signals import player_rewarded
 
     send = ReferralClient.send
 
     def send_on_this_machine(client: ReferralClient, body: bytes) -> Outcome:
-        if not is_loopback(urlsplit(client.endpoint).hostname or ""):
+        if not is_local(client.endpoint):
             raise RuntimeError(
                 "A test that uses mmolove_sandbox would have sent an event to "
                 f"{client.endpoint}: MMOLove(app) has read its settings before "

@@ -11,18 +11,16 @@ import typing as t
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..log import logger
 from ..mask import mask
-from ..settings import check_ca_bundle
-from ..settings import check_endpoint
-from ..settings import check_key_id
-from ..settings import check_text
-from ..settings import is_loopback
-from ..settings import Settings
 from ..text import printable
+from .checks import check_ca_bundle
+from .checks import check_endpoint
+from .checks import check_key_id
+from .checks import check_text
+from .checks import is_local
 from .proxy import innermost
 from .proxy import read_proxy
 from .proxy import why
@@ -195,20 +193,6 @@ class ReferralClient:
         self._ahead = 0.0  # seconds by which MMOLove's clock was found ahead of ours
         self._lock = threading.Lock()
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> ReferralClient:
-        """The client that a site's settings ask for."""
-        return cls(
-            server_id=settings.server_id,
-            secret=settings.secret,
-            endpoint=settings.endpoint,
-            key_id=settings.key_id,
-            timeout=settings.timeout,
-            connections=settings.concurrency,
-            proxy=settings.proxy,
-            ca_bundle=settings.ca_bundle,
-        )
-
     @property
     def ahead(self) -> float:
         """Seconds by which MMOLove's clock was found ahead of ours, where that was too
@@ -344,9 +328,12 @@ class ReferralClient:
         except FAILURES as e:
             error = innermost(e)
             words = f"{type(error).__name__}: {error}"[:300]
-            is_local = is_loopback(urlsplit(self.endpoint).hostname or "")
-            proxy = self._transport.proxy
-            hint = why(error, proxy, self._ca_bundle, is_local=is_local)
+            hint = why(
+                error,
+                self._transport.proxy,
+                self._ca_bundle,
+                is_local=is_local(self.endpoint),
+            )
             return Outcome(0, False, words, Verdict.RETRY, hint)
         now = self._clock()
         clock = _read_clock(headers, (started + now) / 2)

@@ -15,7 +15,6 @@ import socket
 import time
 import typing as t
 from importlib.metadata import version
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,7 +25,7 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from ..settings import is_loopback
+from .checks import is_local
 from .proxy import Proxy
 from .wire import SIGNATURE_HEADER
 
@@ -60,7 +59,7 @@ class Transport:
     ) -> None:
         self._timeout = timeout
         #: The proxy that is used, if any.
-        self.proxy = None if is_loopback(urlsplit(endpoint).hostname or "") else proxy
+        self.proxy = None if is_local(endpoint) else proxy
         self._verify = ca_bundle or True
         self._adapter = _Adapter(self.proxy, connections)
         self._request = requests.Request(

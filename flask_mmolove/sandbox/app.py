@@ -23,8 +23,8 @@ from flask.wrappers import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from ..protocol.checks import is_loopback
 from ..protocol.wire import SIGNATURE_HEADER
-from ..settings import is_loopback
 from ..text import printable
 from .faults import Faults
 from .faults import hang_up

@@ -493,7 +493,7 @@ def test_a_bundle_lies_in_the_instance_folder_like_the_outbox(
 
 def test_no_repr_shows_the_password(tmp_path: Path) -> None:
     read = settings(tmp_path, PROXY=f"http://anna:{PASSWORD}@proxy:3128")
-    client = ReferralClient.from_settings(read)
+    client = read.make_client()
     proxy = read_proxy(f"http://anna:{PASSWORD}@proxy:3128")
     assert proxy is not None
     encoded = proxy.headers["Proxy-Authorization"].split()[1]

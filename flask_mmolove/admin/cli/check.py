@@ -22,7 +22,6 @@ from ...outbox.owner import user_name
 from ...outbox.sqlite.file import SIDE_FILES
 from ...outbox.sqlite.schema import lock_file
 from ...protocol.client import Outcome
-from ...protocol.client import ReferralClient
 from ...protocol.client import said
 from ...protocol.proxy import read_proxy
 from ...registration.misplaced import decorated
@@ -117,7 +116,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
             yield _Finding("health", False, str(health), may_be_meant)
     if settings.delivery == "celery":
         yield _check_celery(state)
-    client = ReferralClient.from_settings(settings)
+    client = settings.make_client()
     moment = int(time.time())
     outcomes = {
         "registered": client.registered(
