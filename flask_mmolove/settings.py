@@ -18,7 +18,6 @@ from pathlib import Path
 
 from .errors import ConfigError
 from .log import logger
-from .mask import mask
 from .protocol.checks import check_ca_bundle
 from .protocol.checks import check_endpoint
 from .protocol.checks import check_key_id
@@ -26,6 +25,7 @@ from .protocol.checks import check_proxy
 from .protocol.checks import check_text
 from .protocol.client import ReferralClient
 from .protocol.wire import ENDPOINT
+from .text import mask
 
 PREFIX = "MMOLOVE_"
 

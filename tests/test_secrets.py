@@ -26,12 +26,12 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_captured
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
-from flask_mmolove.mask import mask
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
+from flask_mmolove.text import mask
 from tests.conftest import MakeApp
 
 

@@ -11,7 +11,7 @@ import os
 import ssl
 from urllib.parse import urlsplit
 
-from ..mask import mask
+from ..text import mask
 from .proxy import read_proxy
 from .wire import TEXT_LIMIT
 

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from ..errors import ConfigError
 from ..log import logger
-from ..mask import mask
+from ..text import mask
 from ..text import printable
 from .checks import check_ca_bundle
 from .checks import check_endpoint

@@ -15,7 +15,6 @@ import click
 from ...capture.invite import find_page
 from ...errors import MMOLoveError
 from ...errors import OutboxError
-from ...mask import mask
 from ...outbox.owner import is_root
 from ...outbox.owner import strangers
 from ...outbox.owner import user_name
@@ -31,6 +30,7 @@ from ...registration.views import Record
 from ...state import milliseconds
 from ...state import name_of
 from ...state import State
+from ...text import mask
 from ...text import printable
 from ..health import of_store
 from ..wording import ago

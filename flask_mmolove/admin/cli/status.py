@@ -7,10 +7,10 @@ import typing as t
 
 import click
 
-from ...mask import mask
 from ...outbox import Summary
 from ...state import milliseconds
 from ...state import State
+from ...text import mask
 from ..funnel import periods
 from ..funnel import read_days
 from ..health import survey
