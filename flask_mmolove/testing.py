@@ -27,7 +27,7 @@ import pytest
 from flask import Flask
 
 if t.TYPE_CHECKING:
-    from .protocol.client import Outcome
+    from .protocol.response import Outcome
     from .rewards.callback import Referral
     from .sandbox import Sandbox
 

@@ -47,7 +47,7 @@ def is_secret(name: str) -> bool:
 
 
 def mask_values(text: str, secrets: t.Iterable[str]) -> str:
-    """Replace some secrets in a text that quotes them as they are or percent-encoded."""
+    """Replace secrets that a text quotes, as they are or percent-encoded."""
     forms = {
         form
         for secret in secrets

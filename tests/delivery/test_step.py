@@ -27,7 +27,7 @@ from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
@@ -351,7 +351,7 @@ def test_an_answer_that_quotes_the_token_shows_it_shortened(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bench.site.mint()
-    quoting = Outcome(400, False, f"no such\n  token: {token}", Verdict.REJECTED)
+    quoting = Outcome(400, f"no such\n  token: {token}", Verdict.REJECTED)
     monkeypatch.setattr(ReferralClient, "send", lambda self, body: quoting)
     bench.add("7", "registered", token=token)
     bench.delivery.drain()

@@ -1,4 +1,4 @@
-"""What an answer means, and the client under the names of MMOLove's own SDK."""
+"""What a response means, and the client under the names of MMOLove's own SDK."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from flask_mmolove import ConfigError
 from flask_mmolove import EventError
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
-from flask_mmolove.protocol.client import read_answer
-from flask_mmolove.protocol.client import RETRY_AFTER_LIMIT
-from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.response import read_response
+from flask_mmolove.protocol.response import RETRY_AFTER_LIMIT
+from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
-from tests.protocol.rawserver import Answer
-from tests.protocol.rawserver import answer
 from tests.protocol.rawserver import chunked
 from tests.protocol.rawserver import drip
 from tests.protocol.rawserver import RawServer
+from tests.protocol.rawserver import Reply
 from tests.protocol.rawserver import reset
+from tests.protocol.rawserver import response
 from tests.protocol.rawserver import then_close
 from tests.protocol.rawserver import then_hold
 
@@ -78,11 +78,11 @@ def reach(clock: Clock) -> t.Iterator[Reach]:
         yield make
 
 
-def json_answer(**fields: t.Any) -> bytes:
-    return answer(body=json.dumps(fields).encode())
+def json_response(**fields: t.Any) -> bytes:
+    return response(body=json.dumps(fields).encode())
 
 
-# -- the table of answers --------------------------------------------------------------
+# -- the table of responses ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_200_that_says_ok_is_read_to_the_word(
     credited: bool,
     referral_id: str | None,
 ) -> None:
-    with RawServer(json_answer(ok=True, **fields)) as server:
+    with RawServer(json_response(ok=True, **fields)) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.status, outcome.ok) == (200, True)
     assert outcome.verdict is verdict
@@ -126,7 +126,7 @@ def test_a_200_that_says_ok_is_read_to_the_word(
 def test_a_flag_that_is_off_does_not_cost_the_reward(
     reach: Reach, extra: dict[str, t.Any]
 ) -> None:
-    with RawServer(json_answer(ok=True, state="qualified", **extra)) as server:
+    with RawServer(json_response(ok=True, state="qualified", **extra)) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.verdict, outcome.credited) == (ACCEPTED, True)
 
@@ -142,7 +142,7 @@ NOT_MMOLOVE: dict[str, bytes] = {
     "a list": b'[{"ok":true}]',
     "a text": b'"ok"',
     "null": b"null",
-    "two answers": b'{"ok":true}{"ok":true}',
+    "two responses": b'{"ok":true}{"ok":true}',
     "no UTF-8": b'\xff\xfe{"ok":true}',
     "too deep": b'{"ok":true,"a":' + b"[" * 20_000,
     "too long a number": b'{"ok":true,"a":' + b"1" * 5_000 + b"]",
@@ -155,7 +155,7 @@ NOT_MMOLOVE: dict[str, bytes] = {
 def test_a_200_without_ok_is_not_mmoloves_and_is_sent_again(
     reach: Reach, body: bytes
 ) -> None:
-    with RawServer(then_close(answer(body=body))) as server:
+    with RawServer(then_close(response(body=body))) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.status, outcome.ok, outcome.verdict) == (200, False, RETRY)
     assert not outcome.credited
@@ -165,7 +165,7 @@ def test_a_200_without_ok_is_not_mmoloves_and_is_sent_again(
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 205, 206, 226, 299])
 def test_another_2xx_is_not_mmoloves_either(reach: Reach, status: int) -> None:
     body = b"" if status == 204 else b'{"ok":true,"state":"qualified"}'
-    with RawServer(answer(status, body)) as server:
+    with RawServer(response(status, body)) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.status, outcome.ok, outcome.verdict) == (status, False, RETRY)
     assert not outcome.credited
@@ -215,7 +215,7 @@ def test_every_other_status_has_a_meaning_and_a_hint(
     reach: Reach, status: int, verdict: Verdict
 ) -> None:
     # What the body says is no matter: only a 200 can be a yes.
-    with RawServer(answer(status, b'{"ok":true,"state":"qualified"}')) as server:
+    with RawServer(response(status, b'{"ok":true,"state":"qualified"}')) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.status, outcome.ok, outcome.verdict) == (status, False, verdict)
     assert not outcome.credited
@@ -234,42 +234,42 @@ def test_every_other_status_has_a_meaning_and_a_hint(
     ],
 )
 def test_a_hint_names_what_to_mend(status: int, word: str) -> None:
-    assert word in read_answer(status, {}, b"", NOW).hint
+    assert word in read_response(status, {}, b"", NOW).hint
 
 
 @pytest.mark.parametrize(
     "body", [b'{"error":"bad_signature"}', b"<h1>Oh</h1>", b"", b"\xff\xfe"]
 )
 def test_the_words_of_a_refusal_are_kept(reach: Reach, body: bytes) -> None:
-    with RawServer(answer(400, body)) as server:
+    with RawServer(response(400, body)) as server:
         assert reach(server.url).send(BODY).body == body.decode("utf-8", "replace")
 
 
 def test_a_redirect_brings_neither_the_body_nor_the_signature_elsewhere(
     reach: Reach,
 ) -> None:
-    with RawServer(json_answer(ok=True)) as other, RawServer() as server:
-        server.answers.append(answer(307, b"", Location=other.url))
+    with RawServer(json_response(ok=True)) as other, RawServer() as server:
+        server.replies.append(response(307, b"", Location=other.url))
         assert reach(server.url).send(BODY).verdict is REFUSED
     assert other.connections == 0
 
 
-# -- no answer -------------------------------------------------------------------------
+# -- no response -----------------------------------------------------------------------
 
-NO_ANSWER: dict[str, Answer] = {
+NO_RESPONSE: dict[str, Reply] = {
     "reset": reset,
     "closed": then_close(b""),
-    "cut in the body": then_close(answer(Content_Length="500")),
+    "cut in the body": then_close(response(Content_Length="500")),
     "cut in a chunk": then_close(chunked(b'{"ok":true}')[:-12]),
     "no HTTP": then_close(b"220 mail ESMTP\r\n"),
     "silence": then_hold(b""),
-    "a byte at a time": drip(json_answer(ok=True, padding="x" * 200)),
+    "a byte at a time": drip(json_response(ok=True, padding="x" * 200)),
 }
 
 
-@pytest.mark.parametrize("reply", NO_ANSWER.values(), ids=NO_ANSWER)
-def test_no_answer_is_an_outcome_and_raises_nothing(
-    reach: Reach, reply: Answer
+@pytest.mark.parametrize("reply", NO_RESPONSE.values(), ids=NO_RESPONSE)
+def test_no_response_is_an_outcome_and_raises_nothing(
+    reach: Reach, reply: Reply
 ) -> None:
     with RawServer(reply) as server:
         outcome = reach(server.url, timeout=0.3).send(BODY)
@@ -280,14 +280,14 @@ def test_no_answer_is_an_outcome_and_raises_nothing(
 
 
 def test_a_head_that_is_cut_off_is_no_success(reach: Reach) -> None:
-    with RawServer(then_close(json_answer(ok=True)[:30])) as server:
+    with RawServer(then_close(json_response(ok=True)[:30])) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.ok, outcome.verdict) == (False, RETRY)
 
 
 def test_a_length_that_is_too_short_is_no_success(reach: Reach) -> None:
     body = b'{"ok":true,"state":"qualified"}'
-    with RawServer(answer(body=body, Content_Length="12")) as server:
+    with RawServer(response(body=body, Content_Length="12")) as server:
         outcome = reach(server.url).send(BODY)
     assert (outcome.ok, outcome.verdict) == (False, RETRY)
 
@@ -312,7 +312,7 @@ def test_a_host_name_that_does_not_exist_says_so(
     assert "Name or service not known" in outcome.body
 
 
-# -- Retry-After -----------------------------------------------------------------------
+# -- Retry-After ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -342,12 +342,12 @@ def test_a_host_name_that_does_not_exist_says_so(
 )
 def test_retry_after_in_every_form(value: str, seconds: int) -> None:
     for status in (408, 425, 429, 500, 503):
-        outcome = read_answer(status, {"Retry-After": value}, b"", NOW)
+        outcome = read_response(status, {"Retry-After": value}, b"", NOW)
         assert outcome.retry_after == seconds
 
 
 def test_retry_after_arrives_over_the_wire(reach: Reach) -> None:
-    with RawServer(answer(503, Retry_After="42"), answer(503)) as server:
+    with RawServer(response(503, Retry_After="42"), response(503)) as server:
         client = reach(server.url)
         assert client.send(BODY).retry_after == 42
         assert client.send(BODY).retry_after == 0
@@ -357,15 +357,15 @@ def test_retry_after_arrives_over_the_wire(reach: Reach) -> None:
 def test_what_is_not_sent_again_does_not_wait(status: int) -> None:
     body = b'{"ok":true}' if status == 200 else b""
     headers = {"Retry-After": "120"}
-    assert read_answer(status, headers, body, NOW).retry_after == 0
+    assert read_response(status, headers, body, NOW).retry_after == 0
 
 
-# -- the clock -------------------------------------------------------------------------
+# -- the clock -----------------------------------------------------------------------
 
 
 def dated(status: int, moment: float, **headers: str) -> bytes:
     date = formatdate(moment, usegmt=True)
-    return answer(status, b'{"ok":true}', Date=date, **headers)
+    return response(status, b'{"ok":true}', Date=date, **headers)
 
 
 def signed_at(server: RawServer) -> list[int]:
@@ -389,7 +389,7 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("off", [-90_000, -301, 301, 86_400, 10**8])
-def test_a_wrong_clock_is_corrected_by_the_answers_date(
+def test_a_wrong_clock_is_corrected_by_the_responses_date(
     reach: Reach, caplog: pytest.LogCaptureFixture, off: int
 ) -> None:
     with RawServer(dated(401, NOW + off), dated(200, NOW + off)) as server:
@@ -419,7 +419,7 @@ def test_a_corrected_clock_that_is_put_right_is_corrected_back(
         client = reach(server.url)
         assert client.send(BODY).ok
         clock.now = NOW + 900
-        server.answers[:] = [dated(401, NOW + 900), dated(200, NOW + 900)]
+        server.replies[:] = [dated(401, NOW + 900), dated(200, NOW + 900)]
         assert client.send(BODY).ok
     assert signed_at(server) == [NOW, NOW + 900, NOW + 1800, NOW + 900]
 
@@ -437,10 +437,10 @@ def test_two_signatures_are_the_most_for_one_attempt(reach: Reach) -> None:
         dated(401, NOW + 55),
         dated(401, NOW - 55),
         dated(401, NOW + 900, Age="0"),
-        answer(401),
-        answer(401, Date="yesterday"),
-        answer(401, Date=""),
-        *(answer(401, Date=date) for date in IMPOSSIBLE),
+        response(401),
+        response(401, Date="yesterday"),
+        response(401, Date=""),
+        *(response(401, Date=date) for date in IMPOSSIBLE),
         dated(400, NOW + 900),
         dated(403, NOW + 900),
         dated(500, NOW + 900),
@@ -483,7 +483,7 @@ def test_a_wrong_clock_gets_through_to_the_stand_in(off: float) -> None:
 
 
 def test_each_attempt_is_signed_at_its_own_moment(reach: Reach, clock: Clock) -> None:
-    with RawServer(answer(503)) as server:
+    with RawServer(response(503)) as server:
         client = reach(server.url)
         for clock.now in (NOW, NOW + 0.9, NOW + 1, NOW + 4000):
             client.send(BODY)
@@ -491,7 +491,7 @@ def test_each_attempt_is_signed_at_its_own_moment(reach: Reach, clock: Clock) ->
     assert {request.body for request in server.requests} == {BODY}
 
 
-# -- the names of the SDK --------------------------------------------------------------
+# -- the names of the SDK ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -571,7 +571,7 @@ def test_the_time_of_the_event_is_now_unless_given(reach: Reach, clock: Clock) -
 
 
 def test_sign_gives_what_would_be_sent_and_sends_nothing(reach: Reach) -> None:
-    with RawServer(answer()) as server:
+    with RawServer(response()) as server:
         client = reach(server.url, key_id="k2")
         signed = client.sign(
             "registered",
@@ -606,7 +606,7 @@ def test_sign_gives_what_would_be_sent_and_sends_nothing(reach: Reach) -> None:
 def test_what_could_only_be_refused_is_an_error_before_anything_is_sent(
     reach: Reach, field: str, call: t.Callable[[ReferralClient], object]
 ) -> None:
-    with RawServer(answer()) as server:
+    with RawServer(response()) as server:
         with pytest.raises(EventError) as caught:
             call(reach(server.url))
     assert caught.value.field == field

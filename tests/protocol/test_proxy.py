@@ -24,19 +24,19 @@ from flask_mmolove import MMOLove
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.admin.cli import mmolove as command
-from flask_mmolove.protocol.client import Verdict
-from flask_mmolove.protocol.proxy import CA_VARIABLES
-from flask_mmolove.protocol.proxy import PROXY_VARIABLES
+from flask_mmolove.protocol.failure import CA_VARIABLES
+from flask_mmolove.protocol.failure import explain
+from flask_mmolove.protocol.failure import PROXY_VARIABLES
 from flask_mmolove.protocol.proxy import read_proxy
-from flask_mmolove.protocol.proxy import why
+from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.settings import Settings
 from tests.protocol.rawserver import Act
-from tests.protocol.rawserver import Answer
-from tests.protocol.rawserver import answer
 from tests.protocol.rawserver import drip
 from tests.protocol.rawserver import flood
 from tests.protocol.rawserver import RawServer
+from tests.protocol.rawserver import Reply
 from tests.protocol.rawserver import reset
+from tests.protocol.rawserver import response
 from tests.protocol.rawserver import then_close
 from tests.protocol.rawserver import then_hold
 
@@ -93,10 +93,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 class TLSServer(RawServer):
     """The same behind a certificate."""
 
-    def __init__(self, authority: Authority, *answers: Answer) -> None:
+    def __init__(self, authority: Authority, *replies: Reply) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(authority.host, authority.key)
-        super().__init__(*answers)
+        super().__init__(*replies)
 
     def _converse(
         self, connection: socket.socket, stream: t.BinaryIO, number: int
@@ -132,7 +132,7 @@ def pass_on(source: socket.socket, target: socket.socket) -> None:
 @pytest.fixture
 def mmolove(authority: Authority) -> t.Iterator[RawServer]:
     body = b'{"ok":true,"state":"registered"}'
-    with TLSServer(authority, answer(body=body)) as server:
+    with TLSServer(authority, response(body=body)) as server:
         yield server
 
 
@@ -164,7 +164,7 @@ def failure(**options: t.Any) -> Outcome:
     return outcome
 
 
-# -- a proxy ---------------------------------------------------------------------------
+# -- a proxy -------------------------------------------------------------------------
 
 
 def test_events_go_through_the_proxy_and_it_reads_none_of_them(
@@ -219,7 +219,7 @@ def test_a_name_and_a_password_are_for_the_proxy_alone(
 
 
 def test_an_endpoint_on_this_machine_is_reached_without_it(proxy: RawServer) -> None:
-    with RawServer(answer()) as sandbox:
+    with RawServer(response()) as sandbox:
         assert report(endpoint=sandbox.url, proxy=at(proxy)).status == 200
     assert not proxy.requests
 
@@ -231,35 +231,35 @@ def test_the_environment_s_proxy_is_not_used_but_spoken_of(
     monkeypatch.setenv(name, at(proxy, f"anna:{PASSWORD}@"))
     outcome = failure(endpoint=NOBODY)
     assert not proxy.requests
-    assert f"{name} is set in the environment, and is not used" in outcome.hint
+    assert f"variable {name} is set but not used" in outcome.hint
     assert "set MMOLOVE_PROXY to it" in outcome.hint
     assert PASSWORD not in repr(outcome)
 
 
 def test_without_a_variable_the_network_is_asked_about() -> None:
-    hint = "No answer came from MMOLOVE_ENDPOINT: is the network up?"
-    assert why(TimeoutError(), None, None, {}) == hint
+    hint = "No response came from MMOLOVE_ENDPOINT: is the network up?"
+    assert explain(TimeoutError()) == hint
 
 
 def test_on_this_machine_the_sandbox_is_asked_about() -> None:
     assert "start it with 'flask mmolove sandbox'" in failure(endpoint=NOBODY).hint
 
 
-# -- a proxy that does not -------------------------------------------------------------
+# -- a proxy that does not -----------------------------------------------------------
 
-WANTS_A_NAME = answer(407, b"<html>who are you?", Proxy_Authenticate="Basic")
+WANTS_A_NAME = response(407, b"<html>who are you?", Proxy_Authenticate="Basic")
 
 
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (then_close(WANTS_A_NAME), "wants a name and a password"),
-        (then_close(answer(403, b"no")), "let it allow that host"),
-        (then_close(answer(502, b"")), "let it allow that host"),
-        (reset, "does it run"),
-        (then_close(b""), "does it run"),
-        (then_close(CONNECTED), "does it run"),
-        (then_close(CONNECTED + b"SSH-2.0-OpenSSH_9.2\r\n"), "does it run"),
+        (then_close(WANTS_A_NAME), "asks for a name and a password"),
+        (then_close(response(403, b"no")), "allow that host there"),
+        (then_close(response(502, b"")), "allow that host there"),
+        (reset, "is it running"),
+        (then_close(b""), "is it running"),
+        (then_close(CONNECTED), "is it running"),
+        (then_close(CONNECTED + b"SSH-2.0-OpenSSH_9.2\r\n"), "is it running"),
     ],
     ids=["407", "403", "502", "reset", "nothing", "hung up", "no TLS"],
 )
@@ -276,7 +276,7 @@ def test_a_proxy_that_does_not_connect_is_named(
 
 def test_a_proxy_that_does_not_run_is_named() -> None:
     outcome = failure(proxy=f"http://anna:{PASSWORD}@127.0.0.1:1")
-    assert "the proxy http://127.0.0.1:1 (MMOLOVE_PROXY): does it run" in outcome.hint
+    assert "the proxy http://127.0.0.1:1 (MMOLOVE_PROXY): is it running" in outcome.hint
     assert "Connection refused" in outcome.body
     assert PASSWORD not in repr(outcome)
 
@@ -288,7 +288,7 @@ def test_a_proxy_s_status_says_what_it_is() -> None:
 
 SLOW: dict[str, Act] = {
     "silence": then_hold(b""),
-    "the answer by the byte": drip(CONNECTED + b" " * 200),
+    "the response by the byte": drip(CONNECTED + b" " * 200),
     "headers without end": flood(b"X-A: b\r\n", b"HTTP/1.1 200 OK\r\n"),
     "silence once connected": then_hold(CONNECTED),
     "the handshake by the byte": drip(
@@ -350,7 +350,7 @@ def test_a_proxy_with_two_addresses_has_all_the_time_that_is_left(
         assert report(proxy=proxy, ca_bundle=authority.file, timeout=4.2).ok
 
 
-# -- a certificate authority -----------------------------------------------------------
+# -- a certificate authority ---------------------------------------------------------
 
 
 def test_a_private_authority_is_trusted_where_it_is_named(
@@ -374,7 +374,7 @@ def test_the_environment_s_authorities_are_not_trusted_but_spoken_of(
     monkeypatch.setenv(name, str(authority.file))
     hint = failure(endpoint=mmolove.url.replace("http:", "https:")).hint
     assert "MMOLOVE_CA_BUNDLE" in hint
-    assert f"{name} is set in the environment, and is not used." in hint
+    assert f"variable {name} is set but not used." in hint
 
 
 def test_a_bundle_without_the_right_authority_is_named(
@@ -407,7 +407,7 @@ def test_a_bundle_that_is_gone_is_no_more_than_a_failed_attempt(
     assert str(file) in outcome.body
 
 
-# -- the settings ----------------------------------------------------------------------
+# -- the settings --------------------------------------------------------------------
 
 
 def settings(folder: Path, **values: t.Any) -> Settings:
@@ -436,8 +436,8 @@ def test_a_proxy_is_written_as_elsewhere(value: str, address: str) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (f"socks5://anna:{PASSWORD}@proxy:1080", "no proxy of socks5:// is used"),
-        (f"https://anna:{PASSWORD}@proxy:3128", "no proxy of https:// is used"),
+        (f"socks5://anna:{PASSWORD}@proxy:1080", "socks5:// is not supported"),
+        (f"https://anna:{PASSWORD}@proxy:3128", "https:// is not supported"),
         (f"http://anna:{PASSWORD}@", "must have the form"),
         (f"http://anna:{PASSWORD}@proxy:port", "is not a valid URL"),
         (f"http://anna:{PASSWORD}@proxy:99999", "is not a valid URL"),

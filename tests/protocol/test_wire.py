@@ -51,7 +51,7 @@ def make_event(**changes: t.Any) -> Event:
     return Event(**fields | changes)
 
 
-# -- the body --------------------------------------------------------------------------
+# -- the body ------------------------------------------------------------------------
 
 
 def test_the_vector_of_the_contract_byte_for_byte() -> None:
@@ -150,7 +150,7 @@ def test_a_shown_token_cannot_be_used(token: str, shown: str) -> None:
     assert shorten(token) == shown
 
 
-# -- the signature ---------------------------------------------------------------------
+# -- the signature -------------------------------------------------------------------
 
 
 def test_the_signature_of_the_contracts_vector() -> None:
@@ -269,7 +269,7 @@ def test_what_is_signed_is_verified(body: bytes, secret: str) -> None:
     Signature.parse(header).verify(body, secret, NOW)
 
 
-# -- the token -------------------------------------------------------------------------
+# -- the token -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_anything_else_is_no_token(value: object) -> None:
     assert not is_token(value)
 
 
-# -- the other side's own tools --------------------------------------------------------
+# -- the other side's own tools ------------------------------------------------------
 
 NODE = shutil.which("node")
 

@@ -2,8 +2,8 @@
 
 Measured: whether each event that the outbox took ends at the server, accepted once,
 whatever the server answers meanwhile; and in the run with each fault once, whether it
-ends as the table in :mod:`flask_mmolove.protocol.client` says, after the pause that was
-asked for. It can fail because the server alone decides what was accepted: a fault that
+ends as the table in :mod:`flask_mmolove.protocol.response` says, after the pause that
+was asked for. It can fail because the server alone decides what was accepted: a fault that
 is taken for a success leaves an event here that the server never had. The table of
 faults is written out below and asks nothing of the client's own.
 
@@ -35,8 +35,8 @@ from flask_mmolove.errors import SignatureError
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.protocol.client import Outcome
 from flask_mmolove.protocol.client import ReferralClient
+from flask_mmolove.protocol.response import Outcome
 from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.protocol.wire import SIGNATURE_HEADER
 from flask_mmolove.settings import Settings

@@ -20,9 +20,9 @@ from ...outbox.owner import strangers
 from ...outbox.owner import user_name
 from ...outbox.sqlite.file import SIDE_FILES
 from ...outbox.sqlite.schema import lock_file
-from ...protocol.client import Outcome
-from ...protocol.client import said
 from ...protocol.proxy import read_proxy
+from ...protocol.response import Outcome
+from ...protocol.response import response_line
 from ...registration.misplaced import decorated
 from ...registration.misplaced import in_words
 from ...registration.misplaced import misplaced
@@ -269,5 +269,5 @@ def _in_words(outcome: Outcome) -> str:
     if outcome.ok:
         return "verified by MMOLove (a dry run)"
     is_page = outcome.body.lstrip().startswith("<")  # of a proxy, and long
-    words = said(outcome.status, "" if is_page else outcome.body)
+    words = response_line(outcome.status, "" if is_page else outcome.body)
     return f"{words}. {outcome.hint}"
