@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 import threading
@@ -138,6 +139,10 @@ def response(status: int = 200, body: bytes = OK, **headers: str) -> bytes:
     head = [f"HTTP/1.1 {status} Words"]
     head += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def json_response(**fields: t.Any) -> bytes:
+    return response(body=json.dumps(fields).encode())
 
 
 def chunked(body: bytes) -> bytes:

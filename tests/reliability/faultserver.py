@@ -3,8 +3,8 @@
 Measured: whether each event that the outbox took ends at the server, accepted once,
 whatever the server answers meanwhile; and in the run with each fault once, whether it
 ends as the table in :mod:`flask_mmolove.protocol.response` says, after the pause that
-was asked for. It can fail because the server alone decides what was accepted: a fault that
-is taken for a success leaves an event here that the server never had. The table of
+was asked for. It can fail because the server alone decides what was accepted: a fault
+that is taken for a success leaves an event here that the server never had. The table of
 faults is written out below and asks nothing of the client's own.
 
 Time is injected: a pause of an hour takes no time. The machine's zone is not UTC, so
