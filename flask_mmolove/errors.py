@@ -8,7 +8,7 @@
     ├── EventError        an event that MMOLove could only refuse
     ├── ActionError        a person's order that cannot be carried out
     ├── RewardLater       raised by a reward callback: the game cannot give it now
-    ├── SignatureError    a signature that does not hold
+    ├── SignatureError    a signature header is malformed
     └── OutboxError       the outbox could not be read or written
         └── OutboxBusy    ... within the time a caller may wait
 
@@ -72,7 +72,7 @@ class RewardLater(MMOLoveError):
 
 
 class SignatureError(MMOLoveError):
-    """A signature header that is malformed, does not match, or is too old."""
+    """A signature header that is malformed."""
 
 
 class OutboxError(MMOLoveError):
