@@ -188,9 +188,12 @@ class ReferralClient:
         clock is wrong, the body is signed once more by MMOLove's clock, and so are all
         that follow.
         """
+        ahead = self._clock.ahead
         outcome = self._attempt(body)
-        if outcome.status == 401 and self._clock.correct(outcome.clock):
-            outcome = self._attempt(body)
+        if outcome.status == 401:
+            self._clock.correct(outcome.clock)
+            if self._clock.ahead != ahead:  # perhaps by another thread
+                outcome = self._attempt(body)
         return outcome
 
     def close(self) -> None:

@@ -32,13 +32,13 @@ class Clock:
         """MMOLove's time in Unix seconds, as far as it is known."""
         return int(self.time() + self.ahead)
 
-    def correct(self, ahead: float | None) -> bool:
-        """Follow MMOLove's clock from now on, and tell whether that makes a difference.
+    def correct(self, ahead: float | None) -> None:
+        """Follow MMOLove's clock from now on, if the two differ by much.
 
         :param ahead: Seconds by which it is ahead of this machine's, if known.
         """
         if ahead is None or abs(ahead - self.ahead) <= TOLERANCE:
-            return False
+            return
         self.ahead = ahead
         logger.warning(
             "This machine's clock is %.0f s %s MMOLove's; events are signed with the "
@@ -46,7 +46,6 @@ class Clock:
             abs(ahead),
             "behind" if ahead > 0 else "ahead of",
         )
-        return True
 
 
 def read_ahead(headers: t.Mapping[str, str], middle: float) -> float | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
 import pytest
@@ -79,6 +82,22 @@ def test_a_corrected_clock_that_is_put_right_is_corrected_back(
         server.replies[:] = [dated(401, NOW + 900), dated(200, NOW + 900)]
         assert client.send(BODY).ok
     assert signed_at(server) == [NOW, NOW + 900, NOW + 1800, NOW + 900]
+
+
+def test_a_thread_that_signed_before_another_corrected_the_clock_signs_again(
+    reach: Reach,
+) -> None:
+    both = threading.Barrier(2)
+
+    def refuse(server: RawServer, connection: socket.socket) -> None:
+        both.wait(5)
+        connection.sendall(dated(401, NOW + 900, Connection="close"))
+
+    with RawServer(refuse, refuse, dated(200, NOW + 900)) as server:
+        client = reach(server.url)
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = list(pool.map(client.send, [BODY, BODY]))
+    assert [outcome.ok for outcome in outcomes] == [True, True]
 
 
 def test_two_signatures_are_the_most_for_one_attempt(reach: Reach) -> None:
