@@ -20,7 +20,7 @@ from ..capture.hook import current_mmref
 from ..capture.hook import forget
 from ..capture.hook import invitation_of
 from ..errors import IdentityError
-from ..log import complain
+from ..log import log_failure
 from ..log import logger
 from ..log import shielded
 from ..orm import is_in_session
@@ -303,11 +303,11 @@ class Signup:
             if response.status_code < 400 or self._is_reported:
                 self.state.views.named(str(request.endpoint))
         except IdentityError as e:
-            complain(_FAILED, e)
+            log_failure(_FAILED, e)
             reason = "the player that it named has no identity"
             self.state.views.failed(str(request.endpoint), reason)
         except Exception as e:
-            complain(_FAILED, e)
+            log_failure(_FAILED, e)
         if response.status_code >= 400 and self.enlistment is not None:
             # It is seldom committed then, and no fault of the site's.
             self.enlistment.is_awaited = False

@@ -25,7 +25,7 @@ from sqlalchemy.orm import SessionTransaction
 from ...errors import IdentityError
 from ...errors import MMOLoveError
 from ...errors import OutboxError
-from ...log import complain
+from ...log import log_failure
 from ...log import logger
 from ...log import shielded
 from ..counters import reached
@@ -435,7 +435,7 @@ def _before_commit(session: Session) -> None:
             enlistment.write(session)
         except IdentityError as e:
             enlistment.withdraw()
-            complain(_FAILED, e)
+            log_failure(_FAILED, e)
 
 
 def _after_commit(session: Session) -> None:
