@@ -54,7 +54,7 @@ class ActionError(MMOLoveError):
 
 
 class RewardLater(MMOLoveError):
-    """Raise it in a reward callback if the game cannot grant the reward now, for example
+    """Raise it in a reward callback if the game cannot grant the reward now, such as
     while it restarts. The callback is called again later, and no traceback is logged.
 
     .. code-block:: python
