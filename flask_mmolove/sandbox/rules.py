@@ -10,10 +10,10 @@ from ..errors import SignatureError
 from ..protocol.wire import Signature
 from ..protocol.wire import WINDOW
 from . import tokens
-from .event import ReceivedEvent
 from .ledger import Ledger
 from .ledger import Referral
 from .reasons import Refused
+from .received import ReceivedEvent
 
 
 @dataclass(frozen=True)

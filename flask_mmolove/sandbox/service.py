@@ -7,11 +7,11 @@ import threading
 import typing as t
 
 from . import tokens
-from .event import read_texts
 from .faults import Faults
 from .ledger import Arrival
 from .ledger import Ledger
 from .ledger import Referral
+from .received import read_texts
 from .rules import decide
 from .rules import Decision
 from .rules import find_referral
