@@ -109,8 +109,8 @@ def decide(
 
 
 def find_referral(ledger: Ledger, token: str, server_id: str) -> Referral:
-    """The referral of a token. A token that an earlier run minted is added: all that it
-    takes is in the token.
+    """The referral of a token. The ledger of an earlier run may be lost; then its token
+    is added again, which holds all that is needed.
 
     :raises Refused: If it was not minted for this server.
     """
