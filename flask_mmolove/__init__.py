@@ -13,8 +13,8 @@ from .errors import OutboxError
 from .errors import RewardLater
 from .errors import SignatureError
 from .extension import MMOLove
-from .protocol.client import Outcome
 from .protocol.client import ReferralClient
+from .protocol.response import Outcome
 from .protocol.wire import sign_referral_body
 from .registration.decorator import referral_register
 from .registration.decorator import registered

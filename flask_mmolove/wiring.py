@@ -22,7 +22,6 @@ from .errors import ConfigError
 from .log import Throttle
 from .outbox import Outbox
 from .outbox import Spool
-from .protocol.client import ReferralClient
 from .recording.recorder import Recorder
 from .recording.recorder import REQUEST_TIMEOUT
 from .rewards.callback import CallbackRewarder
@@ -61,7 +60,7 @@ def assemble(
     def make_delivery() -> Delivery:
         return Delivery(
             outbox,
-            ReferralClient.from_settings(settings),
+            settings.make_client(),
             settings,
             spool,
             reward=rewarder.if_registered,

@@ -308,14 +308,14 @@ SETUPS = [
     Setup(
         "MMOLove cannot be reached",
         unreachable,
-        ("FAIL", "No answer came"),
+        ("FAIL", "No response came"),
         "out of reach",
         "out of reach",
     ),
     Setup(
         "MMOLove cannot be reached at the first signup",
         unreachable_at_first,
-        ("FAIL", "No answer came"),
+        ("FAIL", "No response came"),
         "1 event could not be sent",
     ),
     Setup(

@@ -7,7 +7,7 @@ import typing as t
 from ..delivery.events import NO_CALLBACK
 from ..outbox import Entry
 from ..outbox.entry import EntryState
-from ..protocol.client import meaning_of
+from ..protocol.response import meaning_of
 
 #: What each state means to the owner of a site.
 STATES: dict[EntryState, str] = {

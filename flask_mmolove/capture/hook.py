@@ -23,7 +23,7 @@ from flask.sessions import SecureCookieSessionInterface
 from .. import signals
 from ..delivery.watchdog import Watchdog
 from ..errors import OutboxError
-from ..log import complain
+from ..log import log_failure
 from ..log import logger
 from ..log import shielded
 from ..log import Throttle
@@ -99,7 +99,7 @@ class Capture:
             if self._alarm.next < monotonic():
                 self._alarm.look_out()
         except Exception as e:
-            complain("Something of Flask-MMOLove failed before a view.", e)
+            log_failure("Something of Flask-MMOLove failed before a view.", e)
 
     @property
     def _cookie_name(self) -> str:

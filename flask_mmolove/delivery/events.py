@@ -10,7 +10,7 @@ from ..log import Throttle
 from ..outbox import Entry
 from ..outbox import Report
 from ..outbox.entry import EntryState
-from ..protocol.client import said
+from ..protocol.response import response_line
 from ..protocol.wire import shorten
 
 #: Why a reward is set aside at once.
@@ -40,7 +40,7 @@ class EventLog:
                 "Event %s is rejected: %s. It is kept; once the cause is fixed, send "
                 "it again with 'flask mmolove retry'.",
                 subject,
-                said(entry.status, entry.answer),
+                response_line(entry.status, entry.answer),
                 extra=mark,
             )
         elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm import SessionTransaction
 
 from ..errors import IdentityError
-from ..log import complain
+from ..log import log_failure
 from ..log import logger
 from ..log import shielded
 from ..outbox import Entry
@@ -232,7 +232,7 @@ def _before_commit(session: Session) -> None:
             report.write(session)
         except IdentityError as e:
             report.withdraw()
-            complain(_FAILED, e)
+            log_failure(_FAILED, e)
 
 
 def _after_commit(session: Session) -> None:

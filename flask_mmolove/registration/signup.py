@@ -14,7 +14,7 @@ from ..capture.hook import current_mmref
 from ..capture.hook import forget
 from ..capture.hook import invitation_of
 from ..errors import IdentityError
-from ..log import complain
+from ..log import log_failure
 from ..log import logger
 from ..log import shielded
 from ..orm import is_uncommitted
@@ -159,10 +159,10 @@ class Signup:
             if response.status_code < 400 or report.is_recorded:
                 views.named(endpoint)
         except IdentityError as e:
-            complain(FAILED, e)
+            log_failure(FAILED, e)
             views.failed(endpoint, "the player that it named has no identity")
         except Exception as e:
-            complain(FAILED, e)
+            log_failure(FAILED, e)
 
     def _why_dropped(self, report: PendingReport, response: Response) -> str | None:
         """Why a player who was named is not reported, if so."""

@@ -71,7 +71,7 @@ class TestCheck:
         [
             ({"REFERRAL_SECRET": "a typo"}, ["HTTP 401", "MMOLOVE_REFERRAL_SECRET"]),
             ({"SERVER_ID": "nobody"}, ["HTTP 404", "MMOLOVE_SERVER_ID"]),
-            ({"ENDPOINT": "http://127.0.0.1:1/"}, ["refused", "No answer came"]),
+            ({"ENDPOINT": "http://127.0.0.1:1/"}, ["refused", "No response came"]),
         ],
     )
     def test_what_is_wrong_is_said_in_a_line_with_the_key(

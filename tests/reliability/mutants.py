@@ -48,7 +48,7 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteTransaction
-from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.recording.session import SessionReport
 from flask_mmolove.rewards.referral import Referral
 
@@ -231,7 +231,7 @@ def _takes_any_200() -> None:
         outcome = send(client, body)
         if outcome.status != 200 or outcome.ok:
             return outcome
-        return outcome._replace(ok=True, verdict=Verdict.ACCEPTED)
+        return outcome._replace(verdict=Verdict.ACCEPTED)
 
     _put(ReferralClient, send=take)
 

@@ -17,21 +17,20 @@ from ...capture.invite import find_page
 from ...clock import milliseconds
 from ...errors import MMOLoveError
 from ...errors import OutboxError
-from ...mask import mask
 from ...outbox.owner import is_root
 from ...outbox.owner import strangers
 from ...outbox.owner import user_name
 from ...outbox.sqlite.file import SIDE_FILES
 from ...outbox.sqlite.schema import lock_file
-from ...protocol.client import Outcome
-from ...protocol.client import ReferralClient
-from ...protocol.client import said
 from ...protocol.proxy import read_proxy
+from ...protocol.response import Outcome
+from ...protocol.response import response_line
 from ...recording.views import Record
 from ...registration.misplaced import decorated
 from ...registration.misplaced import in_words
 from ...registration.misplaced import misplaced
 from ...state import State
+from ...text import mask
 from ...text import printable
 from ..health import of_store
 from ..wording import ago
@@ -117,7 +116,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
             yield _Finding("health", False, str(health), may_be_meant)
     if settings.delivery == "celery":
         yield _check_celery(state)
-    client = ReferralClient.from_settings(settings)
+    client = settings.make_client()
     moment = int(time.time())
     outcomes = {
         "registered": client.registered(
@@ -270,5 +269,5 @@ def _in_words(outcome: Outcome) -> str:
     if outcome.ok:
         return "verified by MMOLove (a dry run)"
     is_page = outcome.body.lstrip().startswith("<")  # of a proxy, and long
-    words = said(outcome.status, "" if is_page else outcome.body)
+    words = response_line(outcome.status, "" if is_page else outcome.body)
     return f"{words}. {outcome.hint}"

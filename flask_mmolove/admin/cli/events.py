@@ -15,7 +15,7 @@ from ...clock import milliseconds
 from ...errors import ActionError
 from ...outbox import Entry
 from ...outbox.entry import EntryState
-from ...protocol.client import said
+from ...protocol.response import response_line
 from ...state import State
 from ...text import printable
 from ..health import planned
@@ -125,7 +125,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         printable(entry.identity),
         entry.state,
         _when(entry.recorded),
-        said(entry.status, entry.answer),
+        response_line(entry.status, entry.answer),
     )
 
 
@@ -157,7 +157,7 @@ def show(state: State, id: int, as_json: bool) -> None:
     if entry.referral_id:
         click.echo(f"referral  {printable(entry.referral_id)}")
     for answer in entry.answers:
-        words = said(answer.status, answer.words)
+        words = response_line(answer.status, answer.words)
         click.echo(f"answer    {_when(answer.settled)} UTC  {words}")
     if hint(entry):
         click.echo(hint(entry))

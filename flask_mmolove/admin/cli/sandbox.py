@@ -55,9 +55,9 @@ if t.TYPE_CHECKING:
 @click.option("--fail", type=click.IntRange(300, 599), help="Answer with this status.")
 @click.option(
     "--drop",
-    type=click.Choice(["request", "answer"]),
+    type=click.Choice(["request", "response"]),
     is_flag=False,
-    flag_value="answer",
+    flag_value="response",
     help="Hang up before the event is processed, or after it (the default).",
 )
 @click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")

@@ -15,7 +15,7 @@ from flask.cli import ScriptInfo
 
 from ...errors import MMOLoveError
 from ...outbox import Entry
-from ...protocol.client import said
+from ...protocol.response import response_line
 from ...protocol.wire import is_trimmed
 from ...state import current_state
 from ...text import printable
@@ -71,7 +71,7 @@ def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
             f"{entry.id:>7}  {entry.event:<10}  player {printable(entry.identity)}  "
             f"{entry.state}"
         )
-        for line in (said(entry.status, entry.answer), hint(entry)):
+        for line in (response_line(entry.status, entry.answer), hint(entry)):
             if line:
                 click.echo(f"         {line}")
 

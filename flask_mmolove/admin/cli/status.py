@@ -8,9 +8,9 @@ import typing as t
 import click
 
 from ...clock import milliseconds
-from ...mask import mask
 from ...outbox import Summary
 from ...state import State
+from ...text import mask
 from ..funnel import periods
 from ..funnel import read_days
 from ..health import survey

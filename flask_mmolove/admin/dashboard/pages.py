@@ -23,7 +23,7 @@ from ...errors import ConfigError
 from ...errors import MMOLoveError
 from ...errors import OutboxError
 from ...outbox import Entry
-from ...protocol.client import said
+from ...protocol.response import response_line
 from ...state import current_state
 from ...text import printable
 from .. import actions as desk
@@ -273,7 +273,7 @@ def _tools() -> dict[str, t.Any]:
         "states": STATES,
         "ago": lambda moment: ago(moment, now),
         "hint": hint,
-        "said": said,
+        "response_line": response_line,
         "many": many,
     }
 
