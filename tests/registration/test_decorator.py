@@ -39,7 +39,7 @@ from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.capture.hook import COOKIE
+from flask_mmolove.capture.token import COOKIE
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
@@ -77,7 +77,7 @@ def visitor(client: FlaskClient, token: str) -> FlaskClient:
         kept["mmref"] = token
     salt = "flask-mmolove.token.demo-server"
     serializer = URLSafeTimedSerializer("not a secret", salt=salt)
-    client.set_cookie(COOKIE, str(serializer.dumps(token)))
+    client.set_cookie(COOKIE.name, str(serializer.dumps(token)))
     return client
 
 
@@ -371,7 +371,7 @@ def test_arguments_reach_the_view(
 def test_a_view_that_clears_the_session_loses_no_referral(
     app: Flask, visitor: FlaskClient, reported: Reported
 ) -> None:
-    visitor.delete_cookie(COOKIE)
+    visitor.delete_cookie(COOKIE.name)
 
     @app.post("/join")
     @referral_register
@@ -908,7 +908,7 @@ def test_after_the_signup_the_session_and_the_cookies_forget_the_token(
     visitor.set_cookie("mmref", token)
     response = visitor.post("/login/7")
     gone = [h for h in response.headers.getlist("Set-Cookie") if "Max-Age=0" in h]
-    assert {header.partition("=")[0] for header in gone} == {COOKIE, "mmref"}
+    assert {header.partition("=")[0] for header in gone} == {COOKIE.name, "mmref"}
     with visitor.session_transaction() as kept:
         assert "mmref" not in kept
         assert kept["_user_id"] == "7"

@@ -102,7 +102,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     yield _Finding("settings", True, words)
     yield _check_key(state)
     yield _check_reward(state)
-    if find_page(state.app) is None:
+    if find_page() is None:
         yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
     yield from _check_views(state)
     for endpoint, view, _ in misplaced(state.app):

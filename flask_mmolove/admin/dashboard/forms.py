@@ -13,7 +13,6 @@ from flask import session
 
 from ...capture.cookies import read
 from ...capture.cookies import sign
-from ...state import current_state
 
 # In the site's session, under names of our own. Flask's own flashed messages are the
 # site's to show.
@@ -33,12 +32,12 @@ def make_token() -> str:
     if not current_app.secret_key:
         abort(500, "The page needs the site's SECRET_KEY.")
     nonce = session.setdefault(_NONCE, secrets.token_urlsafe(16))
-    return sign(current_state(), _PURPOSE, nonce)
+    return sign(_PURPOSE, nonce)
 
 
 def check_token() -> None:
     """Refuse a form that was not made for this visitor."""
-    nonce = read(current_state(), _PURPOSE, request.form.get(FIELD), LASTS)
+    nonce = read(_PURPOSE, request.form.get(FIELD), LASTS)
     if nonce is None or nonce != session.get(_NONCE):
         abort(400, "The form has expired, or was not this page's. Nothing was changed.")
 
