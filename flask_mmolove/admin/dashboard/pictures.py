@@ -1,18 +1,18 @@
-"""The numbers that a picture is drawn by; the drawing itself is a template."""
+"""The coordinates of the chart; a template draws it."""
 
 from __future__ import annotations
 
 import typing as t
 from datetime import datetime
-from datetime import timezone
 
 from ...outbox import Day
+from ..wording import utc
 
-# The size of the line's field, in the picture's own units.
+# The size of the plot, in SVG units.
 WIDTH = 600
 HEIGHT = 180
 
-#: The lines that are drawn, and what they are called.
+#: The lines, with their names.
 LINES = {"signed_up": "signed up", "qualified": "qualified"}
 
 
@@ -28,7 +28,7 @@ class Dot(t.NamedTuple):
 class Picture(t.NamedTuple):
     """Lines over days.
 
-    :param top: What the upper edge stands for.
+    :param top: The value at the upper edge.
     :param lines: The dots of each line.
     """
 
@@ -37,7 +37,7 @@ class Picture(t.NamedTuple):
     days: list[datetime]
 
     def points(self, name: str) -> str:
-        """A line, as SVG wants it."""
+        """The points of a polyline in SVG."""
         return " ".join(f"{dot.x:g},{dot.y:g}" for dot in self.lines[name])
 
 
@@ -45,7 +45,7 @@ def draw(days: t.Sequence[Day]) -> Picture:
     """The lines of some days."""
     top = _round_up(max((day.signed_up for day in days), default=0))
     top = max(top, _round_up(max((day.qualified for day in days), default=0)))
-    moments = [datetime.fromtimestamp(day.start / 1000, timezone.utc) for day in days]
+    moments = [utc(day.start) for day in days]
     step = WIDTH / max(1, len(days) - 1)
     lines = {
         name: [
@@ -63,7 +63,7 @@ def draw(days: t.Sequence[Day]) -> Picture:
 
 
 def _round_up(count: int) -> int:
-    """The next number that is easy to read, and even."""
+    """The next even number that is easy to read."""
     size = 1
     while True:
         for digit in (2, 4, 10):
