@@ -294,7 +294,9 @@ def _of_clock(worker: Worker | None) -> Health | None:
 def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
     if not stuck:
         return None
-    what = ", ".join(f"{count:,} {state}" for state, count in stuck.items())
+    what = ", ".join(
+        f"{count:,} {state.replace('_', ' ')}" for state, count in stuck.items()
+    )
     where = " and ".join(dict.fromkeys(NEEDS_ACTION[state] for state in stuck))
     return Health("warning", f"Waiting for you: {what}.", f"See {where}.")
 

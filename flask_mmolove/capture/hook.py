@@ -110,7 +110,8 @@ class Capture:
         if is_static() or monotonic() < self._ask_again_at:
             return
         state = self._state
-        # Reading the session as well would mark the response as varying.
+        # Where there is a cookie, the session is left alone: reading it would mark the
+        # response as varying.
         kept = read_cookie()
         token = kept.token if kept else None
         if not state.settings.cookie_days:

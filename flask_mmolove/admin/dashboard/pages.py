@@ -31,7 +31,6 @@ from ..health import count_stuck
 from ..health import planned
 from ..health import survey
 from ..health import unreadable_outbox
-from ..wording import ago
 from ..wording import attempts
 from ..wording import hint
 from ..wording import plural
@@ -130,9 +129,8 @@ def _deny() -> t.NoReturn:
 
 def overview() -> ResponseReturnValue:
     """The funnel, the best referrers, and what waits for the owner."""
-    now = milliseconds()
     inspector = current_state().inspector
-    days = read_days(inspector, now)
+    days = read_days(inspector, milliseconds())
     return render_template(
         "mmolove/overview.html",
         periods=periods(days),
@@ -259,14 +257,12 @@ def _no_outbox(error: OutboxError) -> ResponseReturnValue:
 
 
 def _tools() -> dict[str, t.Any]:
-    now = milliseconds()
     return {
-        "survey": partial(survey, current_state(), now),
+        "survey": partial(survey, current_state(), milliseconds()),
         "message": take_message(),
         "form_token": make_token,
         "form_field": FIELD,
         "states": STATES,
-        "ago": lambda moment: ago(moment, now),
         "hint": hint,
         "said": said,
         "plural": plural,

@@ -21,7 +21,6 @@ class Dot(t.NamedTuple):
 
     x: float
     y: float
-    day: datetime
     players: int
 
 
@@ -43,23 +42,21 @@ class Picture(t.NamedTuple):
 
 def draw(days: t.Sequence[Day]) -> Picture:
     """The lines of some days."""
-    top = _round_up(max((day.signed_up for day in days), default=0))
-    top = max(top, _round_up(max((day.qualified for day in days), default=0)))
-    moments = [utc(day.start) for day in days]
+    most = max((getattr(day, name) for day in days for name in LINES), default=0)
+    top = _round_up(most)
     step = WIDTH / max(1, len(days) - 1)
     lines = {
         name: [
             Dot(
                 round(number * step, 1),
                 round(HEIGHT * (1 - getattr(day, name) / top), 1),
-                moment,
                 getattr(day, name),
             )
-            for number, (day, moment) in enumerate(zip(days, moments, strict=True))
+            for number, day in enumerate(days)
         ]
         for name in LINES
     }
-    return Picture(top, lines, moments)
+    return Picture(top, lines, [utc(day.start) for day in days])
 
 
 def _round_up(count: int) -> int:
