@@ -1,8 +1,8 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
-from .capture.hook import current_mmref
-from .capture.hook import current_referrer
 from .capture.invite import invitations
+from .capture.token import current_mmref
+from .capture.token import current_referrer
 from .errors import ActionError
 from .errors import ConfigError
 from .errors import EventError

@@ -12,16 +12,17 @@ from flask import Flask
 from .admin.actions import forget_player
 from .callbacks import Callbacks
 from .capture.hook import Capture
-from .capture.hook import current_mmref
-from .capture.hook import current_referrer
 from .capture.invite import invite
 from .capture.seal import seal
 from .capture.seal import unseal
+from .capture.token import current_mmref
+from .capture.token import current_referrer
 from .delivery.watchdog import Watchdog
 from .errors import ConfigError
 from .registration.attach import attach
 from .registration.detect import Player
 from .registration.hold import hold
+from .registration.misplaced import put_right
 from .registration.misplaced import watch
 from .registration.signup import end_request
 from .registration.signup import FindToken
@@ -89,7 +90,8 @@ class MMOLove:
             app.teardown_appcontext(state.recorder.close)
         # First in line: a login wall that was registered before would send the visitor
         # away, and the token with them.
-        capture = Capture(state, Watchdog(state.outbox, state.spool, settings.delivery))
+        watchdog = Watchdog(state.outbox, state.spool, settings.delivery)
+        capture = Capture(state, watchdog, partial(put_right, app))
         hooks = app.before_request_funcs.setdefault(None, [])
         hooks.insert(0, capture.before_request)
         watch(app)

@@ -7,8 +7,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from ..capture.hook import given_or_own
-from ..capture.hook import invitation_of
+from ..capture.token import current_invitation
 from ..errors import IdentityError
 from ..errors import OutboxError
 from ..log import shielded
@@ -27,10 +26,10 @@ def hold(key: str | int | UUID, token: str | None = None) -> None:
         state = current_state()
         if not state.settings.enabled:
             return
-        name, token = hashed(key), given_or_own(token)
+        name, invitation = hashed(key), current_invitation(token)
         # What is spooled came first, although the outbox does not have it yet.
-        if token is not None and not state.spool.of(name):
-            report = state.recorder.report("", invitation_of(token))
+        if invitation is not None and not state.spool.of(name):
+            report = state.recorder.report("", invitation)
             state.recorder.record(report._replace(held=name))
 
 

@@ -10,9 +10,9 @@ from flask import request
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from ..capture.hook import current_mmref
-from ..capture.hook import forget
-from ..capture.hook import invitation_of
+from ..capture.token import current_mmref
+from ..capture.token import forget
+from ..capture.token import invitation_of
 from ..errors import IdentityError
 from ..log import log_failure
 from ..log import logger

@@ -427,11 +427,11 @@ class TestQueues:
         site.work(queues="game")
         site.sign_up("7")
         state = site.app.extensions["mmolove"]
-        assert examine(state, milliseconds()).level == "good"
+        assert examine(state, milliseconds()).level == "ok"
         health = examine(state, milliseconds() + 60_000)
-        assert health.level == "bad"
-        assert "no worker was ever seen" in health.line
-        assert "takes from the task's queue" in health.cure
+        assert health.level == "critical"
+        assert "no worker was ever seen" in health.summary
+        assert "takes from the task's queue" in health.action
         assert site.state("7") == "pending"
 
     @pytest.mark.parametrize(

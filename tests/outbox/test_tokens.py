@@ -532,7 +532,7 @@ def test_a_second_account_is_visible_to_the_owner(site: Site) -> None:
     assert "A token counts once" in hint(second)
     assert TOKEN_USED in site.command("show", str(second.id))
     assert "ignored" in site.command("events", "--player", "2")
-    assert "another account, was first" in site.command("status")
+    assert "another account came first" in site.command("status")
     assert site.qualify("2").state == "ignored"
 
 

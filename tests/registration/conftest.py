@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
 
-from flask_mmolove.capture.hook import COOKIE
+from flask_mmolove.capture.token import COOKIE
 from flask_mmolove.testing import SiteSandbox
 
 
@@ -24,7 +24,7 @@ def visitor(client: FlaskClient, token: str) -> FlaskClient:
         kept["mmref"] = token
     salt = "flask-mmolove.token.demo-server"
     serializer = URLSafeTimedSerializer("not a secret", salt=salt)
-    client.set_cookie(COOKIE, str(serializer.dumps(token)))
+    client.set_cookie(COOKIE.name, str(serializer.dumps(token)))
     return client
 
 

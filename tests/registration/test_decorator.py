@@ -24,7 +24,7 @@ from flask_login import LoginManager
 from flask_mmolove import MMOLove
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.capture.hook import COOKIE
+from flask_mmolove.capture.token import COOKIE
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
@@ -294,7 +294,7 @@ def test_arguments_reach_the_view(
 def test_a_view_that_clears_the_session_loses_no_referral(
     app: Flask, visitor: FlaskClient, reported: Reported
 ) -> None:
-    visitor.delete_cookie(COOKIE)
+    visitor.delete_cookie(COOKIE.name)
 
     @app.post("/join")
     @referral_register

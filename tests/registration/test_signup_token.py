@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 from flask_mmolove import OutboxError
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.capture.hook import COOKIE
+from flask_mmolove.capture.token import COOKIE
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
@@ -33,7 +33,7 @@ def test_after_the_signup_the_session_and_the_cookies_forget_the_token(
     visitor.set_cookie("mmref", token)
     response = visitor.post("/login/7")
     gone = [h for h in response.headers.getlist("Set-Cookie") if "Max-Age=0" in h]
-    assert {header.partition("=")[0] for header in gone} == {COOKIE, "mmref"}
+    assert {header.partition("=")[0] for header in gone} == {COOKIE.name, "mmref"}
     with visitor.session_transaction() as kept:
         assert "mmref" not in kept
         assert kept["_user_id"] == "7"
