@@ -220,7 +220,7 @@ _SIGNALS = {
     "accepted": signals.event_accepted,
     "ignored": signals.event_ignored,
     "rejected": signals.event_rejected,
-    "unpaid": signals.reward_set_aside,
+    "reward_failed": signals.reward_set_aside,
 }
 
 

@@ -21,11 +21,11 @@ from .wording import ago
 from .wording import FOR_A_PERSON
 from .wording import many
 
-#: Milliseconds for which something may be due before nobody seems to deliver.
-OVERDUE = 2 * 60_000
+#: Milliseconds for which something may be due before the delivery counts as stalled.
+STALLED_AFTER = 2 * 60_000
 
 #: And where a message wakes a worker at once, and a sweep twice a minute.
-OVERDUE_BY_CELERY = 45_000
+STALLED_AFTER_BY_CELERY = 45_000
 
 #: Milliseconds for which an event may wait before it is worth a word.
 LONG = 15 * 60_000
@@ -217,10 +217,10 @@ def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     by_celery = delivery == "celery"
     if signs.due is None:
         return None
-    if now - signs.due <= (OVERDUE_BY_CELERY if by_celery else OVERDUE):
+    if now - signs.due <= (STALLED_AFTER_BY_CELERY if by_celery else STALLED_AFTER):
         return None
     # One that was seen before may have been started anew, with other queues.
-    since = max(signs.due, now - OVERDUE) if by_celery else now - OVERDUE
+    since = max(signs.due, now - STALLED_AFTER) if by_celery else now - STALLED_AFTER
     if signs.worker is not None and signs.worker.seen >= since:
         return None  # it is at work, and not through yet
     seen = signs.worker and ago(signs.worker.seen, now)

@@ -16,15 +16,15 @@ STATES: dict[EntryState, str] = {
     "rewarded": "the reward is settled",
     "ignored": "another referrer, or another account, was first",
     "rejected": "refused by MMOLove, or given up",
-    "unknown": "a reward in doubt: was it given?",
-    "unpaid": "a reward that was set aside",
+    "reward_unconfirmed": "a reward in doubt: was it given?",
+    "reward_failed": "a reward that was set aside",
 }
 
 #: The states that wait for a person, and the command that shows them.
 FOR_A_PERSON: dict[EntryState, str] = {
     "rejected": "'flask mmolove retry --list'",
-    "unknown": "'flask mmolove rewards'",
-    "unpaid": "'flask mmolove rewards'",
+    "reward_unconfirmed": "'flask mmolove rewards'",
+    "reward_failed": "'flask mmolove rewards'",
 }
 
 _UNKNOWN = (
@@ -89,9 +89,9 @@ def hint(entry: Entry) -> str:
         return _SECOND
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
-    if entry.state == "unpaid" and entry.answer == NO_CALLBACK:
+    if entry.state == "reward_failed" and entry.answer == NO_CALLBACK:
         return "Register an @mmolove.reward, then 'flask mmolove rewards --again ID'."
-    if entry.state in ("unknown", "unpaid"):
+    if entry.state in ("reward_unconfirmed", "reward_failed"):
         return "Check in the game whether the reward was given, then say which it is."
     return ""
 

@@ -44,8 +44,9 @@ BEAT_SCHEDULE: dict[str, dict[str, t.Any]] = {
     }
 }
 
-#: Seconds for which something may be overdue before a site's process sweeps by itself.
-OVERDUE = 60.0
+#: Milliseconds for which something may be overdue before a site's process calls a
+#: worker, in case the site has no beat.
+SWEEP_AFTER = 60_000
 
 #: Seconds before a broker is tried again that could not be reached.
 REST = 5.0
@@ -221,7 +222,7 @@ class _Messenger:
     def _is_overdue(self) -> bool:
         now = self._delivery.now()
         due = self._delivery.outbox.next_due(now)
-        return due is not None and now - due > OVERDUE * 1000
+        return due is not None and now - due > SWEEP_AFTER
 
     def _send(self, ids: list[int] | None) -> float:
         try:

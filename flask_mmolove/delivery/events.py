@@ -43,14 +43,14 @@ class Reporter:
                 said(entry.status, entry.answer),
                 extra=mark,
             )
-        elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
+        elif entry.state == "reward_failed" and entry.answer == NO_CALLBACK:
             if self._no_callback.passes():
                 logger.warning(
                     "Rewards are set aside: %s. See 'flask mmolove rewards'.",
                     NO_CALLBACK,
                     extra=mark,
                 )
-        elif entry.state == "unpaid":
+        elif entry.state == "reward_failed":
             logger.error(
                 "The reward of event %s is set aside: %s. See 'flask mmolove rewards'.",
                 subject,

@@ -99,11 +99,11 @@ class Granter:
 
     def _give(self, rewarder: Rewarder | None, entry: Entry) -> None:
         if rewarder is None:
-            self._settle(Settlement(entry, "unpaid", answer=NO_CALLBACK))
+            self._settle(Settlement(entry, "reward_failed", answer=NO_CALLBACK))
             return
         if entry.crashes >= CRASHES:
             words = f"its callback took the process down {entry.crashes} times"
-            self._settle(Settlement(entry, "unpaid", answer=words))
+            self._settle(Settlement(entry, "reward_failed", answer=words))
             return
         give = rewarder.prepare(entry)
         begun = self._begin(rewarder.promise, entry)
@@ -117,7 +117,7 @@ class Granter:
         if promise == "at-most-once":
             # Recorded first: a crash from here on leaves it for a person to decide.
             due = self._now() + self._leases.length
-            return self._settle(Settlement(entry, "unknown", due))
+            return self._settle(Settlement(entry, "reward_unconfirmed", due))
         if promise == "exactly-once":
             return entry  # the transaction in which it is given finds out
         return entry if self._leases.holds(entry) else None
@@ -169,9 +169,9 @@ class Granter:
                 words,
             )
         if rewarder.promise == "at-most-once" and not isinstance(error, RewardLater):
-            self._settle(Settlement(entry, "unknown", answer=words))
+            self._settle(Settlement(entry, "reward_unconfirmed", answer=words))
         elif self._is_hopeless(entry, breaker):
-            self._settle(Settlement(entry, "unpaid", answer=words))
+            self._settle(Settlement(entry, "reward_failed", answer=words))
         else:
             # While rewards are paused, the breaker says when the next one is tried.
             pause = breaker.wait(now)

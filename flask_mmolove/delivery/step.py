@@ -160,7 +160,7 @@ class Delivery:
         now = self.now()
         if self._signed_in is None or not 0 <= now - self._signed_in < _SIGN_IN:
             self._signed_in = now
-            self.outbox.inspector.heartbeat(Worker(now, self._client.ahead))
+            self.outbox.heartbeat(Worker(now, self._client.ahead))
 
     def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
         self._make_up()
@@ -317,7 +317,7 @@ class Delivery:
             if entry.event != "qualified" or entry.test or not outcome.credited:
                 return settled
             if self._reward() is None:
-                return settled._replace(state="unpaid", answer=NO_CALLBACK)
+                return settled._replace(state="reward_failed", answer=NO_CALLBACK)
             return settled._replace(due=now, resets_attempts=True)
         failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):

@@ -15,8 +15,8 @@ from ..outbox import Spool
 FIRST = 60.0
 BETWEEN = 600.0
 
-#: Milliseconds for which something may be overdue.
-OVERDUE = 15 * 60_000
+#: Milliseconds for which something may be overdue before the log says so.
+WARN_AFTER = 15 * 60_000
 
 #: What to do about it, by ``MMOLOVE_DELIVERY``.
 CURES = {
@@ -75,7 +75,7 @@ class Watchdog:
             return  # whoever needs the outbox says so
         # What lies in the emergency exit of this machine nobody else can take in.
         overdue = [now - each for each in (due, self._spool.oldest()) if each]
-        if overdue and max(overdue) > OVERDUE:
+        if overdue and max(overdue) > WARN_AFTER:
             logger.error(
                 "Events are overdue by %d minutes: nothing delivers them. %s",
                 max(overdue) // 60_000,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import typing as t
+from datetime import datetime
+from datetime import timezone
 
 from ..protocol.wire import Event
 from ..protocol.wire import is_token
@@ -22,13 +24,25 @@ from .tokens import TOKEN_USED
 #:     with the token first: never a reward.
 #: ``rejected``
 #:     The dead letter: refused or given up, kept until a person sends it again.
-#: ``unknown``
-#:     An at-most-once reward that began, and nobody knows whether it was given.
-#: ``unpaid``
-#:     A reward set aside for a person after the callback failed too often.
+#: ``reward_unconfirmed``
+#:     An at-most-once reward that began, and nobody knows whether it was granted.
+#: ``reward_failed``
+#:     The callback failed too often, or there is none: kept until a person acts.
 EntryState = t.Literal[
-    "pending", "accepted", "rewarded", "ignored", "rejected", "unknown", "unpaid"
+    "pending",
+    "accepted",
+    "rewarded",
+    "ignored",
+    "rejected",
+    "reward_unconfirmed",
+    "reward_failed",
 ]
+
+#: What two states were called until the third schema of the SQLite file.
+RENAMED: dict[str, EntryState] = {
+    "unknown": "reward_unconfirmed",
+    "unpaid": "reward_failed",
+}
 
 #: Seconds for which a background worker waits for the store; a request waits less.
 TIMEOUT = 30.0
@@ -39,6 +53,11 @@ ANSWERS_AT_MOST = 10
 
 #: Later than every id, and a number that every database takes.
 LAST = 1 << 62
+
+
+def as_datetime(milliseconds: int) -> datetime:
+    """A time of an entry, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def is_id(number: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime
-from datetime import timezone
 from functools import partial
 
 from flask import current_app
@@ -19,6 +18,7 @@ from ..outbox import EntryState
 from ..outbox import Invitation
 from ..outbox import Note
 from ..outbox import Settlement
+from ..outbox.entry import as_datetime
 from ..protocol.wire import as_token
 from ..state import current_state
 from ..state import milliseconds
@@ -37,8 +37,8 @@ class Referral:
         or UUIDs is asked for ``int(identity)`` or ``uuid.UUID(identity)``.
     :param state: ``pending`` until MMOLove has answered; ``accepted``, then
         ``rewarded``; ``ignored`` if another referrer was first, or another account with
-        the same token; ``rejected`` if MMOLove refused; ``unknown`` or ``unpaid`` if a
-        person has to look at the reward.
+        the same token; ``rejected`` if MMOLove refused;
+        ``reward_unconfirmed`` or ``reward_failed`` if a person has to look at it.
     :param reward_key: Always the same for this referral. A game that gives nothing
         twice for one key pays once, whatever happens.
     :param referral_id: MMOLove's name for the referral, once it answered with one.
@@ -69,9 +69,9 @@ class Referral:
             reward_key=f"mmolove-{qualified.server_id}-{qualified.identity}",
             referral_id=qualified.referral_id
             or (registered.referral_id if registered else None),
-            registered_at=_utc(registered.recorded) if registered else None,
-            qualified_at=_utc(qualified.recorded),
-            rewarded_at=None if paid is None else _utc(paid),
+            registered_at=as_datetime(registered.recorded) if registered else None,
+            qualified_at=as_datetime(qualified.recorded),
+            rewarded_at=None if paid is None else as_datetime(paid),
             referrer=(registered or qualified).referrer,
         )
 
@@ -183,7 +183,3 @@ def tell_rewarded(state: State, entry: Entry) -> None:
     """Send ``player_rewarded`` for an entry whose reward is written down."""
     entries = state.outbox.of(entry.identity, entry.test)
     state.notify(signals.player_rewarded, referral=Referral.from_entries(entries))
-
-
-def _utc(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)

@@ -29,12 +29,12 @@ from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Note
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.tables import tables
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
+from tests.outbox.recording import add
 
 Run = t.Callable[..., Result]
 
@@ -260,10 +260,8 @@ class TestDeliver:
         assert process.stderr is not None
         assert "until stopped" in process.stderr.readline()
         outbox = SQLiteOutbox(mmolove_sandbox.config["MMOLOVE_OUTBOX"])
-        event = make_event(
-            "registered", "7", mmolove_sandbox.mint(), "demo-server", 10**12, False
-        )
-        outbox.add("7", [event], 10**12)
+        token = mmolove_sandbox.mint()
+        add(outbox, token=token, now=10**12, server_id="demo-server")
         outbox.close()
         deadline = time.monotonic() + 60
         while not mmolove_sandbox.reported and time.monotonic() < deadline:

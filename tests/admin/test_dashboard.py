@@ -363,7 +363,7 @@ class TestOrders:
         with app.app_context():
             qualify("unlucky")
         outbox = app.extensions["mmolove"].outbox
-        (entry,) = outbox.inspector.page(state="unknown", limit=9)
+        (entry,) = outbox.inspector.page(state="reward_unconfirmed", limit=9)
         url = f"/mmolove/events/{entry.id}/reward"
         if given == "no":
             outbox.renew([entry], 1 << 50)  # a process keeps it
@@ -374,7 +374,7 @@ class TestOrders:
         words = {"yes": "is noted as given", "no": "is given now"}[given]
         assert f"The reward of event {entry.id} {words}." in text
         state = outbox.inspector.get(entry.id).state
-        assert state == {"yes": "rewarded", "no": "unknown"}[given]
+        assert state == {"yes": "rewarded", "no": "reward_unconfirmed"}[given]
         assert owner.post(url, data={"given": "perhaps"}).status_code == 400
 
 

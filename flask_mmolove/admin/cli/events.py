@@ -6,13 +6,12 @@ import csv
 import json
 import time
 import typing as t
-from datetime import datetime
-from datetime import timezone
 
 import click
 
 from ...errors import ActionError
 from ...outbox import Entry
+from ...outbox.entry import as_datetime
 from ...outbox.entry import EntryState
 from ...protocol.client import said
 from ...state import milliseconds
@@ -33,7 +32,7 @@ from .site import with_site
 _PAUSE = 1.0
 _LOOK = 200
 
-_WIDTHS = (7, 10, 16, 8, 19)
+_WIDTHS = (7, 10, 16, 18, 19)
 
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -130,8 +129,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _when(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return as_datetime(milliseconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @click.command()

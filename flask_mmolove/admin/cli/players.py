@@ -65,5 +65,5 @@ def purge(state: State, days: int, yes: bool) -> None:
     """
     if not yes:
         click.confirm(f"Remove what was finished {days} days ago?", abort=True)
-    count = state.outbox.inspector.purge(milliseconds() - days * DAY)
+    count = state.outbox.purge(milliseconds() - days * DAY)
     click.echo(f"{many(count, 'event')} removed.")

@@ -36,10 +36,10 @@ def rewards(
 ) -> None:
     """Show and decide rewards that are in doubt.
 
-    An "unknown" one may have been given when its process died; an "unpaid" one failed
-    for days while others were granted, or the site had no @mmolove.reward. Check in the
-    game whether it was given, then say --paid or --again. Once the cause is fixed,
-    --again --all gives all that are "unpaid".
+    A "reward_unconfirmed" one may have been given when its process died; a
+    "reward_failed" one failed for days while others were granted, or the site had no
+    @mmolove.reward. Check in the game whether it was given, then say --paid or --again.
+    Once the cause is fixed, --again --all gives all that are "reward_failed".
     """
     ids = _ids(again, all_)
     if not (paid or again):
@@ -69,7 +69,7 @@ def _ids(again: tuple[str, ...], all_: bool) -> list[int]:
 
 def _show(state: State, as_json: bool) -> None:
     page = partial(state.outbox.inspector.page, limit=1000)
-    found = page(state="unknown") + page(state="unpaid")
+    found = page(state="reward_unconfirmed") + page(state="reward_failed")
     show_entries(found, as_json)
     if found and not as_json:
         click.echo(

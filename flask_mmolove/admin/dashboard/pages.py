@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime
-from datetime import timezone
 from functools import partial
 
 from flask import abort
@@ -22,6 +20,7 @@ from ...errors import ConfigError
 from ...errors import MMOLoveError
 from ...errors import OutboxError
 from ...outbox import Entry
+from ...outbox.entry import as_datetime
 from ...protocol.client import said
 from ...state import current_state
 from ...state import milliseconds
@@ -91,7 +90,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
 
     pages.after_request(_harden)
     pages.context_processor(_tools)
-    pages.add_app_template_filter(_moment, "mmolove_moment")
+    pages.add_app_template_filter(as_datetime, "mmolove_moment")
     pages.add_app_template_filter(printable, "mmolove_text")
     # A redirect to the slash would tell whoever is refused that there is something.
     pages.get("/", strict_slashes=False)(overview)
@@ -214,7 +213,7 @@ def retry_all() -> ResponseReturnValue:
 def retry_rewards() -> ResponseReturnValue:
     """Grant all rewards that failed."""
     if request.method != "POST":
-        count = current_state().inspector.count("unpaid")
+        count = current_state().inspector.count("reward_failed")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
         count = desk.retry_rewards(current_state())
@@ -276,10 +275,6 @@ def _tools() -> dict[str, t.Any]:
         "said": said,
         "many": many,
     }
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def _harden(response: Response) -> Response:

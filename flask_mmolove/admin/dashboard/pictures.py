@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing as t
 from datetime import datetime
-from datetime import timezone
 
 from ...outbox import Day
+from ...outbox.entry import as_datetime
 
 # The size of the line's field, in the picture's own units.
 WIDTH = 600
@@ -45,7 +45,7 @@ def draw(days: t.Sequence[Day]) -> Picture:
     """The lines of some days."""
     top = _round_up(max((day.signed_up for day in days), default=0))
     top = max(top, _round_up(max((day.qualified for day in days), default=0)))
-    moments = [datetime.fromtimestamp(day.start / 1000, timezone.utc) for day in days]
+    moments = [as_datetime(day.start) for day in days]
     step = WIDTH / max(1, len(days) - 1)
     lines = {
         name: [
