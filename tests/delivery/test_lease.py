@@ -16,10 +16,10 @@ import pytest
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox.entry import make_event
 from tests.conftest import find_url
 from tests.conftest import SQL
 from tests.delivery.longcall import open_outbox
+from tests.outbox.recording import add
 
 LEASE = 900
 
@@ -33,11 +33,7 @@ class Due:
         self.where = where
         self.outbox: Outbox = open_outbox(where)
         now = int(time.time() * 1000)
-        events = [
-            make_event(name, "7", "tok", "srv", now, False)
-            for name in ("registered", "qualified")
-        ]
-        self.outbox.add("7", events, now)
+        add(self.outbox, "7", "registered", "qualified", now=now)
         for due in (None, now):
             (entry,) = self.outbox.claim("pending", now, 60_000, 1)
             settled = Settlement(
@@ -127,7 +123,7 @@ def test_nobody_takes_one_in_doubt_whose_callback_runs(due: Due) -> None:
         first.go_on()
         first.await_word("called")
         begun = due.entry
-        assert begun.state == "unknown" and begun.due is not None
+        assert begun.state == "reward_unconfirmed" and begun.due is not None
         first.await_word("renewed")
         renewed = due.entry.due
         assert renewed is not None and renewed > begun.due

@@ -25,13 +25,13 @@ from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
+from tests.outbox.recording import add
 
 DAY = 86_400.0
 
@@ -98,11 +98,8 @@ class Bench:
     def add(self, identity: str, *names: str, token: str | None = None) -> None:
         token = token or self.site.mint()
         server_id = self.settings.server_id
-        events = [
-            make_event(name, identity, token, server_id, self.delivery.now(), False)
-            for name in names
-        ]
-        self.outbox.add(identity, events, self.delivery.now())
+        now = self.delivery.now()
+        add(self.outbox, identity, *names, token=token, now=now, server_id=server_id)
 
     def state(self, identity: str, name: str) -> str:
         return self.outbox.of(identity, False)[name].state
@@ -430,7 +427,7 @@ class TestReward:
         with pytest.raises(OSError, match="trouble"):
             made.delivery.drain()
         monkeypatch.setattr(made.delivery._tell, "_report", told)
-        made.outbox.inspector.erase("7")
+        made.outbox.erase("7")
         made.add("7", "registered", "qualified")
         now = made.delivery.now()
         for _ in range(2):
@@ -487,7 +484,7 @@ class TestReward:
         bench.pass_time(0.2 * DAY, steps=20)
         entry = bench.outbox.of("7", False)["qualified"]
         assert (entry.state, entry.answer) == (
-            "unpaid",
+            "reward_failed",
             "RuntimeError: the game is down",
         )
         assert "flask mmolove rewards" in caplog.text
@@ -542,7 +539,7 @@ class TestReward:
         bench.add("7", "registered", "qualified")
         bench.pass_time(DAY, steps=10)
         entry = bench.outbox.of("7", False)["qualified"]
-        assert (entry.state, grant.given) == ("unknown", [])
+        assert (entry.state, grant.given) == ("reward_unconfirmed", [])
         assert entry.answer == "RuntimeError: the game is down"
         assert bench.outbox.decide(entry.id, "rewarded", bench.delivery.now())
         assert bench.state("7", "qualified") == "rewarded"
@@ -557,14 +554,14 @@ class TestReward:
         made: Bench = make_bench(Watching(promise="at-most-once"))
         made.add("7", "registered", "qualified")
         made.delivery.drain()
-        assert seen == ["unknown"]
+        assert seen == ["reward_unconfirmed"]
         assert made.state("7", "qualified") == "rewarded"
 
     def test_without_a_callback_it_is_set_aside(self, make_bench: Fixture) -> None:
         bench = make_bench(None)
         bench.add("7", "registered", "qualified")
         bench.delivery.drain()
-        assert bench.state("7", "qualified") == "unpaid"
+        assert bench.state("7", "qualified") == "reward_failed"
 
 
 class TestLease:

@@ -50,6 +50,7 @@ from flask_mmolove.state import REQUEST_TIMEOUT
 from tests.conftest import find_url
 from tests.conftest import SERVERS
 from tests.conftest import SQL
+from tests.outbox.recording import add
 from tests.outbox.storm import processes_context
 from tests.outbox.storm import start
 from tests.outbox.storm import storm
@@ -86,16 +87,6 @@ def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[Outbox]
     outbox.close()
 
 
-def add(
-    outbox: Outbox, identity: str = "7", *names: str, now: int = 1000
-) -> list[Entry]:
-    events = [
-        make_event(name, identity, f"tok-{identity}", "srv", 1_700_000_000_000, False)
-        for name in names or ("registered",)
-    ]
-    return outbox.add(identity, events, now)
-
-
 def claim_one(outbox: Outbox, now: int = 1000) -> Entry:
     (entry,) = outbox.claim("pending", now, LEASE, 1)
     return entry
@@ -107,7 +98,7 @@ def explain(own: SQLiteOutbox, sql: str) -> list[t.Any]:
 
 def test_an_event_is_kept_with_its_exact_bytes(outbox: Outbox) -> None:
     (entry,) = add(outbox)
-    event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000_000, False)
+    event = make_event("registered", "7", "tok-7", "srv", 1000, False)
     assert outbox.of("7", False) == {"registered": entry}
     assert entry.body == event.encode()
     assert (entry.state, entry.due, entry.attempts) == ("pending", 1000, 0)
@@ -121,8 +112,7 @@ def test_adding_again_changes_nothing(outbox: Outbox) -> None:
 
 def test_a_dry_run_stands_beside_the_real_event(outbox: Outbox) -> None:
     add(outbox)
-    event = make_event("registered", "7", "tok-7", "srv", 1_700_000_000_000, True)
-    assert len(outbox.add("7", [event], 1000)) == 1
+    assert len(add(outbox, test=True)) == 1
     assert outbox.of("7", True)["registered"].test
 
 
@@ -328,7 +318,7 @@ class TestBreaker:
     def test_on_the_way_back_few_are_let_through(self, outbox: Outbox) -> None:
         for identity in "abcd":
             add(outbox, identity)
-        outbox.settle([], 1000, lambda breaker: Breaker(width=3))
+        outbox.settle([], 1000, lambda breaker: Breaker(max_in_flight=3))
         assert len(outbox.claim("pending", 2000, LEASE, 2)) == 2
         assert len(outbox.claim("pending", 2000, LEASE, 2)) == 1
         assert outbox.claim("pending", 2000, LEASE, 2) == []
@@ -368,7 +358,7 @@ class TestBreaker:
     ) -> None:
         (entry,) = add(outbox)
         assert entry.begun == 0
-        outbox.settle([], 1000, lambda breaker: Breaker(down=400))
+        outbox.settle([], 1000, lambda breaker: Breaker(downtime=400))
         first = claim_one(outbox, 5000)
         outbox.release([first])
         assert first.begun == claim_one(outbox, 9000).begun == 4600
@@ -402,7 +392,7 @@ class TestPerson:
         assert sizes == [2, 2, 1]
         assert outbox.inspector.summary().counts == {"pending": 5}
 
-    @pytest.mark.parametrize("state", ["unknown", "unpaid"])
+    @pytest.mark.parametrize("state", ["reward_unconfirmed", "reward_failed"])
     def test_decides_on_a_reward(self, outbox: Outbox, state: t.Any) -> None:
         add(outbox)
         failed = Settlement(claim_one(outbox), state, answer="its callback raised")
@@ -535,15 +525,13 @@ class TestHeld:
 
 
 def test_who_invited_stands_with_the_event_through_its_life(outbox: Outbox) -> None:
-    event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, False)
-    (new,) = outbox.add("7", [event], 1000, referrer="3")
+    (new,) = add(outbox, referrer="3")
     (entry,) = outbox.settle([Settlement(claim_one(outbox), "accepted")], 1000)
     assert (new.referrer, entry.referrer) == ("3", "3")
 
 
 def test_nobody_invites_themselves(outbox: Outbox) -> None:
-    event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, False)
-    (entry,) = outbox.add("7", [event], 1000, referrer="7")
+    (entry,) = add(outbox, referrer="7")
     assert entry.referrer is None
 
 
@@ -590,10 +578,7 @@ def test_threads_that_report_the_same_record_it_once(outbox: Outbox) -> None:
 
 
 def test_an_entry_shows_neither_its_token_nor_its_body(outbox: Outbox) -> None:
-    event = make_event(
-        "registered", "7", "a-long-token", "srv", 1_700_000_000_000, False
-    )
-    (entry,) = outbox.add("7", [event], 1000)
+    (entry,) = add(outbox, token="a-long-token")
     assert "a-long-token" not in repr(entry)
     assert "a-long-token" not in f"{entry}"
 
@@ -611,12 +596,11 @@ class TestFile:
         add(own)
         other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        event = make_event("registered", "8", "tok", "srv", 1_700_000_000_000, False)
         with pytest.raises(OutboxBusy, match="kept busy by other processes"):
-            own.add("8", [event], 1000, timeout=0.05)
+            add(own, "8", timeout=0.05)
         other.execute("ROLLBACK")
         other.close()
-        assert len(own.add("8", [event], 1000, timeout=0.05)) == 1
+        assert len(add(own, "8", timeout=0.05)) == 1
 
     def test_a_deleted_file_is_made_anew(
         self, own: SQLiteOutbox, tmp_path: Path
@@ -690,9 +674,7 @@ def invite(
     test: bool = False,
 ) -> None:
     """Record an event of a player who came by another's link."""
-    token, moment = f"tok-{identity}", 1_700_000_000_000
-    event = make_event(name, identity, token, "srv", moment, test)
-    outbox.add(identity, [event], 1000, referrer=referrer)
+    add(outbox, identity, name, test=test, referrer=referrer)
 
 
 def pay(outbox: Outbox, state: EntryState, now: int = 1000) -> None:
@@ -745,9 +727,9 @@ class TestJournal:
         through(outbox, "accepted")
         through(outbox, "ignored")
         through(outbox, "rejected")
-        pay(outbox, "unknown")
+        pay(outbox, "reward_unconfirmed")
         assert outbox.inspector.days(0, 1) == [Day(0, 3, 1, 1, 0)]
-        (doubtful,) = outbox.inspector.page(state="unknown", limit=1)
+        (doubtful,) = outbox.inspector.page(state="reward_unconfirmed", limit=1)
         outbox.decide(doubtful.id, "rewarded", 2000)
         assert outbox.inspector.days(0, 1) == [Day(0, 3, 1, 1, 1, 1)]
 
@@ -770,19 +752,18 @@ class TestJournal:
         invite(outbox, "7", "anna")
         invite(outbox, "7", "anna", "qualified")
         through(outbox, "accepted")
-        through(outbox, "unpaid")
+        through(outbox, "reward_failed")
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
-        (unpaid,) = outbox.inspector.page(state="unpaid")
+        (unpaid,) = outbox.inspector.page(state="reward_failed")
         outbox.decide(unpaid.id, "accepted", 2000)
-        pay(outbox, "unpaid")
+        pay(outbox, "reward_failed")
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
         outbox.decide(unpaid.id, "rewarded", 2000)
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 1)]
         assert outbox.inspector.best_referrers() == [("anna", 1, 1, 1)]
 
     def test_a_dry_run_is_not_counted(self, outbox: Outbox) -> None:
-        event = make_event("registered", "7", "tok", "srv", 1_700_000_000_000, True)
-        outbox.add("7", [event], 1000)
+        add(outbox, test=True)
         assert outbox.inspector.days(0, 1)[0].signed_up == 0
         through(outbox, "accepted")
         assert outbox.inspector.days(0, 1)[0] == Day(0, 0, 0, 0, 0)
@@ -809,7 +790,7 @@ class TestJournal:
         outbox.hold("key", Invitation("tok", "anna"), 1000)
         through(outbox, "accepted")
         through(outbox, "accepted")
-        assert outbox.inspector.erase("anna") == []
+        assert outbox.erase("anna") == []
         assert [entry.referrer for entry in outbox.inspector.page()] == ["berta", None]
         assert outbox.inspector.best_referrers() == [("berta", 1, 0, 0)]
         assert outbox.held("key", 1000) == Invitation("tok", None)
@@ -819,7 +800,7 @@ class TestJournal:
     ) -> None:
         invite(outbox, "a", "anna")
         claimed = claim_one(outbox)
-        outbox.inspector.erase("anna")
+        outbox.erase("anna")
         (entry,) = outbox.settle([Settlement(claimed, "accepted", is_fact=True)], 1000)
         assert (claimed.referrer, entry.referrer) == ("anna", None)
         assert outbox.inspector.best_referrers() == []
@@ -831,7 +812,7 @@ class TestJournal:
         add(outbox, "8")
         before = outbox.inspector.days(0, 1)
         for player, count in (("7", 2), ("8", 1), ("8", 0)):
-            assert len(outbox.inspector.erase(player)) == count
+            assert len(outbox.erase(player)) == count
         assert outbox.inspector.page() == []
         assert outbox.inspector.days(0, 1) == before
 
@@ -840,7 +821,7 @@ class TestJournal:
     ) -> None:
         add(outbox)
         entry = claim_one(outbox)
-        outbox.inspector.erase("7")
+        outbox.erase("7")
         assert outbox.settle([Settlement(entry, "accepted", is_fact=True)], 2000) == []
 
     def test_only_what_is_finished_is_purged(self, outbox: Outbox) -> None:
@@ -857,7 +838,7 @@ class TestJournal:
             due = 5000 if entry.identity == "due" else None
             now = 5000 if entry.identity == "late" else 1000
             outbox.settle([Settlement(entry, "accepted", due, is_fact=True)], now)
-        assert outbox.inspector.purge(2000) == 4
+        assert outbox.purge(2000) == 4
         left = {entry.identity for entry in outbox.inspector.page()}
         assert left == {"due", "to come", "late", "milestone to come"}
 
@@ -875,7 +856,7 @@ class TestJournal:
     def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
         assert outbox.inspector.worker() is None
         for worker in (Worker(1000), Worker(2000, -90.5)):
-            outbox.inspector.heartbeat(worker)
+            outbox.heartbeat(worker)
             assert outbox.inspector.worker() == worker
 
     def test_it_is_known_when_a_signup_was_last_taken(self, outbox: Outbox) -> None:
@@ -910,7 +891,7 @@ class TestJournal:
     ) -> None:
         for player in "78":
             add(own, player)
-        own.inspector.erase("7")
+        own.erase("7")
         claimed = claim_one(own)
         (tmp_path / "outbox.db").unlink()
         own.inspector.summary()
@@ -952,12 +933,11 @@ class TestJournal:
             return together(work, timeout)
 
         monkeypatch.setattr(own._db, "together", watch)
-        event = make_event("registered", "7", "tok-7", "srv", 1000, False)
-        own.add("7", [event], 1000, REQUEST_TIMEOUT)
+        add(own, timeout=REQUEST_TIMEOUT)
         assert shared == [REQUEST_TIMEOUT]
         own.settle([Settlement(claim_one(own), "rejected")], 1000)
         own.retry(1000)
-        own.inspector.erase("7")
+        own.erase("7")
         assert shared == [REQUEST_TIMEOUT]
 
 
@@ -1090,14 +1070,13 @@ class TestSQL:
         self, sql: SQLAlchemyOutbox, url: URL
     ) -> None:
         add(sql)
-        event = make_event("qualified", "7", "t", "s", 1_700_000_000_000, False)
         with other_transaction(url) as connection:
             hold_player(sql, connection)
             begun = time.monotonic()
             with pytest.raises(OutboxBusy, match="kept busy by others"):
-                sql.add("7", [event], 1000, timeout=0.2)
+                add(sql, "7", "qualified", timeout=0.2)
             assert time.monotonic() - begun < 1.8
-        assert len(sql.add("7", [event], 1000, timeout=1)) == 1
+        assert len(add(sql, "7", "qualified", timeout=1)) == 1
 
     def test_qualified_is_seen_by_a_settle_that_comes_meanwhile(
         self, sql: SQLAlchemyOutbox, url: URL
@@ -1161,10 +1140,9 @@ def test_a_commit_that_fails_leaves_sqlite_to_others(tmp_path: Path) -> None:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM mmolove_event").fetchone() == (1,)
         with pytest.raises(OutboxBusy):
-            outbox.add(
+            add(
+                outbox,
                 "8",
-                [make_event("registered", "8", "t", "s", 1_700_000_000_000, False)],
-                1000,
                 timeout=0.1,
             )
         reader.rollback()
@@ -1371,7 +1349,7 @@ class TestServers:
             sql,
             url,
             lambda other: other.settle([accepted], 1000),
-            lambda: sql.inspector.erase("7"),
+            lambda: sql.erase("7"),
         )
         assert len(erased) == 1
         (day,) = sql.inspector.days(0, 1)

@@ -39,18 +39,19 @@ from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.grant import Granter
+from flask_mmolove.outbox import claims
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import statements as transaction
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteTransaction
+from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.rewards.callback import Referral
 from flask_mmolove.state import State
+from tests.outbox.recording import add
 
 from . import commits
 from . import crashpoints
@@ -187,7 +188,7 @@ def _keeps_no_order() -> None:
     ) -> tuple[str, int]:
         return "pending", now - (name == "qualified")
 
-    _put(transaction.Transaction, _start=start)
+    _put(Transaction, _start=start)
 
 
 def _takes_no_lease() -> None:
@@ -209,7 +210,7 @@ def _has_no_fence() -> None:
     def by_anyone(settlement: Settlement, row: Entry) -> bool:
         return rules.may_settle(settlement._replace(is_fact=True), row)
 
-    _put(transaction, may_settle=by_anyone)
+    _put(claims, may_settle=by_anyone)
 
 
 def _signs_once() -> None:
@@ -334,8 +335,7 @@ def _try_two_accounts() -> Report:
     with processes.scratch() as folder:
         outbox = SQLiteOutbox(folder / "outbox.db")
         for player in ("first", "second"):
-            event = make_event("registered", player, "token", "srv", NOW, False)
-            outbox.add(player, [event], NOW)
+            add(outbox, player, token="token", now=NOW)
         sent = outbox.claim("pending", NOW, LEASE, 9)
         outbox.close()
     if len(sent) > 1:
@@ -357,10 +357,9 @@ def _try_an_hour_later() -> Report:
 
 def _try_a_late_failure() -> Report:
     report = Report("scene")
-    event = make_event("registered", "scene", "token", "srv", NOW, False)
     with processes.scratch() as folder:
         outbox = SQLiteOutbox(folder / "outbox.db")
-        outbox.add("scene", [event], NOW)
+        add(outbox, "scene", now=NOW)
         (first,) = outbox.claim("pending", NOW, LEASE, 1)
         (second,) = outbox.claim("pending", NOW + LEASE, LEASE, 1)
         outbox.settle([Settlement(first, "pending", NOW + LEASE)], NOW + LEASE)

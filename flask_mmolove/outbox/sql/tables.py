@@ -26,11 +26,11 @@ from sqlalchemy.schema import SchemaItem
 from ...errors import EventError
 from ...protocol.wire import TEXT_LIMIT
 from ...protocol.wire import TOKEN_LIMIT
+from ..dialect import Dialect
 from ..entry import Entry
-from ..statements import COLUMNS
-from ..statements import Dialect
+from ..rows import COLUMNS
+from ..rows import Values
 from ..statements import Transaction
-from ..statements import Values
 
 _ONCE = "mmolove_event_once"
 _DIGEST = "mmolove_event_digest"

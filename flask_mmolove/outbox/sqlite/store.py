@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ...log import logger
 from ..counters import taken
+from ..dialect import Dialect
 from ..entry import Entry
 from ..entry import Invitation
 from ..entry import TIMEOUT
+from ..rows import COLUMNS
+from ..rows import Values
 from ..rules import HELD_FOR
-from ..statements import COLUMNS
-from ..statements import Dialect
 from ..statements import Transaction
-from ..statements import Values
 from ..store import Outbox
 from ..tokens import TOKEN_USED
 from .file import Database
