@@ -417,7 +417,7 @@ class TestReward:
     ) -> None:
         made: Bench = make_bench(grant := Grant())
         made.add("7", "registered", "qualified")
-        told = made.delivery._tell._report
+        told = made.delivery._tell._listener
 
         def fail(entry: Entry) -> None:
             if entry.state == "rewarded":

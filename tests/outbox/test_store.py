@@ -41,7 +41,7 @@ from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.counters import reached
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
-from flask_mmolove.outbox.sql.store import _CONNECT
+from flask_mmolove.outbox.sql.engines import _CONNECT
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.statements import Transaction

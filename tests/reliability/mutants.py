@@ -163,21 +163,21 @@ def _pays_before_the_answer() -> None:
 def _pays_before_it_is_written_down() -> None:
     """Call an at-most-once callback first, and write down then that it began."""
 
-    def give(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
+    def grant(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
         rewarder.prepare(entry)()
         granter._settle(Settlement(entry, "rewarded", is_fact=True))
 
-    _put(Granter, _give=give)
+    _put(Granter, _grant=grant)
 
 
 def _writes_down_before_it_pays() -> None:
     """Say that it is rewarded, and call the callback then."""
 
-    def give(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
+    def grant(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
         granter._settle(Settlement(entry, "rewarded", is_fact=True))
         rewarder.prepare(entry)()
 
-    _put(Granter, _give=give)
+    _put(Granter, _grant=grant)
 
 
 def _keeps_no_order() -> None:

@@ -36,11 +36,13 @@ from ..report import record
 from ..rules import begin
 from ..rules import new_entry
 from ..statements import Transaction
-from .store import is_conflict
-from .store import ISOLATION
-from .store import keep_autocommit
-from .store import note_begin
-from .store import pause
+from .connections import has_written
+from .connections import is_autocommit
+from .connections import keep_autocommit
+from .connections import note_begin
+from .engines import ISOLATION
+from .errors import is_conflict
+from .locks import pause
 from .store import SQLAlchemyOutbox
 
 # What a session knows of us, in its ``info``.
@@ -162,7 +164,7 @@ class SessionOutbox:
                 return False
             if session.info.get(_FLUSHED):
                 return True
-            return self._outbox.has_written(self._connection(session))
+            return has_written(self._connection(session))
         except (OutboxError, SQLAlchemyError):
             return True  # something failed, and was not rolled back yet
 
@@ -171,7 +173,7 @@ class SessionOutbox:
 
         :raises OutboxError: If its connection to the outbox's database failed.
         """
-        return self._outbox.is_autocommit(self._checked_connection(session))
+        return is_autocommit(self._checked_connection(session))
 
     def write(self, session: Session, note: Note) -> list[Entry]:
         """Put a note into a session's transaction.
@@ -235,7 +237,7 @@ class SessionOutbox:
         """
         rows = self._rows()
         connection = self._connection(session)
-        if not self._outbox.is_autocommit(connection):
+        if not is_autocommit(connection):
             return rows
         if connection.dialect.name == "sqlite":
             raise MMOLoveError(

@@ -28,6 +28,7 @@ from ...protocol.wire import TEXT_LIMIT
 from ...protocol.wire import TOKEN_LIMIT
 from ..dialect import Dialect
 from ..entry import Entry
+from ..entry import RENAMED
 from ..rows import COLUMNS
 from ..rows import Values
 from ..statements import Transaction
@@ -37,6 +38,9 @@ _DIGEST = "mmolove_event_digest"
 
 # MariaDB knows it too, but would pass over what is wrong with a row besides.
 _KNOW_UNLESS_THERE = {"postgresql", "sqlite"}
+
+# Longer than any column of ours: a text of any length.
+_ANY = 1 << 30
 
 _PREFIX = "mmolove_"
 
@@ -90,7 +94,7 @@ def tables(metadata: MetaData) -> Tables:
         Column("token", String(TOKEN_LIMIT), nullable=False),
         Column("server_id", String(TEXT_LIMIT), nullable=False),
         Column("body", LargeBinary, nullable=False),
-        Column("state", String(16), nullable=False),
+        Column("state", String(32), nullable=False),
         Column("due", BigInteger),
         Column("claim", String(32)),
         Column("attempts", Integer, nullable=False),
@@ -178,8 +182,8 @@ class SQLAlchemyTransaction(Transaction):
         self._options = {"schema_translate_map": place.schemas}
 
     def create(self) -> bool:
-        """Make the tables, columns and indexes that are not there, and say whether
-        there were any tables or columns.
+        """Create the tables, columns and indexes that are missing, and widen columns
+        that are too short. Returns whether any table or column was.
         """
         there, schema = inspect(self._db), self._place.schema
         missing = {
@@ -189,7 +193,7 @@ class SQLAlchemyTransaction(Transaction):
         }
         metadata = self._tables.event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
-        missing |= self._add_columns()
+        missing |= self._add_columns() | self._widen_columns()
         # MariaDB commits after each statement: one may have died between table and
         # index.
         for table in self._tables:
@@ -208,6 +212,40 @@ class SQLAlchemyTransaction(Transaction):
             sql = f"ALTER TABLE {self._event} ADD COLUMN {column.name} {kind}"
             self._db.exec_driver_sql(sql)
         return {column.name for column in missing}
+
+    def narrow_columns(self) -> list[Column[t.Any]]:
+        """The columns that were made by an earlier version, and are too short now."""
+        if self._db.dialect.name == "sqlite":  # it does not look at a length
+            return []
+        event = self._tables.event
+        columns = inspect(self._db).get_columns(event.name, self._place.schema)
+        there = {column["name"]: column["type"] for column in columns}
+        return [
+            column
+            for column in event.c
+            if isinstance(column.type, String)
+            and (getattr(there[column.name], "length", None) or _ANY)
+            < (column.type.length or 0)
+        ]
+
+    def _widen_columns(self) -> set[str]:
+        narrow = self.narrow_columns()
+        for column in narrow:
+            kind = column.type.compile(self._db.dialect)
+            change = f"ALTER COLUMN {column.name} TYPE {kind}"
+            if self._db.dialect.name != "postgresql":
+                null = "NULL" if column.nullable else "NOT NULL"
+                change = f"MODIFY COLUMN {column.name} {kind} {null}"
+            self._db.exec_driver_sql(f"ALTER TABLE {self._event} {change}")
+        return {column.name for column in narrow}
+
+    def rename_states(self) -> None:
+        """Bring states up to date that earlier versions knew by other names."""
+        for old, new in RENAMED.items():
+            self.execute(
+                f"UPDATE {self._event} SET state = :new WHERE state = :old",
+                {"old": old, "new": new},
+            )
 
     def probe(self) -> None:
         """Fail if a table or a column is missing."""
