@@ -5,7 +5,6 @@ import sqlite3
 import threading
 import time
 import typing as t
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,101 +13,24 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove import RewardLater
-from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery import Senders
 from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.backoff import backoff
-from flask_mmolove.delivery.grant import REWARD_LEASE
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.client import Verdict
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
-from tests.outbox.recording import add
+from tests.delivery.bench import Bench
+from tests.delivery.bench import Grant
 
 DAY = 86_400.0
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.time = 1_790_000_000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-class Grant:
-    """A reward callback that fails as often as it is told."""
-
-    def __init__(self, failures: int = 0, promise: Promise = "at-least-once") -> None:
-        self.failures = failures
-        self.promise: Promise = promise
-        self.given: list[str] = []
-
-    def prepare(self, entry: Entry) -> t.Callable[[], None]:
-        return partial(self.give, entry)
-
-    def give(self, entry: Entry) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise RuntimeError("the game is down")
-        self.given.append(entry.identity)
-
-
-class Bench:
-    """A delivery with everything around it real but its clock."""
-
-    def __init__(self, site: SiteSandbox, folder: Path, grant: Grant | None) -> None:
-        self.site = site
-        self.clock = Clock()
-        site.sandbox.state.clock = self.clock
-        self.outbox = SQLiteOutbox(folder / "bench.db")
-        self.told: list[tuple[str, str]] = []
-        self.grant = grant
-        self.settings = Settings.from_config(site.config, folder)
-        self.delivery = self.new_process()
-
-    def new_process(self, lease: int = REWARD_LEASE) -> Delivery:
-        client = ReferralClient(
-            server_id=self.settings.server_id,
-            secret=self.settings.secret,
-            endpoint=self.settings.endpoint,
-            clock=self.clock,
-        )
-        return Delivery(
-            self.outbox,
-            client,
-            self.settings,
-            Spool(self.outbox._db.path, self.settings.secret),
-            reward=lambda: self.grant,
-            report=lambda entry: self.told.append((entry.event, entry.state)),
-            clock=self.clock,
-            lease=lease,
-        )
-
-    def add(self, identity: str, *names: str, token: str | None = None) -> None:
-        token = token or self.site.mint()
-        server_id = self.settings.server_id
-        now = self.delivery.now()
-        add(self.outbox, identity, *names, token=token, now=now, server_id=server_id)
-
-    def state(self, identity: str, name: str) -> str:
-        return self.outbox.of(identity, False)[name].state
-
-    def pass_time(self, seconds: float, steps: int = 1) -> None:
-        for _ in range(steps):
-            self.clock.time += seconds / steps
-            self.delivery.drain()
-
 
 Fixture = t.Callable[..., Bench]
 
@@ -423,10 +345,10 @@ class TestReward:
             if entry.state == "rewarded":
                 raise OSError("a moment of trouble")
 
-        monkeypatch.setattr(made.delivery._tell, "_report", fail)
+        monkeypatch.setattr(made.delivery._tell, "_listener", fail)
         with pytest.raises(OSError, match="trouble"):
             made.delivery.drain()
-        monkeypatch.setattr(made.delivery._tell, "_report", told)
+        monkeypatch.setattr(made.delivery._tell, "_listener", told)
         made.outbox.erase("7")
         made.add("7", "registered", "qualified")
         now = made.delivery.now()
