@@ -12,7 +12,6 @@ from flask_mmolove import OutboxError
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.outbox import Breaker
-from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
@@ -20,6 +19,7 @@ from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.settings import Settings
 from tests import data
 from tests.delivery.bench import Grant
+from tests.outbox.recording import states
 
 
 @pytest.fixture
@@ -34,11 +34,6 @@ def path(tmp_path: Path) -> Path:
 def outbox(path: Path) -> t.Iterator[SQLiteOutbox]:
     with contextlib.closing(SQLiteOutbox(path)) as outbox:
         yield outbox
-
-
-def states(outbox: Outbox) -> dict[tuple[str, str], str]:
-    found = outbox.inspector.page(limit=99)
-    return {(entry.identity, entry.event): entry.state for entry in found}
 
 
 class TestSecondSchema:
