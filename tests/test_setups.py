@@ -357,7 +357,7 @@ SETUPS = [
         unreadable_spool,
         ("warn", "could not be imported"),
         "could not be imported",
-        "cannot be taken in",
+        "cannot be imported",
     ),
     Setup(
         "An event was rejected",

@@ -219,9 +219,9 @@ class Delivery:
         self._is_set_up = True
         if count is not None:
             logger.warning(
-                "The settings for MMOLove have changed: what waits in this outbox goes "
-                "to server %s now, and what was refused before is sent again, %d in "
-                "all. If another site uses this outbox, give each its own.",
+                "The settings for MMOLove have changed: pending events go to server %s "
+                "now, and what was refused before is sent again, %d in all. If another "
+                "site uses this outbox, give each site its own.",
                 settings.server_id,
                 count,
             )
@@ -238,7 +238,7 @@ class Delivery:
             try:
                 new = self.outbox.record(note, self._settings.server_id)
             except EventError as e:
-                self._spool.set_aside(file, str(e))
+                self._spool.reject(file, str(e))
                 continue
             self._spool.remove(file)
             for entry in new:
@@ -339,15 +339,19 @@ class Delivery:
         if before.is_open == after.is_open:
             return
         if before.open_since is None:
-            what = "fails" if after.status else "is out of reach"
+            what = "fails" if after.status else "cannot be reached"
             if after.refusals:
                 what = "refuses this site's events"
             logger.error(
-                "MMOLove %s; all of them wait, none is lost. %s", what, after.reason
+                "MMOLove %s: sending is paused, and nothing is lost. %s",
+                what,
+                after.reason,
             )
         else:
             seconds = (now - before.open_since) // 1000
-            logger.warning("MMOLove answers again, after %d s.", seconds)
+            logger.warning(
+                "MMOLove answers again after %d s: sending resumed.", seconds
+            )
         self._watch(before, after)
 
 

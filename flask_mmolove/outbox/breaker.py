@@ -40,7 +40,7 @@ _WRITTEN_EVERY = 600_000
 # What the fields were called until the third schema of the SQLite file.
 _RENAMED = {"width": "max_in_flight", "proven": "last_accepted", "down": "downtime"}
 
-# A host that asks for patience answers, and so is not down.
+# A host that asks to wait has answered, so it is not down.
 _ASKS_TO_WAIT = {408, 425, 429}
 
 
@@ -97,7 +97,7 @@ class Breaker(t.NamedTuple):
     def room(self, now: int, in_flight: t.Callable[[], int], limit: int) -> int:
         """How many entries may be claimed for sending now.
 
-        :param in_flight: Counts the attempts under way; asked only if it matters.
+        :param in_flight: Counts the attempts in flight; called only if it matters.
         :param limit: How many are wanted.
         """
         if self.wait(now):
@@ -115,7 +115,7 @@ class Breaker(t.NamedTuple):
         return wait if 0 < wait <= _LONGEST_PAUSE else 0
 
     def probing(self, now: int, lease: int) -> Breaker:
-        """A probe is under way: nobody else sends until it is back or lost."""
+        """A probe is in flight: nobody else sends until it is back or lost."""
         if not self.is_open:
             return self
         return self._replace(not_before=now + lease)
@@ -128,7 +128,7 @@ class Breaker(t.NamedTuple):
     ) -> Breaker:
         """What is known after one more attempt."""
         if outcome.verdict is Verdict.REJECTED and not outcome.status:
-            return self  # it was given up without asking
+            return self  # MMOLove was not asked
         if outcome.verdict is Verdict.RETRY:
             breaker = self._failed(outcome, now, uniform)
         elif self.blames_settings(outcome, now):

@@ -225,7 +225,7 @@ class Claims(Rows):
         )
         if self.is_alone:
             return claimed
-        # As it is now: it may have been addressed anew since it was seen.
+        # As it is now: new settings may have readdressed it since it was seen.
         ours = claimed[0].claim
         taken = self._read([entry.id for entry in claimed])
         mine = {entry.id: entry for entry in taken if entry.claim == ours}
@@ -278,8 +278,8 @@ class Claims(Rows):
             )
 
     def _learn(self, learn: t.Callable[[Breaker], Breaker]) -> tuple[Breaker, Breaker]:
-        """What was known of MMOLove, and what is from now on. As long as all is well
-        nothing changes, and nobody waits for a lock.
+        """The breaker before and after. While MMOLove answers, nothing changes, and
+        nobody waits for a lock.
         """
         before = self.breaker()
         after = learn(before)

@@ -23,7 +23,7 @@ from .tokens import TOKEN_USED
 #:     Another referrer registered the player first, or another account was reported
 #:     with the token first: never a reward.
 #: ``rejected``
-#:     The dead letter: refused or given up, kept until a person sends it again.
+#:     The dead letter: refused, or failed too often; kept until a person acts.
 #: ``reward_unconfirmed``
 #:     An at-most-once reward that began, and nobody knows whether it was granted.
 #: ``reward_failed``
@@ -128,7 +128,7 @@ class Entry(t.NamedTuple):
     """One event through its whole life. Times are integer milliseconds.
 
     :param due: When it is next to be handled, or until when a claim on it holds; None
-        where nothing is to be done by itself.
+        where only a person can act.
     :param claim: Names the claim under which it is being handled.
     :param attempts: Counted when it is claimed, so that a crash counts.
     :param crashes: Those of the attempts that nobody settled.
@@ -181,13 +181,13 @@ class Entry(t.NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, bool]:
-        """What the entry is known by. Its ``id`` is another after its file was damaged
-        and its rows were taken over into a new one.
+        """What identifies the entry. Its ``id`` changes when it is recovered from a
+        damaged file.
         """
         return self.identity, self.event, self.test
 
     def addressed_to(self, server_id: str) -> Event:
-        """The event anew, for another server id."""
+        """The event for another server id."""
         return make_event(
             self.event,
             self.identity,
@@ -226,7 +226,7 @@ class Settlement(t.NamedTuple):
 
 
 class Summary(t.NamedTuple):
-    """What stands in an outbox.
+    """What is in an outbox.
 
     :param counts: How many entries are in each state.
     :param waiting: Those of the pending that wait for their ``registered``.

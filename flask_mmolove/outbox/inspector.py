@@ -36,7 +36,7 @@ class Day(t.NamedTuple):
 
 
 class Referrer(t.NamedTuple):
-    """How many friends a player brought, since referrers are known, and how far they
+    """How many friends a player invited, since referrers are known, and how far they
     came.
     """
 
@@ -120,7 +120,7 @@ class Inspector:
         return rows[0][0] if rows else None
 
     def summary(self) -> Summary:
-        """What stands in the outbox."""
+        """What is in the outbox."""
         rows = self._read(f"SELECT state, count(*) FROM {self._event} GROUP BY state")
         counts = {state: count for state, count in rows}
         ((due,),) = self._read(
@@ -186,7 +186,7 @@ class Inspector:
         return [_day(start, counts) for start in range(first, last + 1, DAY)]
 
     def best_referrers(self, limit: int = 10) -> list[Referrer]:
-        """Who brought most friends, best first."""
+        """The players who invited most friends, best first."""
         table = self._dialect.referrer
         others = ("qualified", "rewarded")
         counts = ", ".join(f"coalesce({step}.count, 0)" for step in others)
@@ -208,7 +208,7 @@ class Inspector:
         return sorted(found, key=lambda each: (*(-n for n in each[1:]), each.player))
 
     def count_friends(self, player: str) -> int:
-        """How many stand in the outbox whom a player invited."""
+        """How many players in the outbox a player has invited."""
         sql = (
             f"SELECT count(*) FROM {self._event}"
             " WHERE referrer = :player AND event = 'registered'"

@@ -260,12 +260,12 @@ class Database:
         return handle.connection
 
     def _create(self) -> None:
-        # Tokens stand in it. What SQLite puts beside it has its owner.
+        # It contains tokens. SQLite gives the files beside it the same owner.
         with contextlib.suppress(OSError):
             make_file(self.path)
 
     def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
-        # It would take writes into nowhere, but what stands there can still be read.
+        # Writes to it would be lost, but it can still be read.
         logger.critical(
             "The outbox %s was moved, deleted or replaced while the site ran. It is "
             "recreated, and the old one's entries are recovered.",

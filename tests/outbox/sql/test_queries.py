@@ -17,7 +17,7 @@ from tests.outbox.recording import LEASE
 
 
 class TestQueries:
-    """What is asked on the way to MMOLove must not grow with what stands there."""
+    """The delivery's queries must not slow down with the number of rows."""
 
     def test_they_use_an_index(self, sql: SQLAlchemyOutbox) -> None:
         sql.create()

@@ -88,7 +88,7 @@ class TestStore:
 
 
 class TestQueriesOfFile:
-    """The queries of the way to MMOLove must not grow with what stands there."""
+    """The delivery's queries must not slow down with the number of rows."""
 
     def test_they_go_by_an_index_of_what_is_due_or_of_players(
         self, own: SQLiteOutbox
