@@ -310,7 +310,7 @@ SETUPS = [
         unreachable,
         ("FAIL", "No answer came"),
         "out of reach",
-        "out of reach",
+        "cannot be reached",
     ),
     Setup(
         "MMOLove cannot be reached at the first signup",
