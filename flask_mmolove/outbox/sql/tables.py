@@ -39,9 +39,6 @@ _DIGEST = "mmolove_event_digest"
 # MariaDB knows it too, but would pass over what is wrong with a row besides.
 _KNOW_UNLESS_THERE = {"postgresql", "sqlite"}
 
-# Longer than any column of ours: a text of any length.
-_ANY = 1 << 30
-
 _PREFIX = "mmolove_"
 
 # By what SQLAlchemy calls a database.
@@ -218,14 +215,17 @@ class SQLAlchemyTransaction(Transaction):
         if self._db.dialect.name == "sqlite":  # it does not look at a length
             return []
         event = self._tables.event
-        columns = inspect(self._db).get_columns(event.name, self._place.schema)
-        there = {column["name"]: column["type"] for column in columns}
+        found = inspect(self._db).get_columns(event.name, self._place.schema)
+        # None where any length fits.
+        lengths = {
+            each["name"]: getattr(each["type"], "length", None) for each in found
+        }
         return [
             column
             for column in event.c
             if isinstance(column.type, String)
-            and (getattr(there[column.name], "length", None) or _ANY)
-            < (column.type.length or 0)
+            and (length := lengths.get(column.name)) is not None
+            and length < (column.type.length or 0)
         ]
 
     def _widen_columns(self) -> set[str]:
