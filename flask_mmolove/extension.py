@@ -120,8 +120,8 @@ class MMOLove:
         reward, all are paused but for one attempt a minute.
 
         :param at_most_once: Record the reward first, then call. A crash in between, or
-            an exception other than :exc:`RewardLater`, leaves the reward ``unknown``,
-            for you to settle with ``flask mmolove rewards``.
+            an exception other than :exc:`RewardLater`, leaves it
+            ``reward_unconfirmed``: settle it with ``flask mmolove rewards``.
         """
         if callback is None:
             return partial(self.reward, at_most_once=at_most_once)

@@ -73,7 +73,7 @@ _OF_STATE = {
     "accepted": event_accepted,
     "ignored": event_ignored,
     "rejected": event_rejected,
-    "unpaid": reward_failed,
+    "reward_failed": reward_failed,
 }
 
 

@@ -258,7 +258,7 @@ SETUPS = [
         "There is no reward callback",
         no_callback,
         ("warn", "no @mmolove.reward is registered"),
-        "1 unpaid",
+        "1 reward_failed",
         "the site has no @mmolove.reward",
     ),
     Setup(
@@ -357,7 +357,7 @@ SETUPS = [
         unreadable_spool,
         ("warn", "could not be imported"),
         "could not be imported",
-        "cannot be taken in",
+        "cannot be imported",
     ),
     Setup(
         "An event was rejected",

@@ -61,12 +61,11 @@ def forget(state: State, player: str) -> list[Entry]:
 
     :raises OutboxError: If something cannot be read or written. Then call it again.
     """
-    inspector = state.inspector
     notes = (note for _, note in state.spool.of(player, strict=True))
     tokens = [note.token for note in notes if note.token and not note.test]
-    inspector.use(player, tokens)
+    state.outbox.use_tokens(player, tokens, state.timeout)
     state.spool.erase(player)
-    erased = inspector.erase(player)
+    erased = state.outbox.erase(player, state.timeout)
     if erased:
         state.notify(signals.player_forgotten, count=len(erased))
     return erased
@@ -81,7 +80,7 @@ def forget_player(player: t.Any) -> None:
 def _check_again(state: State, entry: Entry | None, now: int) -> None:
     _check_callback(state)
     # Its callback is renewing that lease, or ended less than one lease ago.
-    if entry and entry.state == "unknown" and (entry.due or 0) > now:
+    if entry and entry.state == "reward_unconfirmed" and (entry.due or 0) > now:
         raise ActionError(
             f"The reward of event {entry.id} may be in progress right now. Try again "
             "in five minutes."

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime
-from datetime import timezone
 
 from ..delivery.events import NO_CALLBACK
 from ..outbox import Entry
@@ -18,15 +16,15 @@ STATES: dict[EntryState, str] = {
     "rewarded": "the reward was granted",
     "ignored": "another referrer or another account came first",
     "rejected": "refused by MMOLove, or retried for too long",
-    "unknown": "nobody knows whether the reward was granted",
-    "unpaid": "the reward callback failed, or there is none",
+    "reward_unconfirmed": "nobody knows whether the reward was granted",
+    "reward_failed": "the reward callback failed, or there is none",
 }
 
 #: The states that wait for the owner, and the command that shows them.
 NEEDS_ACTION: dict[EntryState, str] = {
     "rejected": "'flask mmolove retry --list'",
-    "unknown": "'flask mmolove rewards'",
-    "unpaid": "'flask mmolove rewards'",
+    "reward_unconfirmed": "'flask mmolove rewards'",
+    "reward_failed": "'flask mmolove rewards'",
 }
 
 _UNKNOWN_TOKEN = (
@@ -47,11 +45,6 @@ _UNREFERRED = (
 )
 
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
-
-
-def utc(milliseconds: int) -> datetime:
-    """A moment of the outbox as a datetime."""
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def ago(moment: int, now: int) -> str:
@@ -96,9 +89,9 @@ def hint(entry: Entry) -> str:
         return _SECOND
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
-    if entry.state == "unpaid" and entry.answer == NO_CALLBACK:
+    if entry.state == "reward_failed" and entry.answer == NO_CALLBACK:
         return "Register an @mmolove.reward, then 'flask mmolove rewards --retry ID'."
-    if entry.state in ("unknown", "unpaid"):
+    if entry.state in ("reward_unconfirmed", "reward_failed"):
         return "Check in the game whether the reward was granted, then settle it."
     return ""
 

@@ -1,4 +1,4 @@
-"""When a failed attempt is made again, and when no more."""
+"""When a failed attempt is retried, and when it no longer is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 4 * 3_600_000
 #: than a service, and players wait for what they were promised.
 MOST_REWARD = 15 * 60_000
 
-#: Attempts that are made before an event is given up, however old it is.
+#: Attempts that are made before an event is rejected, however old it is.
 ATTEMPTS_AT_LEAST = 12
 
 #: Times an entry may take its worker down with it. A healthy one can be unlucky when

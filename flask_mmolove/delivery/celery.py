@@ -1,6 +1,6 @@
-"""Celery turns the delivery: a task of the site's own workers, and what calls it.
+"""Celery runs the delivery: a task of the site's own workers, and what calls it.
 
-A message only says that something is due; the rows alone say what is to be done. One
+A message only says that something is due, and the rows alone say what it is. A message
 that is lost is made up for by the sweep, and one that comes twice finds nothing left.
 """
 
@@ -31,7 +31,7 @@ from .step import Delivery
 #: The name of the task.
 TASK = "flask_mmolove.deliver"
 
-#: Seconds after which a message is not worth anything any more. Not fewer, for the
+#: Seconds after which a message expires. Not fewer, for the
 #: clocks of two machines are compared, and one may be wrong.
 EXPIRES = 3600
 
@@ -44,13 +44,14 @@ BEAT_SCHEDULE: dict[str, dict[str, t.Any]] = {
     }
 }
 
-#: Seconds for which something may be overdue before a site's process sweeps by itself.
-OVERDUE = 60.0
+#: Milliseconds for which something may be overdue before a site's process calls a
+#: worker, in case the site has no beat.
+SWEEP_AFTER = 60_000
 
 #: Seconds before a broker is tried again that could not be reached.
 REST = 5.0
 
-#: Seconds between two messages of a process: what comes meanwhile goes together.
+#: Seconds between two messages of a process: what comes meanwhile goes into one.
 LULL = 0.1
 
 #: Seconds after which a task leaves what is left to the next one.
@@ -59,8 +60,8 @@ LONGEST = 25.0
 #: Entries that one message names. Where there are more it names none.
 _MOST = 100
 
-# Seconds that a broker may be silent. Without these some are waited for for ever.
-_PATIENCE = {
+# Seconds that a broker may be silent. Without these, some are waited for forever.
+_TIMEOUTS = {
     "redis": {"socket_connect_timeout": 3, "socket_timeout": 5},
     "amqp": {"read_timeout": 5, "write_timeout": 5},
 }
@@ -77,7 +78,7 @@ _NO_QUEUE = (
 
 
 class CeleryEngine(DaemonEngine["_Messenger"]):
-    """Has the delivery turned by the workers of the site's Celery app.
+    """Has the delivery run by the workers of the site's Celery app.
 
     Nobody who calls it speaks with the broker: a daemon thread of the process does, so
     that one which is slow, silent or gone holds up no signup.
@@ -104,7 +105,7 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
         daemon.wake.set()
 
     def deliver(self, ids: t.Collection[int] | None) -> None:
-        """Turn the delivery in this process. What the task does."""
+        """Run the delivery in this process. What the task does."""
         self._workers.get().call(ids)
 
     def celery(self) -> Celery:
@@ -221,7 +222,7 @@ class _Messenger:
     def _is_overdue(self) -> bool:
         now = self._delivery.now()
         due = self._delivery.outbox.next_due(now)
-        return due is not None and now - due > OVERDUE * 1000
+        return due is not None and now - due > SWEEP_AFTER
 
     def _send(self, ids: list[int] | None) -> float:
         try:
@@ -258,7 +259,7 @@ class _Messenger:
 
 class _Worker:
     """Delivers in one process of a worker. That may run several tasks at once: one of
-    them turns the delivery, and the others leave their ids to it.
+    them runs the delivery, and the others leave their ids to it.
     """
 
     def __init__(self, delivery: Delivery, concurrency: int) -> None:
@@ -315,6 +316,6 @@ def deliver(task: t.Any, ids: list[int] | None = None) -> None:
 def _connect(celery: Celery) -> t.Any:
     """A connection, not yet made, to a broker that may not be silent for long."""
     connection = celery.connection_for_write()
-    for name, value in _PATIENCE.get(connection.transport.driver_type, {}).items():
+    for name, value in _TIMEOUTS.get(connection.transport.driver_type, {}).items():
         connection.transport_options.setdefault(name, value)
     return connection

@@ -10,6 +10,7 @@ import typing as t
 from ..errors import OutboxError
 from ..log import logger
 from ..log import Throttle
+from .engine import Engine
 
 #: Seconds after which the outbox is looked at although nothing called: another
 #: process may have died and left something.
@@ -18,7 +19,7 @@ IDLE = 30.0
 #: Seconds before the store is asked again after it failed, or had nothing after all.
 PAUSE = 1.0
 
-#: Seconds an orderly stop waits for what is under way.
+#: Seconds a clean stop waits for the turn that is running.
 STOP = 0.8
 
 
@@ -29,14 +30,14 @@ class Job(t.Protocol):
         """Do what there is to do, and give the seconds until there is more."""
 
     def stop(self) -> None:
-        """Called in good order when no turn comes any more, and at once."""
+        """Called when no turn comes any more; has to return at once."""
 
 
 J = t.TypeVar("J", bound=Job)
 
 
-class DaemonEngine(t.Generic[J]):
-    """Turns a job in a daemon thread of each process.
+class DaemonEngine(Engine, t.Generic[J]):
+    """Runs a job in a daemon thread of each process.
 
     A server may import the site in one process and serve it in others, and threads do
     not live through a fork. So the thread is started by the first request of each

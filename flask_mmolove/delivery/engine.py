@@ -1,39 +1,35 @@
-"""What turns the delivery's step, and when."""
+"""When a process takes the delivery's steps."""
 
 from __future__ import annotations
 
+import abc
 import os
 import typing as t
 
 from .step import Delivery
 
 
-class Engine(t.Protocol):
-    """Turns a delivery."""
+class Engine(abc.ABC):
+    """Runs a delivery. One without threads has nothing to start or stop."""
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027
         """Called at each request: start in this process, unless started already."""
 
+    @abc.abstractmethod
     def wake(self, ids: t.Collection[int] = ()) -> None:
         """Called when there is something new to do.
 
         :param ids: The entries that are new, or due again.
         """
 
-    def stop(self) -> None:
-        """Stop in this process, in good order and within a second."""
+    def stop(self) -> None:  # noqa: B027
+        """Stop cleanly in this process, within a second."""
 
 
-class ManualEngine:
-    """Turns nothing: ``flask mmolove deliver`` does, by cron or as a service."""
-
-    def start(self) -> None:
-        pass
+class ManualEngine(Engine):
+    """Does nothing: ``flask mmolove deliver`` does it, by cron or as a service."""
 
     def wake(self, ids: t.Collection[int] = ()) -> None:
-        pass
-
-    def stop(self) -> None:
         pass
 
 
@@ -60,7 +56,7 @@ class PerProcess(t.Generic[T]):
         return self._made[pid]
 
 
-class InlineEngine(ManualEngine):
+class InlineEngine(Engine):
     """Sends in the calling thread, at once: for scripts and tests. A request would
     wait for MMOLove.
     """

@@ -1,4 +1,4 @@
-"""Says what became of an entry: a line in the log, and to whoever else listens."""
+"""Announces what became of an entry, in the log and to whoever else listens."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ..outbox.entry import EntryState
 from ..protocol.response import response_line
 from ..protocol.wire import shorten
 
-#: Why a reward is set aside at once.
+#: Why a reward fails at once.
 NO_CALLBACK = "the site has no @mmolove.reward"
 
 
 class EventLog:
     """Tells of entries that are new or whose state has changed.
 
-    :param report: Who else is told.
+    :param listener: Who else is told.
     :ivar counts: How many entries came to each state.
     """
 
-    def __init__(self, report: t.Callable[[Entry], None]) -> None:
-        self._report = report
+    def __init__(self, listener: t.Callable[[Entry], None]) -> None:
+        self._listener = listener
         self.counts: t.Counter[EntryState] = Counter()
         self._no_callback = Throttle(3600)
 
     def __call__(self, entry: Entry) -> None:
         if entry.state == "accepted" and entry.due and entry.attempts:
-            return  # its reward failed and is tried again: told by the callback's error
+            return  # its reward is retried: the callback's error was logged
         self.counts[entry.state] += 1
         mark = {"event_id": entry.id}
         subject = f"{entry.id} ({entry.event} of player {entry.identity})"
@@ -43,16 +43,17 @@ class EventLog:
                 response_line(entry.status, entry.answer),
                 extra=mark,
             )
-        elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
+        elif entry.state == "reward_failed" and entry.answer == NO_CALLBACK:
             if self._no_callback.passes():
                 logger.warning(
-                    "Rewards are set aside: %s. See 'flask mmolove rewards'.",
+                    "Rewards fail: %s. See 'flask mmolove rewards'.",
                     NO_CALLBACK,
                     extra=mark,
                 )
-        elif entry.state == "unpaid":
+        elif entry.state == "reward_failed":
             logger.error(
-                "The reward of event %s is set aside: %s. See 'flask mmolove rewards'.",
+                "The reward of event %s failed for good: %s. See 'flask mmolove "
+                "rewards'.",
                 subject,
                 entry.answer,
                 extra=mark,
@@ -61,11 +62,11 @@ class EventLog:
             warn_of_second(entry)
         elif entry.state != "pending":
             logger.info("Event %s is %s.", subject, entry.state, extra=mark)
-        self._report(entry)
+        self._listener(entry)
 
 
 def warn_of_second(entry: Entry) -> None:
-    """Say that an account was reported with the token of another one."""
+    """Warn that an account was reported with the token of another one."""
     logger.warning(
         "Player %s was reported with the token %s, and another account was before: "
         "a token counts once, so this one is ignored and nothing is given for it. "

@@ -1,4 +1,4 @@
-"""Gives the rewards that are due, and writes down that they were given."""
+"""Grants the rewards that are due, and writes down that they were granted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .backoff import MOST_REWARD
 from .events import NO_CALLBACK
 from .lease import Leases
 
-#: Milliseconds after which a reward is given by another process, if the one that
+#: Milliseconds after which a reward is granted by another process, if the one that
 #: claimed it has died. It is renewed while the callback runs.
 REWARD_LEASE = 300_000
 
-#: Rewards that are paid before events are looked at again.
+#: Rewards that are granted before events are looked at again.
 REWARDS_IN_A_ROW = 20
 
 #: What can be promised of a reward callback's calls.
@@ -39,14 +39,14 @@ class Rewarder(t.Protocol):
     def promise(self) -> Promise: ...
 
     def prepare(self, entry: Entry) -> t.Callable[[], Entry | None]:
-        """What gives the reward of an entry, or raises, when it is called. If it is
-        given exactly once, that has also written it down, and gives the entry as it is
+        """A function that grants the reward of an entry, or raises. If it is granted
+        exactly once, the function also writes that down, and returns the entry as it is
         now; None if the entry is somebody else's.
         """
 
 
 class Granter:
-    """Pays what is accepted and due.
+    """Grants what is accepted and due.
 
     :param rewarder: Gives the site's callback, or None while the site has none.
     :param tell: Told each entry whose state changed.
@@ -74,19 +74,19 @@ class Granter:
         self._now = now
         self._uniform = uniform
         self._leases = leases
-        # Given, and not yet written down: the store may fail in between.
-        self._paid: set[tuple[str, str, bool]] = set()
+        # Granted, and not yet written down: the store may fail in between.
+        self._granted: set[tuple[str, str, bool]] = set()
         self._stopped = False
 
     def stop(self) -> None:
-        """Begin no other reward."""
+        """Begin no more rewards."""
         self._stopped = True
 
-    def pay(self) -> int:
-        """Give what is due, a few at the most, and say how many that were."""
+    def grant(self) -> int:
+        """Grant what is due, a few at the most, and return how many that were."""
         rewarder = self._rewarder()
         for count in range(REWARDS_IN_A_ROW):
-            # One at a time: what is claimed and not yet paid when the process dies
+            # One at a time: what is claimed and not yet granted when the process dies
             # has to wait for its lease.
             if self._stopped:
                 return count
@@ -94,21 +94,21 @@ class Granter:
             entries = self._outbox.claim("accepted", self._now(), lease, 1)
             if not entries:
                 return count
-            self._give(rewarder, entries[0])
+            self._grant(rewarder, entries[0])
         return REWARDS_IN_A_ROW
 
-    def _give(self, rewarder: Rewarder | None, entry: Entry) -> None:
+    def _grant(self, rewarder: Rewarder | None, entry: Entry) -> None:
         if rewarder is None:
-            self._settle(Settlement(entry, "unpaid", answer=NO_CALLBACK))
+            self._settle(Settlement(entry, "reward_failed", answer=NO_CALLBACK))
             return
         if entry.crashes >= CRASHES:
             words = f"its callback took the process down {entry.crashes} times"
-            self._settle(Settlement(entry, "unpaid", answer=words))
+            self._settle(Settlement(entry, "reward_failed", answer=words))
             return
-        give = rewarder.prepare(entry)
+        grant = rewarder.prepare(entry)
         begun = self._begin(rewarder.promise, entry)
         if begun is not None:
-            self._call(rewarder, begun, give)
+            self._call(rewarder, begun, grant)
 
     def _begin(self, promise: Promise, entry: Entry) -> Entry | None:
         """The entry as it is when its callback is called; None if somebody else has
@@ -117,20 +117,20 @@ class Granter:
         if promise == "at-most-once":
             # Recorded first: a crash from here on leaves it for a person to decide.
             due = self._now() + self._leases.length
-            return self._settle(Settlement(entry, "unknown", due))
+            return self._settle(Settlement(entry, "reward_unconfirmed", due))
         if promise == "exactly-once":
-            return entry  # the transaction in which it is given finds out
+            return entry  # the transaction in which it is granted finds out
         return entry if self._leases.holds(entry) else None
 
     def _call(
         self,
         rewarder: Rewarder,
         entry: Entry,
-        give: t.Callable[[], Entry | None],
+        grant: t.Callable[[], Entry | None],
     ) -> None:
         try:
             with self._keep(rewarder.promise, entry):
-                written = None if entry.key in self._paid else give()
+                written = None if entry.key in self._granted else grant()
         except KeyboardInterrupt:
             raise
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
@@ -152,7 +152,7 @@ class Granter:
         if written is not None:
             self._tell(written)
         if rewarder.promise != "exactly-once":
-            self._paid.add(entry.key)
+            self._granted.add(entry.key)
             self._settle(Settlement(entry, "rewarded", is_fact=True))
         self._outbox.reward_granted(self._now())
 
@@ -169,9 +169,9 @@ class Granter:
                 words,
             )
         if rewarder.promise == "at-most-once" and not isinstance(error, RewardLater):
-            self._settle(Settlement(entry, "unknown", answer=words))
+            self._settle(Settlement(entry, "reward_unconfirmed", answer=words))
         elif self._is_hopeless(entry, breaker):
-            self._settle(Settlement(entry, "unpaid", answer=words))
+            self._settle(Settlement(entry, "reward_failed", answer=words))
         else:
             # While rewards are paused, the breaker says when the next one is tried.
             pause = breaker.wait(now)
@@ -189,7 +189,7 @@ class Granter:
         status = settlement.entry.status if settlement.answer is None else None
         settled = settlement._replace(status=status)
         changed = self._outbox.settle([settled], self._now())
-        self._paid.discard(settlement.entry.key)
+        self._granted.discard(settlement.entry.key)
         for entry in changed:
             self._tell(entry)
         return changed[0] if changed else None

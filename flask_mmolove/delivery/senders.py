@@ -17,7 +17,7 @@ Attempt = t.Callable[[Entry], tuple[Entry, Outcome | None]]
 class Senders:
     """Daemon threads, started when they are needed first.
 
-    Not an executor: at exit that would wait for attempts under way, however long.
+    Not an executor: at exit that would wait for attempts in flight, however long.
 
     :param count: Attempts in flight at once.
     """

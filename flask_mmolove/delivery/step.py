@@ -1,7 +1,7 @@
-"""One turn of the delivery: claim, sign and send, settle; then pay the rewards.
+"""One step of the delivery: claim, sign and send, settle; then grant the rewards.
 
-It knows no thread and no Flask. Whatever turns it, a thread, a command or a queue's
-worker, turns this same step, and the rows alone say what is to be done.
+It knows no thread and no Flask. A thread, a command and a queue's worker all take this
+same step, and the rows alone say what there is to do.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .lease import Leases
 _GROUP = 16
 _GROUP_SECONDS = 0.2
 
-# Milliseconds between two times that a worker shows itself.
-_SIGN_IN = 60_000
+# Milliseconds between two heartbeats.
+_HEARTBEAT = 60_000
 
-# Seconds that an orderly stop may wait for the store.
-_STOP_PATIENCE = 0.2
+# Seconds that a clean stop may wait for the store.
+_STOP_TIMEOUT = 0.2
 
 # Entries claimed at a time, for each attempt that can be in flight.
 _ENTRIES_EACH = 8
@@ -56,12 +56,12 @@ Attempts = t.Callable[
 
 
 class Delivery:
-    """Gets done what stands in an outbox.
+    """Delivers what is in an outbox.
 
     :param reward: Gives the site's callback, or None while the site has none.
     :param report: Told each entry whose state changed.
-    :param watch: Told what was known of MMOLove before and after, when it fell out of
-        reach or is back.
+    :param watch: Told what was known of MMOLove before and after, when sending is
+        paused or resumed.
     :param clock: Unix seconds; for tests.
     :param uniform: Random numbers between two; for tests.
     :param lease: How long a reward is claimed for, in milliseconds; for tests.
@@ -101,7 +101,7 @@ class Delivery:
         self._settings = settings
         self._spool = spool
         self._timeout = int(settings.timeout * 1000)
-        self._adopted = False
+        self._is_set_up = False
         self._clock = clock
         self._uniform = uniform
         self._held: dict[Key, Entry] = {}
@@ -111,37 +111,37 @@ class Delivery:
         self._left: list[Entry] = []
         self._stopped = False
         self._failing = False
-        self._signed_in: int | None = None
+        self._last_heartbeat: int | None = None
 
     def now(self) -> int:
         """The time in milliseconds."""
         return int(self._clock() * 1000)
 
     def step(self, run: Attempts = map, ids: t.Collection[int] | None = None) -> int:
-        """Do once what is due now, and give how many entries were handled.
+        """Do once what is due now, and return how many entries were handled.
 
         :param run: Makes the attempts: one after another, unless given.
         :param ids: Send none but these entries, a few hundred at the most.
         :raises OutboxError: If the store fails. What was answered meanwhile is kept,
             settled by a later step, and not sent again by this process.
         """
-        if not self._adopted:
-            self._adopt()
-        handled = self.import_spool() + self._send(run, ids) + self._granter.pay()
-        self._sign_in()
+        if not self._is_set_up:
+            self._set_up()
+        handled = self.import_spool() + self._send(run, ids) + self._granter.grant()
+        self._heartbeat()
         return handled
 
     def next_due(self) -> int | None:
         """When there is next something to do, in milliseconds."""
         now = self.now()
-        if not self._adopted or self._spool.read():
+        if not self._is_set_up or self._spool.read():
             return now
         due = self.outbox.next_due(now)
         # Asked for afterwards: that look may have found that the file is gone.
         return now if self.outbox.incident else due
 
     def drain(self) -> int:
-        """Turn until nothing is due, and give how many entries were handled."""
+        """Take steps until nothing is due, and return how many entries were handled."""
         total = 0
         while handled := self.step():
             total += handled
@@ -153,17 +153,20 @@ class Delivery:
         self._granter.stop()
         held = list(self._held.values())
         if held:
-            self.outbox.release(held, _STOP_PATIENCE)
+            self.outbox.release(held, _STOP_TIMEOUT)
 
-    def _sign_in(self) -> None:
+    def _heartbeat(self) -> None:
         """Show now and then that something delivers."""
         now = self.now()
-        if self._signed_in is None or not 0 <= now - self._signed_in < _SIGN_IN:
-            self._signed_in = now
-            self.outbox.inspector.heartbeat(Worker(now, self._client.ahead))
+        if (
+            self._last_heartbeat is None
+            or not 0 <= now - self._last_heartbeat < _HEARTBEAT
+        ):
+            self._last_heartbeat = now
+            self.outbox.heartbeat(Worker(now, self._client.ahead))
 
     def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
-        self._make_up()
+        self._finish_last_step()
         # Long enough for a batch that is sent one by one to a host that takes its time.
         lease = 12 * self._timeout
         limit = self._settings.concurrency * _ENTRIES_EACH
@@ -173,8 +176,8 @@ class Delivery:
         try:
             return self._settle_all(entries, results)
         except Exception:
-            # What is not begun is left, and what is under way comes to its end: then
-            # it is known which is which.
+            # Attempts that have not begun are skipped, and those in flight are waited
+            # for: then it is known which is which.
             self._failing = True
             for entry, outcome in results:
                 if outcome is not None:
@@ -200,49 +203,49 @@ class Delivery:
         self._settle(answered, skipped)
         return len(entries) - len(skipped)
 
-    def _make_up(self) -> None:
+    def _finish_last_step(self) -> None:
         """Do what was left undone when the store failed in the middle of a step."""
         if self._unsettled:
             self._settle(list(self._unsettled.values()), [])
         self._settle([], self._left)
         self._left = []
 
-    def _adopt(self) -> None:
+    def _set_up(self) -> None:
         settings = self._settings
         self.outbox.upgrade()
         count = self.outbox.apply_settings(
             settings.fingerprint, settings.server_id, self.now()
         )
-        self._adopted = True
+        self._is_set_up = True
         if count is not None:
             logger.warning(
-                "The settings for MMOLove have changed: what waits in this outbox goes "
-                "to server %s now, and what was refused before is sent again, %d in "
-                "all. If another site uses this outbox, give each its own.",
+                "The settings for MMOLove have changed: pending events go to server %s "
+                "now, and what was refused before is sent again, %d in all. If another "
+                "site uses this outbox, give each site its own.",
                 settings.server_id,
                 count,
             )
 
     def import_spool(self) -> int:
-        """Record what lies beside the outbox on this machine, in damaged files and the
-        emergency exit, and give how many entries those are. A part of :meth:`step`.
+        """Import what lies beside the outbox on this machine, in damaged files and the
+        spool, and return how many entries those are. A part of :meth:`step`.
 
         :raises OutboxError: If the store fails.
         """
-        rescued = self.outbox.recover()
+        recovered = self.outbox.recover()
         notes = self._spool.read()
         for file, note in notes:
             try:
                 new = self.outbox.record(note, self._settings.server_id)
             except EventError as e:
-                self._spool.set_aside(file, str(e))
+                self._spool.reject(file, str(e))
                 continue
             self._spool.remove(file)
             for entry in new:
                 self._tell(entry)
             if note.token and note.names and not new:
                 warn_of_other_token(note, self.outbox.of(note.identity, note.test))
-        return rescued + len(notes)
+        return recovered + len(notes)
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.key in self._unsettled:
@@ -277,19 +280,13 @@ class Delivery:
         self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
         if answered:
             breaker = self.outbox.breaker()
-            learned = [breaker, breaker]
-
-            def learn(breaker: Breaker) -> Breaker:
-                outcomes = (outcome for _, outcome in answered)
-                learned[:] = breaker, self._learn(breaker, outcomes, now)
-                return learned[1]
-
+            lesson = _Lesson([o for _, o in answered], now, self._uniform)
             changed = self.outbox.settle(
                 [self._judge(breaker, entry, o, now) for entry, o in answered],
                 now,
-                learn,
+                lesson,
             )
-            self._tell_of_breaker(learned[0], learned[1], now)
+            self._tell_of_breaker(lesson.before, lesson.after, now)
             for entry, _ in answered:
                 self._unsettled.pop(entry.key, None)
                 self._held.pop(entry.key, None)
@@ -317,7 +314,7 @@ class Delivery:
             if entry.event != "qualified" or entry.test or not outcome.credited:
                 return settled
             if self._reward() is None:
-                return settled._replace(state="unpaid", answer=NO_CALLBACK)
+                return settled._replace(state="reward_failed", answer=NO_CALLBACK)
             return settled._replace(due=now, resets_attempts=True)
         failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):
@@ -338,24 +335,48 @@ class Delivery:
             return True
         return breaker.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
 
-    def _learn(
-        self, breaker: Breaker, outcomes: t.Iterable[Outcome], now: int
-    ) -> Breaker:
-        for outcome in outcomes:
-            breaker = breaker.learn(outcome, now, self._uniform)
-        return breaker
-
     def _tell_of_breaker(self, before: Breaker, after: Breaker, now: int) -> None:
         if before.is_open == after.is_open:
             return
         if before.open_since is None:
-            what = "fails" if after.status else "is out of reach"
+            what = "fails" if after.status else "cannot be reached"
             if after.refusals:
                 what = "refuses this site's events"
             logger.error(
-                "MMOLove %s; all of them wait, none is lost. %s", what, after.reason
+                "MMOLove %s: sending is paused, and nothing is lost. %s",
+                what,
+                after.reason,
             )
         else:
             seconds = (now - before.open_since) // 1000
-            logger.warning("MMOLove answers again, after %d s.", seconds)
+            logger.warning(
+                "MMOLove answers again after %d s: sending resumed.", seconds
+            )
         self._watch(before, after)
+
+
+class _Lesson:
+    """What some attempts teach the breaker. The store calls it within a transaction,
+    again if that has to be repeated, and what counts is the last call.
+
+    :ivar before: The breaker that the store had.
+    :ivar after: The same with the attempts.
+    """
+
+    def __init__(
+        self,
+        outcomes: t.Sequence[Outcome],
+        now: int,
+        uniform: t.Callable[[float, float], float],
+    ) -> None:
+        self.before = self.after = Breaker()
+        self._outcomes = outcomes
+        self._now = now
+        self._uniform = uniform
+
+    def __call__(self, breaker: Breaker) -> Breaker:
+        self.before = breaker
+        for outcome in self._outcomes:
+            breaker = breaker.learn(outcome, self._now, self._uniform)
+        self.after = breaker
+        return breaker

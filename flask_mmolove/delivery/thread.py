@@ -1,4 +1,4 @@
-"""A thread in each process of the site that turns the delivery."""
+"""A thread in each process of the site that runs the delivery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .step import Delivery
 
 
 class ThreadEngine(DaemonEngine["_Worker"]):
-    """Turns a delivery in a daemon thread of each process.
+    """Runs a delivery in a daemon thread of each process.
 
     :param delivery: Makes the delivery of a process.
     :param concurrency: Attempts in flight at once.

@@ -1,4 +1,4 @@
-"""Says so when nothing delivers: a thread that never ran cannot say it itself."""
+"""Warns when the delivery has stalled: a thread that never ran cannot warn itself."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..outbox import Spool
 FIRST = 60.0
 BETWEEN = 600.0
 
-#: Milliseconds for which something may be overdue.
-OVERDUE = 15 * 60_000
+#: Milliseconds for which something may be overdue before it is logged.
+WARN_AFTER = 15 * 60_000
 
 #: What to do about it, by ``MMOLOVE_DELIVERY``.
 CURES = {
@@ -34,7 +34,7 @@ CURES = {
 }
 
 #: Seconds a look may wait for the outbox: it is taken in a request.
-_PATIENCE = 0.2
+_TIMEOUT = 0.2
 
 
 class Watchdog:
@@ -70,12 +70,12 @@ class Watchdog:
         now = int(self._clock() * 1000)
         # While MMOLove is in trouble nothing is due before the next probe.
         try:
-            due = self._outbox.next_due(now, _PATIENCE)
+            due = self._outbox.next_due(now, _TIMEOUT)
         except OutboxError:
-            return  # whoever needs the outbox says so
-        # What lies in the emergency exit of this machine nobody else can take in.
+            return  # whoever needs the outbox will log it
+        # Nobody else can import what is spooled on this machine.
         overdue = [now - each for each in (due, self._spool.oldest()) if each]
-        if overdue and max(overdue) > OVERDUE:
+        if overdue and max(overdue) > WARN_AFTER:
             logger.error(
                 "Events are overdue by %d minutes: nothing delivers them. %s",
                 max(overdue) // 60_000,

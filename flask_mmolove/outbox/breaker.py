@@ -25,17 +25,22 @@ PROBE_FIRST = 2_000
 PROBE_REFUSED = 30_000
 PROBE_MOST = 15 * 60_000
 
-#: Attempts in flight at which the ramp after an outage ends.
-FULL_WIDTH = 16
+#: Attempts in flight at which the limit after an outage is lifted.
+RECOVERED_AT = 16
 
 # No pause is longer than an hour; one that seems so was set by a clock since put right.
 _LONGEST_PAUSE = 3_600_000
 
 # A 404 can mean the token too. While events were accepted not long ago, it does.
-_PROVEN_FOR = 3_600_000
-_PROVEN_NOTED = 600_000
+_WORKED_FOR = 3_600_000
 
-# A host that asks for patience answers, and so is not down.
+# How often the time of the last accepted event is written down.
+_WRITTEN_EVERY = 600_000
+
+# What the fields were called until the third schema of the SQLite file.
+_RENAMED = {"width": "max_in_flight", "proven": "last_accepted", "down": "downtime"}
+
+# A host that asks to wait has answered, so it is not down.
 _ASKS_TO_WAIT = {408, 425, 429}
 
 
@@ -49,9 +54,9 @@ class Breaker(t.NamedTuple):
     :param reason: Why, for the person who reads it.
     :param probes: Probes that failed since.
     :param not_before: When something may be sent again.
-    :param width: Attempts in flight that are allowed on the way back; None is any.
-    :param proven: When an event was last accepted, to within ten minutes.
-    :param down: How long the breaker was open in all, before this time.
+    :param max_in_flight: Attempts that may be in flight while it recovers; None is any.
+    :param last_accepted: When an event was last accepted, to within ten minutes.
+    :param downtime: How long the breaker was open in all, before this time.
     :param status: The HTTP status of the last failure; 0 where no answer came.
     """
 
@@ -62,9 +67,9 @@ class Breaker(t.NamedTuple):
     reason: str = ""
     probes: int = 0
     not_before: int = 0
-    width: int | None = None
-    proven: int = 0
-    down: int = 0
+    max_in_flight: int | None = None
+    last_accepted: int = 0
+    downtime: int = 0
     status: int = 0
 
     @property
@@ -75,7 +80,8 @@ class Breaker(t.NamedTuple):
     @classmethod
     def from_json(cls, text: str | None) -> Breaker:
         """Read what :meth:`to_json` wrote."""
-        return cls(**json.loads(text)) if text else cls()
+        fields = json.loads(text) if text else {}
+        return cls(**{_RENAMED.get(name, name): fields[name] for name in fields})
 
     def to_json(self) -> str:
         """Write it down."""
@@ -86,20 +92,20 @@ class Breaker(t.NamedTuple):
         measured by it, so that an outage makes none too old.
         """
         open_for = 0 if self.open_since is None else max(0, now - self.open_since)
-        return now - self.down - open_for
+        return now - self.downtime - open_for
 
     def room(self, now: int, in_flight: t.Callable[[], int], limit: int) -> int:
         """How many entries may be claimed for sending now.
 
-        :param in_flight: Counts the attempts under way; asked only if it matters.
+        :param in_flight: Counts the attempts in flight; called only if it matters.
         :param limit: How many are wanted.
         """
         if self.wait(now):
             return 0
         if self.is_open:
             return 1
-        if self.width is not None:
-            return max(0, min(limit, self.width - in_flight()))
+        if self.max_in_flight is not None:
+            return max(0, min(limit, self.max_in_flight - in_flight()))
         return limit
 
     def wait(self, now: int) -> int:
@@ -109,7 +115,7 @@ class Breaker(t.NamedTuple):
         return wait if 0 < wait <= _LONGEST_PAUSE else 0
 
     def probing(self, now: int, lease: int) -> Breaker:
-        """A probe is under way: nobody else sends until it is back or lost."""
+        """A probe is in flight: nobody else sends until it is back or lost."""
         if not self.is_open:
             return self
         return self._replace(not_before=now + lease)
@@ -122,7 +128,7 @@ class Breaker(t.NamedTuple):
     ) -> Breaker:
         """What is known after one more attempt."""
         if outcome.verdict is Verdict.REJECTED and not outcome.status:
-            return self  # it was given up without asking
+            return self  # MMOLove was not asked
         if outcome.verdict is Verdict.RETRY:
             breaker = self._failed(outcome, now, uniform)
         elif self.blames_settings(outcome, now):
@@ -136,20 +142,24 @@ class Breaker(t.NamedTuple):
         """Whether a refusal means the settings, and so every event."""
         if outcome.verdict is not Verdict.REFUSED:
             return False
-        return outcome.status != 404 or now - self.proven > _PROVEN_FOR
+        return outcome.status != 404 or now - self.last_accepted > _WORKED_FOR
 
     def _answered(self, now: int, accepted: bool) -> Breaker:
         breaker = self
         if self.open_since is not None:
-            down = self.down + max(0, now - self.open_since)
-            breaker = Breaker(width=1, down=down, proven=self.proven)
-        if breaker.width is not None:
-            width = breaker.width * 2
-            breaker = breaker._replace(width=width if width < FULL_WIDTH else None)
+            breaker = Breaker(
+                max_in_flight=1,
+                last_accepted=self.last_accepted,
+                downtime=self.downtime + max(0, now - self.open_since),
+            )
+        if breaker.max_in_flight is not None:
+            more = breaker.max_in_flight * 2
+            more_or_any = more if more < RECOVERED_AT else None
+            breaker = breaker._replace(max_in_flight=more_or_any)
         if breaker.failures or breaker.refusals:
             breaker = breaker._replace(failures=0, refusals=0, refused_since=None)
-        if accepted and not now - _PROVEN_NOTED < breaker.proven <= now:
-            breaker = breaker._replace(proven=now)
+        if accepted and not now - _WRITTEN_EVERY < breaker.last_accepted <= now:
+            breaker = breaker._replace(last_accepted=now)
         return breaker
 
     def _failed(
@@ -158,7 +168,8 @@ class Breaker(t.NamedTuple):
         if outcome.status in _ASKS_TO_WAIT and not self.is_open:
             return self
         breaker = self._replace(failures=self.failures + 1, status=outcome.status)
-        if breaker.failures < FAILURES and not self.is_open and self.width is None:
+        is_recovering = self.max_in_flight is not None
+        if breaker.failures < FAILURES and not self.is_open and not is_recovering:
             return breaker
         return breaker._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
 
@@ -185,7 +196,7 @@ class Breaker(t.NamedTuple):
             reason=reason,
             probes=self.probes + 1,
             not_before=now + int(uniform(most / 2, most)),
-            width=None,
+            max_in_flight=None,
         )
 
 

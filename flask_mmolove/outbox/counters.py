@@ -40,7 +40,7 @@ class Mark(t.NamedTuple):
     referrer: str | None
 
 
-_QUALIFIED = {"accepted", "rewarded", "unknown", "unpaid"}
+_QUALIFIED = {"accepted", "rewarded", "reward_unconfirmed", "reward_failed"}
 
 
 def reached(entry: Entry, was: EntryState) -> list[Mark]:
@@ -51,7 +51,7 @@ def reached(entry: Entry, was: EntryState) -> list[Mark]:
     """
     if entry.state == "rewarded":
         return _marks(entry, *_rewarded(entry))
-    if was == "pending" and entry.state in ("accepted", "unpaid"):
+    if was == "pending" and entry.state in ("accepted", "reward_failed"):
         is_first = entry.event == "registered"
         return _marks(entry, "accepted" if is_first else "qualified")
     if entry.state == "ignored" and entry.event == "registered":

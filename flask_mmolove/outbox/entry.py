@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import typing as t
+from datetime import datetime
+from datetime import timezone
 
 from ..protocol.wire import Event
 from ..protocol.wire import is_token
@@ -21,14 +23,26 @@ from .tokens import TOKEN_USED
 #:     Another referrer registered the player first, or another account was reported
 #:     with the token first: never a reward.
 #: ``rejected``
-#:     The dead letter: refused or given up, kept until a person sends it again.
-#: ``unknown``
-#:     An at-most-once reward that began, and nobody knows whether it was given.
-#: ``unpaid``
-#:     A reward set aside for a person after the callback failed too often.
+#:     The dead letter: refused, or failed too often; kept until a person acts.
+#: ``reward_unconfirmed``
+#:     An at-most-once reward that began, and nobody knows whether it was granted.
+#: ``reward_failed``
+#:     The callback failed too often, or there is none: kept until a person acts.
 EntryState = t.Literal[
-    "pending", "accepted", "rewarded", "ignored", "rejected", "unknown", "unpaid"
+    "pending",
+    "accepted",
+    "rewarded",
+    "ignored",
+    "rejected",
+    "reward_unconfirmed",
+    "reward_failed",
 ]
+
+#: What two states were called until the third schema of the SQLite file.
+RENAMED: dict[str, EntryState] = {
+    "unknown": "reward_unconfirmed",
+    "unpaid": "reward_failed",
+}
 
 #: Seconds for which a background worker waits for the store; a request waits less.
 TIMEOUT = 30.0
@@ -39,6 +53,11 @@ ANSWERS_AT_MOST = 10
 
 #: Later than every id, and a number that every database takes.
 LAST = 1 << 62
+
+
+def as_datetime(milliseconds: int) -> datetime:
+    """A time of an entry, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def is_id(number: int) -> bool:
@@ -109,7 +128,7 @@ class Entry(t.NamedTuple):
     """One event through its whole life. Times are integer milliseconds.
 
     :param due: When it is next to be handled, or until when a claim on it holds; None
-        where nothing is to be done by itself.
+        where only a person can act.
     :param claim: Names the claim under which it is being handled.
     :param attempts: Counted when it is claimed, so that a crash counts.
     :param crashes: Those of the attempts that nobody settled.
@@ -162,13 +181,13 @@ class Entry(t.NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, bool]:
-        """What the entry is known by. Its ``id`` is another after its file was damaged
-        and its rows were taken over into a new one.
+        """What identifies the entry. Its ``id`` changes when it is recovered from a
+        damaged file.
         """
         return self.identity, self.event, self.test
 
     def addressed_to(self, server_id: str) -> Event:
-        """The event anew, for another server id."""
+        """The event for another server id."""
         return make_event(
             self.event,
             self.identity,
@@ -207,7 +226,7 @@ class Settlement(t.NamedTuple):
 
 
 class Summary(t.NamedTuple):
-    """What stands in an outbox.
+    """What is in an outbox.
 
     :param counts: How many entries are in each state.
     :param waiting: Those of the pending that wait for their ``registered``.

@@ -1,36 +1,23 @@
-"""What a person asks of an outbox, and what only a person orders."""
+"""What the dashboard and the command line ask of an outbox."""
 
 from __future__ import annotations
 
 import json
 import typing as t
 from collections import Counter
-from functools import partial
 
 from .counters import DAY
-from .counters import reached
 from .entry import Entry
 from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
 from .entry import Summary
-from .statements import Dialect
 from .statements import Transaction
-from .tokens import digest
+
+if t.TYPE_CHECKING:
+    from .store import Outbox
 
 R = t.TypeVar("R")
-
-
-class Run(t.Protocol):
-    """Runs a piece of work in a transaction; perhaps several times, until it holds."""
-
-    def __call__(
-        self,
-        work: t.Callable[[Transaction], R],
-        timeout: float | None,
-        *,
-        writes: bool,
-    ) -> R: ...
 
 
 class Day(t.NamedTuple):
@@ -49,7 +36,7 @@ class Day(t.NamedTuple):
 
 
 class Referrer(t.NamedTuple):
-    """How many friends a player brought, since referrers are known, and how far they
+    """How many friends a player invited, since referrers are known, and how far they
     came.
     """
 
@@ -71,31 +58,18 @@ class Worker(t.NamedTuple):
     ahead: float = 0
 
 
-# Rows that one transaction of a purge looks at.
-_BATCH = 500
-
-# Nothing more can come of these. A player's accepted ``registered`` is not among them:
-# the milestone is still to come.
-_FINISHED = (
-    "due IS NULL AND coalesce(settled, recorded) < :before"
-    " AND (state IN ('ignored', 'rewarded')"
-    " OR state = 'accepted' AND (event = 'qualified' OR test = :yes))"
-)
-
-
 class Inspector:
-    """Pages, counts and erasure, over the tables of a store.
+    """Reads pages and counts of an outbox.
 
-    :param run: The store's transactions.
-    :param timeout: Seconds for which each question may wait for the store.
+    :param timeout: Seconds for which each question may wait for the store; the
+        outbox's own, unless given.
     """
 
-    def __init__(
-        self, run: Run, dialect: Dialect, timeout: float | None = None
-    ) -> None:
-        self._run = partial(run, timeout=timeout)
-        self._dialect = dialect
-        self._event = dialect.event
+    def __init__(self, outbox: Outbox, timeout: float | None = None) -> None:
+        self._outbox = outbox
+        self._timeout = timeout
+        self._dialect = outbox.dialect
+        self._event = outbox.dialect.event
 
     def page(
         self,
@@ -146,7 +120,7 @@ class Inspector:
         return rows[0][0] if rows else None
 
     def summary(self) -> Summary:
-        """What stands in the outbox."""
+        """What is in the outbox."""
         rows = self._read(f"SELECT state, count(*) FROM {self._event} GROUP BY state")
         counts = {state: count for state, count in rows}
         ((due,),) = self._read(
@@ -154,7 +128,7 @@ class Inspector:
             " WHERE state = 'pending' AND due IS NOT NULL"
         )
         waiting = max(0, counts.get("pending", 0) - due)
-        breaker = self._run(lambda db: db.breaker(), writes=False)
+        breaker = self._run(lambda db: db.breaker())
         return Summary(counts, waiting, self.oldest_pending(), breaker)
 
     def failing_events(self, limit: int = 100) -> list[Entry]:
@@ -212,7 +186,7 @@ class Inspector:
         return [_day(start, counts) for start in range(first, last + 1, DAY)]
 
     def best_referrers(self, limit: int = 10) -> list[Referrer]:
-        """Who brought most friends, best first."""
+        """The players who invited most friends, best first."""
         table = self._dialect.referrer
         others = ("qualified", "rewarded")
         counts = ", ".join(f"coalesce({step}.count, 0)" for step in others)
@@ -234,7 +208,7 @@ class Inspector:
         return sorted(found, key=lambda each: (*(-n for n in each[1:]), each.player))
 
     def count_friends(self, player: str) -> int:
-        """How many stand in the outbox whom a player invited."""
+        """How many players in the outbox a player has invited."""
         sql = (
             f"SELECT count(*) FROM {self._event}"
             " WHERE referrer = :player AND event = 'registered'"
@@ -243,108 +217,17 @@ class Inspector:
 
     def worker(self) -> Worker | None:
         """What delivers, if anything ever did."""
-        known = self._run(lambda db: db.fact("worker"), writes=False)
+        known = self._run(lambda db: db.fact("worker"))
         return Worker(*json.loads(known)) if known else None
 
-    def heartbeat(self, worker: Worker) -> None:
-        """Let what delivers show itself."""
-        shown = json.dumps(worker)
-        self._run(lambda db: db.set_fact("worker", shown), writes=True)
-
-    def use(self, player: str, tokens: t.Iterable[str]) -> None:
-        """See to it that a player's tokens are used, whatever is erased afterwards.
-
-        It is a transaction of its own: a signup that is recorded at the very moment at
-        which the row goes must find its token here already.
-
-        :param tokens: Those that the outbox does not have yet.
-        """
-
-        def work(db: Transaction) -> None:
-            db.use(map(digest, tokens))
-            _use(db, db.of(player, False).values())
-
-        self._run(work, writes=True)
-
-    def erase(self, player: str) -> list[Entry]:
-        """Erase all that stands of a player but the counts and the digests of used
-        tokens, and give what it was. What was not sent yet never will be, and nobody
-        was invited by that player any more.
-        """
-
-        def work(db: Transaction) -> list[Entry]:
-            found = db.entries(
-                f"identity = :player ORDER BY id{self._dialect.lock}",
-                {"player": player},
-            )
-            _use(db, found)
-            self._delete(db, found)
-            for table in (self._event, self._dialect.held):
-                db.execute(
-                    f"UPDATE {table} SET referrer = NULL WHERE referrer = :player",
-                    {"player": player},
-                )
-            db.execute(
-                f"DELETE FROM {self._dialect.referrer} WHERE player = :player",
-                {"player": player},
-            )
-            for entry in found:
-                if entry.state in ("pending", "rejected"):
-                    # It would have been counted when it was finished.
-                    finished = entry._replace(state="ignored")
-                    db.count(reached(finished, entry.state))
-            return found
-
-        return self._run(work, writes=True)
-
-    def purge(self, before: int) -> int:
-        """Remove the players of whom all is finished since before a moment, and give
-        how many entries that were. Each transaction is a short one.
-
-        :param before: The moment, in milliseconds.
-        """
-        total, after = 0, 0
-        while True:
-            ids = self._read(
-                f"SELECT id FROM {self._event} WHERE id > :after"
-                f" ORDER BY id LIMIT {_BATCH}",
-                after=after,
-            )
-            if not ids:
-                return total
-            first, after = ids[0][0], ids[-1][0]
-            total += self._purge(first, after, before)
-
-    def _purge(self, first: int, last: int, before: int) -> int:
-        def work(db: Transaction) -> int:
-            finished = db.entries(
-                f"id BETWEEN :first AND :last AND {_FINISHED}",
-                {"first": first, "last": last, "before": before, "yes": True},
-            )
-            gone = {
-                entry.id: entry
-                for each in finished
-                for entry in db.of(each.identity, each.test).values()
-            }
-            _use(db, gone.values())
-            self._delete(db, list(gone.values()))
-            return len(gone)
-
-        return self._run(work, writes=True)
-
-    def _delete(self, db: Transaction, entries: list[Entry]) -> None:
-        for entry in sorted(entries):
-            db.execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})
-
     def _entries(self, where: str, hint: str = "", **values: t.Any) -> list[Entry]:
-        return self._run(lambda db: db.entries(where, values, hint), writes=False)
+        return self._run(lambda db: db.entries(where, values, hint))
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
-        return self._run(lambda db: db.execute(sql, values), writes=False)
+        return self._run(lambda db: db.execute(sql, values))
 
-
-def _use(db: Transaction, entries: t.Iterable[Entry]) -> None:
-    db.use(entry.digest for entry in entries if entry.digest)
+    def _run(self, work: t.Callable[[Transaction], R]) -> R:
+        return self._outbox.run(work, self._timeout, writes=False)
 
 
 def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:

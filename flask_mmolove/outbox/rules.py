@@ -30,8 +30,8 @@ HELD_FOR = TOKEN_LIFETIME * 1000
 #: claim failed, and was wrong.
 REFUTED: dict[EntryState, EntryState] = {
     "pending": "rejected",
-    "accepted": "unpaid",
-    "unknown": "unknown",
+    "accepted": "reward_failed",
+    "reward_unconfirmed": "reward_unconfirmed",
 }
 
 #: A state and ``due``.
@@ -156,25 +156,24 @@ def settlement_columns(settlement: Settlement, now: int) -> dict[str, t.Any]:
     }
 
 
-def decision_columns(entry: Entry, state: EntryState, now: int) -> dict[str, t.Any]:
-    """The columns that a person's word on a reward writes."""
-    given = state == "rewarded"
-    return {
-        "state": state,
-        "due": None if given else now,
-        "settled": now,
-        "status": None,
-        "answer": "a person: it was given" if given else "a person: give it now",
-        "history": _history(entry),
-        "attempts": 0,
-        "crashes": 0,
-        "begun": 0,
-    }
+def decision(entry: Entry, state: EntryState, now: int) -> Settlement:
+    """How a reward is settled that a person has decided on.
+
+    :param state: ``rewarded``, or ``accepted`` to have it granted now.
+    """
+    granted = state == "rewarded"
+    return Settlement(
+        entry,
+        state,
+        due=None if granted else now,
+        resets_attempts=True,
+        answer="a person: it was given" if granted else "a person: give it now",
+    )
 
 
 def milestones(changed: t.Iterable[Entry], now: int) -> dict[Milestone, list[str]]:
-    """What becomes of each ``qualified`` that waits for one of these as its
-    ``registered``, with the players of whom that is so.
+    """What becomes of the ``qualified`` that waits for one of these as its
+    ``registered``, with the players for whom that holds.
     """
     players: dict[Milestone, list[str]] = {}
     for entry in changed:

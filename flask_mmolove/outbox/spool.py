@@ -1,5 +1,5 @@
-"""The emergency exit: an event that the outbox cannot take in time goes into a file of
-its own, and is taken in later.
+"""The spool: what the outbox cannot take in time is written to a file of its own, and
+imported later.
 
 A file for each event, renamed into place when it is whole: nothing to lock, and nothing
 half written to be read. Each is signed with the site's secret, for others may write
@@ -74,7 +74,7 @@ class Spool:
 
         :raises OutboxError: If no place takes it.
         """
-        # Names in the order of time, so that they are taken in in that order.
+        # Names in the order of time, so that they are imported in that order.
         mark, chance = _mark(note.key), secrets.token_hex(4)
         name = f"{time.time_ns():020d}-{mark}-{chance}{_SUFFIX}"
         try:
@@ -117,12 +117,12 @@ class Spool:
             try:
                 notes.append((file, _parse(content)))
             except (ValueError, TypeError, RecursionError) as e:
-                self.set_aside(file, str(e))
+                self.reject(file, str(e))
         return notes
 
     def erase(self, player: str) -> None:
-        """Erase what stands of a player, as a referrer too, and in files that are never
-        taken in.
+        """Erase what is spooled of a player, as a referrer too, and in files that are
+        never imported.
 
         :raises OutboxError: If something cannot be read or written.
         """
@@ -140,14 +140,14 @@ class Spool:
                 self.remove(file)
 
     def oldest(self) -> int | None:
-        """Since when something waits, in milliseconds."""
+        """Since when something is spooled, in milliseconds."""
         for file in self._files(_SUFFIX, strict=False):
             with contextlib.suppress(ValueError):  # somebody else's
                 return int(file.name.partition("-")[0]) // 1_000_000
         return None
 
     def remove(self, file: Path) -> None:
-        """Forget a note that was taken in."""
+        """Remove a note that was imported."""
         self._folder(file).remove(file.name)
 
     def unreadable(self) -> int:
@@ -158,9 +158,9 @@ class Spool:
         """The folder beside the outbox and what lies in it."""
         return [self._beside.path, *self._beside.path.glob("*")]
 
-    def set_aside(self, file: Path, reason: str) -> None:
-        """Put a note that cannot be taken in out of the way, for a person."""
-        logger.error("The event kept in %s cannot be taken in: %s", file, reason)
+    def reject(self, file: Path, reason: str) -> None:
+        """Keep a note that cannot be imported for a person."""
+        logger.error("The event spooled in %s cannot be imported: %s", file, reason)
         with contextlib.suppress(OSError):
             name = file.with_suffix(_UNREADABLE).name
             self._folder(file).rename(file.name, name)
@@ -186,7 +186,7 @@ class Spool:
         if file.parent == self._beside.path:
             if self._warned.passes():
                 logger.warning(
-                    "What lies in %s is taken in although it is not signed with "
+                    "The files in %s are imported although not all are signed with "
                     "MMOLOVE_REFERRAL_SECRET: only this site can write there. Nothing "
                     "is wrong if the secret was changed, or the package updated.",
                     file.parent,
@@ -203,7 +203,7 @@ class Spool:
         try:
             return self._folder(file).read(file.name, _LIMIT)
         except FileNotFoundError:
-            pass  # another process took it in
+            pass  # another process imported it
         except NotOurs as e:
             self._warn(file, f"{e.filename} {e.why}. See who put it there")
         except OSError as e:

@@ -1,13 +1,14 @@
-"""The seam: what an outbox does, whatever it keeps its rows in."""
+"""The outbox as the rest of the package uses it, whatever it keeps its rows in."""
 
 from __future__ import annotations
 
 import abc
 import itertools
+import json
 import typing as t
 
-from ..protocol.wire import Event
 from .breaker import Breaker
+from .dialect import Dialect
 from .entry import Entry
 from .entry import EntryState
 from .entry import Invitation
@@ -15,15 +16,15 @@ from .entry import is_id
 from .entry import Settlement
 from .entry import TIMEOUT
 from .inspector import Inspector
+from .inspector import Worker
 from .report import record
 from .report import Report
 from .reward_breaker import RewardBreaker
-from .statements import Dialect
 from .statements import Transaction
 
 R = t.TypeVar("R")
 
-# Rejected entries that are sent again in one transaction.
+# Rows that one transaction of a person's action takes.
 _BATCH = 500
 
 # The fact that every token that was reported is owned by an account.
@@ -33,23 +34,22 @@ _OWNED = "tokens owned"
 class Outbox(abc.ABC):
     """Where entries are kept.
 
-    Each method is one transaction, described where it is made, in
-    :class:`~flask_mmolove.outbox.statements.Transaction`: when it returns, it is on
-    disk, and when it raises :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
-    ``timeout`` is for how many seconds the caller may wait.
+    Each method is one transaction, or several short ones where it says so, and what it
+    does is described in :class:`~flask_mmolove.outbox.statements.Transaction`: when it
+    returns, it is on disk, and when it raises
+    :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.
 
-    :ivar inspector: What a person asks of the outbox.
-    :ivar timeout: How many seconds that is for who does not say.
+    Where a method takes a ``timeout``, the caller waits no more seconds than that.
+
+    :ivar dialect: How the store's SQL differs.
+    :ivar timeout: Seconds for callers that do not name any.
     """
 
     def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
         self.timeout = TIMEOUT
-        self._dialect = dialect
-        self.inspector = self.inspect()
 
-    def inspect(self, timeout: float | None = None) -> Inspector:
-        """The same as :attr:`inspector`, for who can wait no longer than that."""
-        return Inspector(self.run, self._dialect, timeout)
+    # The store itself.
 
     @abc.abstractmethod
     def run(
@@ -59,8 +59,8 @@ class Outbox(abc.ABC):
         *,
         writes: bool = True,
     ) -> R:
-        """Do a piece of work in a transaction, and all of it anew as long as another
-        one is in the way.
+        """Run a piece of work in a transaction, and again as long as another one is in
+        the way.
 
         :param work: May be called several times; what counts is the last.
         :param writes: False for one that only reads.
@@ -68,7 +68,7 @@ class Outbox(abc.ABC):
 
     @abc.abstractmethod
     def create(self) -> bool:
-        """Make the store, and say whether something of it was not there."""
+        """Create what is missing of the store, and return whether anything was."""
 
     def probe(self) -> None:
         """Find out whether it can be written.
@@ -87,29 +87,31 @@ class Outbox(abc.ABC):
         return False
 
     def recover(self) -> int:
-        """Take over what stands in files that were damaged, deleted or replaced, and
-        give how many entries those are. Costs nothing where nothing happened.
+        """Import what can be read of files that were damaged, deleted or replaced, and
+        return how many entries those are. Costs nothing where nothing happened.
         """
         return 0
+
+    def upgrade(self) -> None:
+        """Bring rows of an earlier version up to date, in several transactions. Costs a
+        look where there are none.
+        """
+        if self.run(lambda db: db.fact(_OWNED), writes=False) is None:
+            after: int | None = 0
+            while after is not None:
+                after = self._own_tokens(after)
+            self.run(lambda db: db.set_fact(_OWNED, "yes"))
+
+    def _own_tokens(self, after: int) -> int | None:
+        return self.run(lambda db: db.own_tokens(after))
+
+    # Recording.
 
     def record(
         self, note: Report, server_id: str, timeout: float | None = None
     ) -> list[Entry]:
         """See :func:`~flask_mmolove.outbox.report.record`."""
         return self.run(lambda db: record(note, server_id, db), timeout)
-
-    def add(
-        self,
-        identity: str,
-        events: t.Sequence[Event],
-        now: int,
-        timeout: float | None = None,
-        *,
-        referrer: str | None = None,
-    ) -> list[Entry]:
-        return self.run(
-            lambda db: db.add(identity, events, now, referrer=referrer), timeout
-        )
 
     def hold(
         self, key: str, invitation: Invitation, now: int, timeout: float | None = None
@@ -121,16 +123,38 @@ class Outbox(abc.ABC):
     ) -> Invitation | None:
         return self.run(lambda db: db.held(key, now), timeout, writes=False)
 
-    def is_used(self, token: str, timeout: float | None = None) -> bool:
-        return self.run(lambda db: db.is_used(token), timeout, writes=False)
-
     def let_go(self, key: str, timeout: float | None = None) -> None:
         self.run(lambda db: db.let_go(key), timeout)
+
+    # Reading.
+
+    @property
+    def inspector(self) -> Inspector:
+        """What is asked for pages and counts."""
+        return self.inspect()
+
+    def inspect(self, timeout: float | None = None) -> Inspector:
+        """The same for callers that can wait no longer than that."""
+        return Inspector(self, timeout)
 
     def of(
         self, identity: str, test: bool, timeout: float | None = None
     ) -> dict[str, Entry]:
         return self.run(lambda db: db.of(identity, test), timeout, writes=False)
+
+    def is_used(self, token: str, timeout: float | None = None) -> bool:
+        return self.run(lambda db: db.is_used(token), timeout, writes=False)
+
+    def next_due(self, now: int, timeout: float | None = None) -> int | None:
+        return self.run(lambda db: db.next_due(now), timeout, writes=False)
+
+    def breaker(self, timeout: float | None = None) -> Breaker:
+        return self.run(lambda db: db.breaker(), timeout, writes=False)
+
+    def reward_breaker(self, timeout: float | None = None) -> RewardBreaker:
+        return self.run(lambda db: db.reward_breaker(), timeout, writes=False)
+
+    # Delivering.
 
     def claim(
         self,
@@ -158,26 +182,24 @@ class Outbox(abc.ABC):
     ) -> list[Entry]:
         return self.run(lambda db: db.renew(entries, due), timeout)
 
-    def next_due(self, now: int, timeout: float | None = None) -> int | None:
-        return self.run(lambda db: db.next_due(now), timeout, writes=False)
+    def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
+        return self.run(lambda db: db.reward_failed(id, reason, now))
 
-    def upgrade(self) -> None:
-        """Bring rows of an earlier version up to date. Costs a look where there are
-        none.
-        """
-        if self.run(lambda db: db.fact(_OWNED), writes=False) is None:
-            after: int | None = 0
-            while after is not None:
-                after = self._own_tokens(after)
-            self.run(lambda db: db.set_fact(_OWNED, "yes"))
+    def reward_granted(self, now: int) -> None:
+        if self.reward_breaker() != RewardBreaker():
+            self.run(lambda db: db.reward_granted(now))
 
-    def _own_tokens(self, after: int) -> int | None:
-        return self.run(lambda db: db.own_tokens(after))
+    def heartbeat(self, worker: Worker) -> None:
+        """Write down that something delivers; see :meth:`Inspector.worker`."""
+        shown = json.dumps(worker)
+        self.run(lambda db: db.set_fact("worker", shown))
 
     def apply_settings(self, fingerprint: str, server_id: str, now: int) -> int | None:
         if self.run(lambda db: db.fact("settings"), writes=False) == fingerprint:
             return None
         return self.run(lambda db: db.apply_settings(fingerprint, server_id, now))
+
+    # What a person does.
 
     def retry(
         self,
@@ -185,7 +207,7 @@ class Outbox(abc.ABC):
         ids: t.Collection[int] | None = None,
         timeout: float | None = None,
     ) -> list[Entry]:
-        """Send rejected entries again: all, or those named."""
+        """Send rejected entries again, in several transactions: all, or those named."""
         if ids is None:
             ids = self.run(lambda db: db.rejected(), timeout, writes=False)
         waiting, again = filter(is_id, ids), []
@@ -199,38 +221,49 @@ class Outbox(abc.ABC):
     def decide(
         self, id: int, state: EntryState, now: int, timeout: float | None = None
     ) -> Entry | None:
+        """See :meth:`Actions.decide`; None if there is no such reward."""
         if not is_id(id):
             return None
-        return self.run(lambda db: db.decide(id, state, now), timeout)
+        decided = self.run(lambda db: db.decide([id], state, now), timeout)
+        return decided[0] if decided else None
 
     def retry_rewards(self, now: int, timeout: float | None = None) -> int:
-        """Have the rewards granted that failed, and give how many those are."""
+        """Have the rewards granted that failed, in several transactions, and return how
+        many those are.
+        """
         total, inspector = 0, self.inspect(timeout)
-        while batch := inspector.page(state="unpaid", limit=_BATCH):
-            total += self._retry_rewards(batch, now, timeout)
+        while batch := inspector.page(state="reward_failed", limit=_BATCH):
+            total += self._retry_rewards([entry.id for entry in batch], now, timeout)
         return total
 
-    def _retry_rewards(
-        self, entries: list[Entry], now: int, timeout: float | None
-    ) -> int:
-        def work(db: Transaction) -> int:
-            decided = [db.decide(entry.id, "accepted", now) for entry in entries]
-            return sum(entry is not None for entry in decided)
-
-        return self.run(work, timeout)
+    def _retry_rewards(self, ids: list[int], now: int, timeout: float | None) -> int:
+        return len(self.run(lambda db: db.decide(ids, "accepted", now), timeout))
 
     def resume(self, now: int) -> None:
         self.run(lambda db: db.resume(now))
 
-    def breaker(self, timeout: float | None = None) -> Breaker:
-        return self.run(lambda db: db.breaker(), timeout, writes=False)
+    def use_tokens(
+        self, player: str, tokens: t.Collection[str], timeout: float | None = None
+    ) -> None:
+        """See :meth:`Actions.use_tokens`. It is a transaction of its own, before
+        :meth:`erase`: a signup that is recorded at the very moment at which the row
+        goes must find its token here already.
+        """
+        self.run(lambda db: db.use_tokens(player, tokens), timeout)
 
-    def reward_breaker(self, timeout: float | None = None) -> RewardBreaker:
-        return self.run(lambda db: db.reward_breaker(), timeout, writes=False)
+    def erase(self, player: str, timeout: float | None = None) -> list[Entry]:
+        return self.run(lambda db: db.erase(player), timeout)
 
-    def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
-        return self.run(lambda db: db.reward_failed(id, reason, now))
+    def purge(self, before: int) -> int:
+        """Remove the players of whom everything is finished since before a moment, in
+        several transactions, and return how many entries that were.
+        """
+        total = 0
+        after: int | None = 0
+        while after is not None:
+            count, after = self._purge(after, before)
+            total += count
+        return total
 
-    def reward_granted(self, now: int) -> None:
-        if self.reward_breaker() != RewardBreaker():
-            self.run(lambda db: db.reward_granted(now))
+    def _purge(self, after: int, before: int) -> tuple[int, int | None]:
+        return self.run(lambda db: db.purge(after, before, _BATCH))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime
-from datetime import timezone
 
 from ..outbox import Entry
 from ..outbox import EntryState
+from ..outbox.entry import as_datetime
 
 
 # A dataclass, for of those alone Flask's jsonify() makes an object.
@@ -20,8 +20,8 @@ class Referral:
         or UUIDs is asked for ``int(identity)`` or ``uuid.UUID(identity)``.
     :param state: ``pending`` until MMOLove has answered; ``accepted``, then
         ``rewarded``; ``ignored`` if another referrer was first, or another account with
-        the same token; ``rejected`` if MMOLove refused; ``unknown`` or ``unpaid`` if a
-        person has to look at the reward.
+        the same token; ``rejected`` if MMOLove refused;
+        ``reward_unconfirmed`` or ``reward_failed`` if you have to look at the reward.
     :param reward_key: Always the same for this referral. A game that gives nothing
         twice for one key pays once, whatever happens.
     :param referral_id: MMOLove's name for the referral, once it answered with one.
@@ -52,12 +52,8 @@ class Referral:
             reward_key=f"mmolove-{qualified.server_id}-{qualified.identity}",
             referral_id=qualified.referral_id
             or (registered.referral_id if registered else None),
-            registered_at=_utc(registered.recorded) if registered else None,
-            qualified_at=_utc(qualified.recorded),
-            rewarded_at=None if paid is None else _utc(paid),
+            registered_at=as_datetime(registered.recorded) if registered else None,
+            qualified_at=as_datetime(qualified.recorded),
+            rewarded_at=None if paid is None else as_datetime(paid),
             referrer=(registered or qualified).referrer,
         )
-
-
-def _utc(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)

@@ -366,7 +366,7 @@ class TestActions:
         with app.app_context():
             qualify("unlucky")
         outbox = app.extensions["mmolove"].outbox
-        (entry,) = outbox.inspector.page(state="unknown", limit=9)
+        (entry,) = outbox.inspector.page(state="reward_unconfirmed", limit=9)
         url = f"/mmolove/events/{entry.id}/reward"
         if granted == "no":
             outbox.renew([entry], 1 << 50)  # a process keeps it
@@ -377,7 +377,7 @@ class TestActions:
         words = {"yes": "is recorded as granted", "no": "will be granted now"}[granted]
         assert f"The reward of event {entry.id} {words}." in text
         state = outbox.inspector.get(entry.id).state
-        assert state == {"yes": "rewarded", "no": "unknown"}[granted]
+        assert state == {"yes": "rewarded", "no": "reward_unconfirmed"}[granted]
         assert owner.post(url, data={"granted": "perhaps"}).status_code == 400
 
 

@@ -72,10 +72,12 @@ def of(app: Flask) -> Health:
             ["clock is 400 s ahead of MMOLove's", "NTP"],
         ),
         (
-            FINE._replace(stuck={"rejected": 2, "unknown": 1, "unpaid": 1}),
+            FINE._replace(
+                stuck={"rejected": 2, "reward_unconfirmed": 1, "reward_failed": 1}
+            ),
             "warning",
             [
-                "Waiting for you: 2 rejected, 1 unknown, 1 unpaid.",
+                "Waiting for you: 2 rejected, 1 reward_unconfirmed, 1 reward_failed.",
                 "See 'flask mmolove retry --list' and 'flask mmolove rewards'.",
             ],
         ),

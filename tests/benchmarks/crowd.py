@@ -11,9 +11,9 @@ import time
 import typing as t
 from pathlib import Path
 
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
+from tests.outbox.recording import add
 
 from .row import Row
 
@@ -43,10 +43,8 @@ class Ours:
         self._outbox.create()
 
     def record(self, player: str) -> None:
-        event = make_event(
-            "registered", player, f"{player:t>60}", "srv", 1_790_000_000_000, False
-        )
-        self._outbox.add(player, [event], 1_790_000_000_000, REQUEST_TIMEOUT)
+        token, now = f"{player:t>60}", 1_790_000_000_000
+        add(self._outbox, player, token=token, now=now, timeout=REQUEST_TIMEOUT)
 
     def close(self) -> None:
         self._outbox.close()

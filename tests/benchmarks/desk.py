@@ -1,8 +1,9 @@
 """How long the operator's pages take over a million events.
 
 Signups of a year: half of the players qualified, and of a thousand events one is
-rejected, one unknown and one to be sent. The rows are written past the outbox, for what
-is measured is the reading; the counts of the days are written as the outbox would.
+rejected, one reward unconfirmed and one to be sent. The rows are written past the
+outbox, for what is measured is the reading; the counts of the days are written as the
+outbox would.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
         by = str(int(player) ** 2 % 100_003) if int(player) % 3 == 0 else None
         entry = new_entry(player, event, ("pending", moment), moment, by)
         state: EntryState = "rewarded" if name == "qualified" else "accepted"
-        odd: dict[int, EntryState] = {1: "unknown", 500: "rejected", 999: "pending"}
+        odd: dict[int, EntryState] = {
+            1: "reward_unconfirmed",
+            500: "rejected",
+            999: "pending",
+        }
         state = "pending" if waiting else odd.get(number % 1000, state)
         if state != "pending":
             entry = entry._replace(due=None, settled=moment + 900, status=200)

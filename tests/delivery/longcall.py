@@ -68,7 +68,7 @@ def main(where: str, promise: Promise, lease: int, now: int) -> None:
         Telling(outbox, clock, lease),
         7 * 86_400,
     )
-    granter.pay()
+    granter.grant()
     outbox.close()
     say("done")
 

@@ -316,7 +316,7 @@ class TestSite:
     ) -> None:
         site.sign_up("7")
         site.wait(lambda: len(sent(broker)) == 1)
-        monkeypatch.setattr(by_celery, "OVERDUE", -1)
+        monkeypatch.setattr(by_celery, "SWEEP_AFTER", -1)
 
         def swept() -> bool:
             site.engine.wake()

@@ -7,19 +7,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import typing as t
 from pathlib import Path
 
 import pytest
 
+from flask_mmolove import OutboxBusy
+from flask_mmolove.delivery import Promise
+from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox.entry import make_event
 from tests.conftest import find_url
 from tests.conftest import SQL
+from tests.delivery.bench import Bench
+from tests.delivery.bench import Grant
+from tests.delivery.conftest import Fixture
 from tests.delivery.longcall import open_outbox
+from tests.outbox.recording import add
 
 LEASE = 900
 
@@ -33,11 +40,7 @@ class Due:
         self.where = where
         self.outbox: Outbox = open_outbox(where)
         now = int(time.time() * 1000)
-        events = [
-            make_event(name, "7", "tok", "srv", now, False)
-            for name in ("registered", "qualified")
-        ]
-        self.outbox.add("7", events, now)
+        add(self.outbox, "7", "registered", "qualified", now=now)
         for due in (None, now):
             (entry,) = self.outbox.claim("pending", now, 60_000, 1)
             settled = Settlement(
@@ -127,7 +130,7 @@ def test_nobody_takes_one_in_doubt_whose_callback_runs(due: Due) -> None:
         first.go_on()
         first.await_word("called")
         begun = due.entry
-        assert begun.state == "unknown" and begun.due is not None
+        assert begun.state == "reward_unconfirmed" and begun.due is not None
         first.await_word("renewed")
         renewed = due.entry.due
         assert renewed is not None and renewed > begun.due
@@ -181,3 +184,173 @@ def test_what_a_paused_process_has_given_is_settled_by_whoever_is_first(
             assert first.finish() == ["rewarded", "done"]
             assert second.finish() == ["done"]
     assert due.entry.state == "rewarded"
+
+
+class TestLease:
+    """A callback that takes longer than the lease of its reward."""
+
+    def test_one_that_outlasts_it_is_called_once(self, make_bench: Fixture) -> None:
+        class Long(Grant):
+            def give(self, entry: Entry) -> None:
+                super().give(entry)
+                for _ in range(20):
+                    made.clock.time += 200
+                    assert leases(made).renew()
+                    other = made.new_process()
+                    other.drain()
+
+        made: Bench = make_bench(grant := Long())
+        made.add("7", "registered", "qualified")
+        made.delivery.drain()
+        assert made.state("7", "qualified") == "rewarded"
+        assert grant.given == ["7"]
+
+    @pytest.mark.parametrize("promise", ["at-least-once", "at-most-once"])
+    def test_a_process_paused_before_the_call_leaves_it_to_who_has_claimed_it(
+        self, make_bench: Fixture, promise: Promise
+    ) -> None:
+        class Pausing(Grant):
+            def prepare(self, entry: Entry) -> t.Callable[[], None]:
+                give = super().prepare(entry)
+                if made.clock.time == started:
+                    made.clock.time += 301
+                    made.new_process().drain()
+                return give
+
+        made: Bench = make_bench(grant := Pausing(promise=promise))
+        started = made.clock.time
+        made.add("7", "registered", "qualified")
+        made.delivery.drain()
+        assert made.state("7", "qualified") == "rewarded"
+        assert grant.given == ["7"]
+
+    def test_a_pause_in_which_nobody_claims_it_changes_nothing(
+        self, make_bench: Fixture
+    ) -> None:
+        class Pausing(Grant):
+            def prepare(self, entry: Entry) -> t.Callable[[], None]:
+                made.clock.time += 301
+                return super().prepare(entry)
+
+            def give(self, entry: Entry) -> None:
+                super().give(entry)
+                made.new_process().drain()  # and it is renewed before the call
+
+        made: Bench = make_bench(grant := Pausing())
+        made.add("7", "registered", "qualified")
+        made.delivery.drain()
+        assert grant.given == ["7"]
+
+    def test_one_that_was_taken_over_meanwhile_is_told(
+        self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Paused(Grant):
+            def give(self, entry: Entry) -> None:
+                super().give(entry)
+                if len(self.given) == 1:
+                    made.clock.time += 301
+                    made.new_process().drain()
+                    assert leases(made).renew()
+
+        made: Bench = make_bench(grant := Paused())
+        made.add("7", "registered", "qualified")
+        made.delivery.drain()
+        assert grant.given == ["7", "7"]
+        assert "another one has taken it over" in caplog.text
+
+    def test_what_ended_while_it_was_renewed_was_not_taken_over(
+        self,
+        make_bench: Fixture,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        made: Bench = make_bench(Grant())
+        made.add("7", "registered")
+        (entry,) = made.outbox.claim("pending", made.delivery.now(), 1000, 1)
+        kept = leases(made).keep(entry)
+        kept.__enter__()
+
+        def end(entries: list[Entry], *args: t.Any) -> list[Entry]:
+            kept.__exit__(None, None, None)
+            return entries
+
+        monkeypatch.setattr(made.outbox, "renew", end)
+        assert leases(made).renew()
+        assert caplog.text == ""
+
+    def test_a_store_that_is_busy_is_tried_again(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.add("7", "registered")
+        delivery = bench.new_process(lease=30)
+        (entry,) = bench.outbox.claim("pending", delivery.now(), 30, 1)
+        renewed = threading.Event()
+        failures: list[t.Any] = []
+
+        def renew(*args: t.Any) -> list[Entry]:
+            if len(failures) < 3:
+                failures.append(args)
+                raise OutboxBusy("The outbox was kept busy.")
+            renewed.set()
+            return []
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench.outbox, "renew", renew)
+            with delivery._granter._leases.keep(entry):
+                assert renewed.wait(20)
+        assert caplog.text.count("Leases cannot be renewed for now") == 1
+
+    def test_a_thread_renews_them_and_ends_with_the_work(
+        self, make_bench: Fixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        renewed = threading.Semaphore(0)
+        threads: list[threading.Thread] = []
+
+        class Long(Grant):
+            def give(self, entry: Entry) -> None:
+                for _ in range(3):
+                    assert renewed.acquire(timeout=20)
+                threads.extend(threads_for_leases())
+                super().give(entry)
+
+        made: Bench = make_bench(grant := Long())
+        renew = made.outbox.renew
+
+        def note(*args: t.Any) -> list[Entry]:
+            lost = renew(*args)
+            renewed.release()
+            return lost
+
+        monkeypatch.setattr(made.outbox, "renew", note)
+        for player in "789":
+            made.add(player, "registered", "qualified")
+        made.new_process(lease=90).drain()
+        assert grant.given == ["7", "8", "9"]
+        for thread in threads:
+            thread.join(20)
+        assert threads and threads_for_leases() == []
+
+    def test_without_threads_it_is_given_all_the_same(
+        self, make_bench: Fixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "flask-mmolove-leases":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        made: Bench = make_bench(grant := Grant())
+        made.add("7", "registered", "qualified")
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        made.delivery.drain()
+        assert grant.given == ["7"]
+
+
+def leases(bench: Bench) -> Leases:
+    return bench.delivery._granter._leases
+
+
+def threads_for_leases() -> list[threading.Thread]:
+    found = threading.enumerate()
+    return [thread for thread in found if thread.name == "flask-mmolove-leases"]

@@ -8,8 +8,8 @@ import pytest
 from flask_mmolove.delivery.watchdog import Watchdog
 from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Spool
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from tests.outbox.recording import add
 
 START = 1_790_000_000.0
 
@@ -28,8 +28,7 @@ class Site:
         )
 
     def add(self) -> None:
-        event = make_event("registered", "7", "tok", "srv", int(START * 1000), False)
-        self.outbox.add("7", [event], int(START * 1000))
+        add(self.outbox, now=int(START * 1000))
 
     def requests(self, seconds: float, every: float = 1.0) -> None:
         end = self.passed + seconds

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 
 
@@ -16,8 +16,7 @@ def main(uid: int, outbox: Path) -> None:
     os.setuid(uid)
     try:
         store = SQLiteOutbox(outbox)
-        event = make_event("registered", "8", "t", "s", 1_700_000_000_000, False)
-        store.add("8", [event], 1000)
+        store.record(Report("8", "t", ["registered"], False, 1000), "srv")
         store.close()
     except Exception as e:
         sys.exit(f"{e}")

@@ -9,8 +9,8 @@ from collections import Counter
 
 from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
+from tests.outbox.recording import add
 
 NAMES = ("registered", "qualified")
 
@@ -53,8 +53,7 @@ def start(url: str, barrier: t.Any, number: int) -> None:
     outbox = SQLAlchemyOutbox(url)
     barrier.wait(60)
     identity = str(number)
-    event = make_event("registered", identity, f"t-{identity}", "s", NOW, False)
-    outbox.add(identity, [event], NOW)
+    add(outbox, identity, now=NOW)
     outbox.close()
 
 
@@ -91,9 +90,7 @@ def _work(
     barrier.wait(60)
     for player in range(players):
         identity = f"{number}-{player}"
-        token = f"t-{identity}"
-        events = [make_event(name, identity, token, "s", NOW, False) for name in NAMES]
-        outbox.add(identity, events, NOW)
+        add(outbox, identity, *NAMES, now=NOW)
     claimed: list[tuple[str, str, float]] = []
     settled: list[tuple[str, str, float]] = []
     begun = rested = time.monotonic()

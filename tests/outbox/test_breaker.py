@@ -83,7 +83,7 @@ def test_after_an_outage_it_opens_up_step_by_step() -> None:
     widths = []
     for _ in range(4):
         breaker = breaker.learn(FINE, 9000, most)
-        widths.append(breaker.width)
+        widths.append(breaker.max_in_flight)
     assert widths == [2, 4, 8, None]
 
 

@@ -147,11 +147,11 @@ def test_what_stands_of_a_player_is_erased(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "outbox.db", SECRET)
     of_another = NOTE._replace(identity="8", referrer="7")
     files = {name: spool.write(NOTE) for name in ("event", "unreadable", "half")}
-    spool.set_aside(files["unreadable"], "it is damaged")
+    spool.reject(files["unreadable"], "it is damaged")
     files["half"].rename(files["half"].with_suffix(".1a2b.half"))
     kept = spool.write(of_another)
     other = spool.write(of_another._replace(referrer=None))
-    spool.set_aside(other, "it is damaged")
+    spool.reject(other, "it is damaged")
     spool.erase("7")
     assert {*kept.parent.iterdir()} == {kept, other.with_suffix(".unreadable")}
     assert spool.read() == [(kept, of_another._replace(referrer=None))]
@@ -161,7 +161,7 @@ def test_nothing_is_said_to_be_erased_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path / "outbox.db", SECRET)
-    spool.set_aside(spool.write(NOTE), "it is damaged")
+    spool.reject(spool.write(NOTE), "it is damaged")
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "read", run_out_of_files)
         with pytest.raises(OutboxError, match="Too many open files"):

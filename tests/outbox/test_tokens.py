@@ -129,7 +129,7 @@ class TestStores:
         assert not outbox.is_used("token")
         add(outbox, "first")
         assert outbox.is_used("token") and not outbox.is_used("other")
-        outbox.inspector.erase("first")
+        outbox.erase("first")
         assert outbox.is_used("token") and not outbox.is_used("other")
 
     def test_the_same_account_again_changes_nothing(self, outbox: Outbox) -> None:
@@ -182,7 +182,7 @@ class TestStores:
     def test_an_erased_account_frees_no_token(self, outbox: Outbox) -> None:
         add(outbox, "first")
         accept(outbox, reward=True)
-        outbox.inspector.erase("first")
+        outbox.erase("first")
         for player in ("first", "second"):
             assert add(outbox, player)[0].is_second
         assert accept(outbox) == []
@@ -190,22 +190,22 @@ class TestStores:
     def test_to_erase_a_second_account_frees_no_token(self, outbox: Outbox) -> None:
         add(outbox, "first")
         add(outbox, "second")
-        outbox.inspector.erase("second")
+        outbox.erase("second")
         assert add(outbox, "second")[0].is_second
         assert accept(outbox) == ["first"]
 
     def test_a_purged_account_frees_no_token(self, outbox: Outbox) -> None:
         add(outbox, "first")
         accept(outbox, reward=True)
-        assert outbox.inspector.purge(NOW + 1) == 2
+        assert outbox.purge(NOW + 1) == 2
         for player in ("first", "second"):
             assert add(outbox, player)[0].is_second
 
     def test_what_is_used_already_can_be_erased_again(self, outbox: Outbox) -> None:
         add(outbox, "first")
         for _ in range(2):
-            outbox.inspector.use("first", ["spooled", "spooled"])
-        outbox.inspector.erase("first")
+            outbox.use_tokens("first", ["spooled", "spooled"])
+        outbox.erase("first")
         assert add(outbox, "second", token="spooled")[0].is_second
 
     def test_a_second_account_is_counted_nowhere(self, outbox: Outbox) -> None:
@@ -273,7 +273,7 @@ class TestDamage:
 
     def test_a_used_token_is_recovered(self, outbox: SQLiteOutbox, path: Path) -> None:
         add(outbox, "first")
-        outbox.inspector.erase("first")
+        outbox.erase("first")
         self.damage(outbox, path)
         outbox.recover()
         assert add(outbox, "second")[0].is_second
@@ -282,7 +282,7 @@ class TestDamage:
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
         add(outbox, "first")
-        outbox.inspector.erase("first")
+        outbox.erase("first")
         path.unlink()
         add(outbox, "other", token="other")
         outbox.recover()

@@ -65,7 +65,7 @@ from .site import warm_up
 FIRST = {"registered": "unavailable", "qualified": "portal"}
 
 #: The steps of the reward, the only ones that differ with ``at_most_once``.
-REWARD = ("claim accepted", "reward", "settle accepted", "settle unknown")
+REWARD = ("claim accepted", "reward", "settle accepted", "settle reward_unconfirmed")
 
 #: Turns after which a drain of two players is given up.
 TURNS = 200

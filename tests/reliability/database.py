@@ -109,7 +109,7 @@ def weigh(evidence: Evidence, rows: Rows, history: t.Sequence[Arrival]) -> Findi
         "changes_without_event": len(without_event),
         "events_without_change": len(without_change),
         "acknowledged_without_change": len(evidence.acknowledged - rows.made),
-        "rewards_in_doubt": Counter(evidence.states.values())["unknown"],
+        "rewards_in_doubt": Counter(evidence.states.values())["reward_unconfirmed"],
     }
     return Findings(
         "database",

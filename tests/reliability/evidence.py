@@ -18,7 +18,7 @@ from .site import OUTBOX
 from .site import read_diary
 
 #: What an entry may be when nothing is left to do.
-_AT_REST = {"accepted", "rewarded", "ignored", "unknown"}
+_AT_REST = {"accepted", "rewarded", "ignored", "reward_unconfirmed"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,11 @@ class Evidence:
         given = {KEYS["qualified"] + player for player, _ in calls}
         if self.at_most_once:
             # A person is told of these, with `flask mmolove rewards`.
-            given |= {key for key, state in self.states.items() if state == "unknown"}
+            given |= {
+                key
+                for key, state in self.states.items()
+                if state == "reward_unconfirmed"
+            }
         return len(credited - given)
 
 

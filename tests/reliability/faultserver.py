@@ -32,7 +32,6 @@ import click
 
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.outbox import Spool
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.client import ReferralClient
 from flask_mmolove.protocol.response import Outcome
@@ -40,6 +39,7 @@ from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.protocol.wire import SIGNATURE_HEADER
 from flask_mmolove.protocol.wire import WINDOW
 from flask_mmolove.settings import Settings
+from tests.outbox.recording import add
 
 from . import processes
 from .inprocess import Surprises
@@ -496,10 +496,8 @@ class _Run:
         player = str(self.attempted)
         self.attempted += 1
         now = self.delivery.now()
-        token = f"token-{player}"
-        event = make_event("registered", player, token, SERVER_ID, now, False)
-        self.outbox.add(player, [event], now)
-        return event.server_event_id
+        add(self.outbox, player, now=now, server_id=SERVER_ID)
+        return f"reg-{player}"
 
     def turn(self) -> bool:
         """Do what is next due, and say whether there was anything."""

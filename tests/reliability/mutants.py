@@ -39,18 +39,19 @@ from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.grant import Granter
+from flask_mmolove.outbox import claims
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import statements as transaction
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteTransaction
+from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.recording.session import SessionReport
 from flask_mmolove.rewards.referral import Referral
+from tests.outbox.recording import add
 
 from . import commits
 from . import crashpoints
@@ -162,21 +163,21 @@ def _pays_before_the_answer() -> None:
 def _pays_before_it_is_written_down() -> None:
     """Call an at-most-once callback first, and write down then that it began."""
 
-    def give(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
+    def grant(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
         rewarder.prepare(entry)()
         granter._settle(Settlement(entry, "rewarded", is_fact=True))
 
-    _put(Granter, _give=give)
+    _put(Granter, _grant=grant)
 
 
 def _writes_down_before_it_pays() -> None:
     """Say that it is rewarded, and call the callback then."""
 
-    def give(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
+    def grant(granter: Granter, rewarder: t.Any, entry: Entry) -> None:
         granter._settle(Settlement(entry, "rewarded", is_fact=True))
         rewarder.prepare(entry)()
 
-    _put(Granter, _give=give)
+    _put(Granter, _grant=grant)
 
 
 def _keeps_no_order() -> None:
@@ -187,7 +188,7 @@ def _keeps_no_order() -> None:
     ) -> tuple[str, int]:
         return "pending", now - (name == "qualified")
 
-    _put(transaction.Transaction, _start=start)
+    _put(Transaction, _start=start)
 
 
 def _takes_no_lease() -> None:
@@ -209,7 +210,7 @@ def _has_no_fence() -> None:
     def by_anyone(settlement: Settlement, row: Entry) -> bool:
         return rules.may_settle(settlement._replace(is_fact=True), row)
 
-    _put(transaction, may_settle=by_anyone)
+    _put(claims, may_settle=by_anyone)
 
 
 def _signs_once() -> None:
@@ -333,8 +334,7 @@ def _try_two_accounts() -> Findings:
     with processes.scratch() as folder:
         outbox = SQLiteOutbox(folder / "outbox.db")
         for player in ("first", "second"):
-            event = make_event("registered", player, "token", "srv", NOW, False)
-            outbox.add(player, [event], NOW)
+            add(outbox, player, token="token", now=NOW)
         sent = outbox.claim("pending", NOW, LEASE, 9)
         outbox.close()
     if len(sent) > 1:
@@ -356,10 +356,9 @@ def _try_an_hour_later() -> Findings:
 
 def _try_a_late_failure() -> Findings:
     report = Findings("scene")
-    event = make_event("registered", "scene", "token", "srv", NOW, False)
     with processes.scratch() as folder:
         outbox = SQLiteOutbox(folder / "outbox.db")
-        outbox.add("scene", [event], NOW)
+        add(outbox, "scene", now=NOW)
         (first,) = outbox.claim("pending", NOW, LEASE, 1)
         (second,) = outbox.claim("pending", NOW + LEASE, LEASE, 1)
         outbox.settle([Settlement(first, "pending", NOW + LEASE)], NOW + LEASE)

@@ -71,7 +71,7 @@ def create_site() -> Flask:
         # As under uWSGI while threads were not its default: they can be started and
         # never run. The alarm looks at once rather than after a quarter of an hour.
         _Daemon.run = _do_nothing  # type: ignore[assignment, method-assign]
-        alarm.FIRST = alarm.BETWEEN = alarm.OVERDUE = 0
+        alarm.FIRST = alarm.BETWEEN = alarm.WARN_AFTER = 0
     app = Flask(__name__, instance_path=os.environ["RELIABILITY_FOLDER"])
     app.config.update(
         SECRET_KEY="for sessions",

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import click
 
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.schema import Schema
 from flask_mmolove.outbox.sqlite.store import _SCHEMA
 from flask_mmolove.outbox.sqlite.store import _SIGNS
 from flask_mmolove.outbox.sqlite.store import _TOKENS
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
+from tests.outbox.recording import add
 
 from . import processes
 from .report import Counters
@@ -116,10 +116,7 @@ def _race(path: Path) -> list[tuple[float, float]]:
 
 
 def _add(outbox: SQLiteOutbox, name: str) -> None:
-    event = make_event(
-        "registered", name, f"token-{name}", "srv-1", 1_790_000_000_000, False
-    )
-    outbox.add(name, [event], 1_790_000_000_000, REQUEST_TIMEOUT)
+    add(outbox, name, now=1_790_000_000_000, timeout=REQUEST_TIMEOUT)
     outbox.close()
 
 

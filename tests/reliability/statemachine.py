@@ -46,8 +46,8 @@ from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from tests.outbox.recording import add
 
 from . import processes
 from .report import Findings
@@ -93,17 +93,17 @@ class Model:
 #: For a claim in a state, the state that also gives way to what really happened.
 REFUTED: dict[str, EntryState] = {
     "pending": "rejected",
-    "accepted": "unpaid",
-    "unknown": "unknown",
+    "accepted": "reward_failed",
+    "reward_unconfirmed": "reward_unconfirmed",
 }
 
 #: The states that a settlement may bring an entry to.
 LATER: dict[EntryState, set[EntryState]] = {
     "pending": {"pending", "accepted", "ignored", "rejected"},
     "rejected": {"accepted", "ignored"},
-    "accepted": {"accepted", "rewarded", "unknown", "unpaid"},
-    "unknown": {"rewarded"},
-    "unpaid": {"rewarded"},
+    "accepted": {"accepted", "rewarded", "reward_unconfirmed", "reward_failed"},
+    "reward_unconfirmed": {"rewarded"},
+    "reward_failed": {"rewarded"},
     "rewarded": set(),
     "ignored": set(),
 }
@@ -144,13 +144,7 @@ class OutboxMachine(RuleBasedStateMachine):
         names=st.sampled_from([("registered",), ("registered", "qualified")]),
     )
     def record(self, identity: str, names: tuple[str, ...]) -> None:
-        events = [
-            make_event(
-                name, identity, f"token-{identity}", self.server_id, self.now, False
-            )
-            for name in names
-        ]
-        new = self.outbox.add(identity, events, self.now)
+        new = add(self.outbox, identity, *names, now=self.now, server_id=self.server_id)
         expected = [name for name in names if (identity, name) not in self.model]
         assert [entry.event for entry in new] == expected
         for entry in new:
@@ -162,7 +156,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(id=st.integers(1, 6), state=st.sampled_from(["rewarded", "accepted"]))
     def decide(self, id: int, state: EntryState) -> None:
         found = [m for m in self.model.values() if m.id == id]
-        open_ = [m for m in found if m.state in ("unknown", "unpaid")]
+        open_ = [m for m in found if m.state in ("reward_unconfirmed", "reward_failed")]
         assert bool(self.outbox.decide(id, state, self.now)) == bool(open_)
         for model in open_:
             model.state = state
@@ -232,23 +226,25 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(entry=claims, status=STATUSES, pause=st.integers(1, 4 * 60))
     def fail(self, entry: Entry, status: int, pause: int) -> None:
-        if entry.state == "unknown":
+        if entry.state == "reward_unconfirmed":
             return  # it is left to a person
         due = self.now + pause * MINUTE
         self._settle(Settlement(entry, entry.state, due, status=status))
 
     @rule(entry=claims, status=STATUSES)
     def give_up(self, entry: Entry, status: int) -> None:
-        if entry.state == "unknown":
+        if entry.state == "reward_unconfirmed":
             return
-        state: EntryState = "rejected" if entry.state == "pending" else "unpaid"
+        state: EntryState = "rejected" if entry.state == "pending" else "reward_failed"
         self._settle(Settlement(entry, state, status=status))
 
     @rule(target=claims, entry=claims)
     def begin_at_most_once(self, entry: Entry) -> t.Any:
         if entry.state != "accepted":
             return multiple()
-        return multiple(*self._settle(Settlement(entry, "unknown", status=200)))
+        return multiple(
+            *self._settle(Settlement(entry, "reward_unconfirmed", status=200))
+        )
 
     @rule(entry=claims)
     def give_back(self, entry: Entry) -> None:

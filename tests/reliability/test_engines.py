@@ -93,7 +93,7 @@ def drain_on_the_way_back(folder: Path) -> dict[str, int]:
             site.sign_up(player)
         outbox, now = site.state.outbox, milliseconds()
         outbox.claim("pending", now, 3600, 2)  # by those who are killed now
-        outbox.settle([], now, lambda breaker: Breaker(width=1))
+        outbox.settle([], now, lambda breaker: Breaker(max_in_flight=1))
         site.drain(100)
         counts = {
             str(state): n for state, n in outbox.inspector.summary().counts.items()
@@ -155,7 +155,9 @@ class TestTables:
         assert weigh(left(), rows, HISTORY).broken == broken
 
     def test_a_reward_is_never_left_in_doubt(self) -> None:
-        evidence = left(states={"reg-ada": "accepted", "qual-ada": "unknown"})
+        evidence = left(
+            states={"reg-ada": "accepted", "qual-ada": "reward_unconfirmed"}
+        )
         rows = Rows(self.EVENTS, self.EVENTS, [("ada", "key-ada")])
         assert weigh(evidence, rows, HISTORY).broken == ["rewards in doubt: 1"]
 
@@ -200,7 +202,7 @@ class TestCounters:
         assert (counters.repeated_calls, counters.double_rewards) == (1, 0)
 
     def test_at_most_once_a_reward_may_be_left_to_a_person(self) -> None:
-        states = {"reg-ada": "accepted", "qual-ada": "unknown"}
+        states = {"reg-ada": "accepted", "qual-ada": "reward_unconfirmed"}
         evidence = left(rewards=[], at_most_once=True, states=states)
         assert Findings("soak", evidence.weigh(HISTORY)).broken == []
 

@@ -12,6 +12,7 @@ import click
 from ...clock import milliseconds
 from ...errors import ActionError
 from ...outbox import Entry
+from ...outbox.entry import as_datetime
 from ...outbox.entry import EntryState
 from ...protocol.response import response_line
 from ...state import State
@@ -22,7 +23,6 @@ from ..wording import data
 from ..wording import hint
 from ..wording import plural
 from ..wording import STATES
-from ..wording import utc
 from .site import check_player
 from .site import json_option
 from .site import print_table
@@ -32,7 +32,7 @@ from .site import with_site
 _PAUSE = 1.0
 _FOLLOWED = 200
 
-_WIDTHS = (7, 10, 16, 8, 19)
+_WIDTHS = (7, 10, 16, 18, 19)
 
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -132,7 +132,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _when(milliseconds: int) -> str:
-    return utc(milliseconds).strftime("%Y-%m-%d %H:%M:%S")
+    return as_datetime(milliseconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @click.command()

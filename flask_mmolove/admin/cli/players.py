@@ -68,5 +68,5 @@ def purge(state: State, days: int, yes: bool) -> None:
         click.confirm(
             f"Remove what was done {plural(days, 'day')} ago or earlier?", abort=True
         )
-    count = state.outbox.inspector.purge(milliseconds() - days * DAY)
+    count = state.outbox.purge(milliseconds() - days * DAY)
     click.echo(f"{plural(count, 'event')} removed.")

@@ -37,10 +37,10 @@ def rewards(
 ) -> None:
     """List and settle rewards that failed or are unconfirmed.
 
-    An "unknown" one may have been granted when its process died; an "unpaid" one failed
-    for days while others were granted, or the site had no @mmolove.reward. Check in the
-    game whether it was granted, then use --granted or --retry. Once the cause is fixed,
-    --retry --all grants all that are "unpaid".
+    One that is "reward_unconfirmed" may have been granted when its process died; one
+    that is "reward_failed" failed for days while others were granted, or the site had
+    no @mmolove.reward. Check in the game whether it was granted, then use --granted or
+    --retry. Once the cause is fixed, --retry --all grants all that failed.
     """
     ids = _ids(retry, all_)
     if not (granted or retry):
@@ -69,7 +69,7 @@ def _ids(retry: tuple[str, ...], all_: bool) -> list[int]:
 
 def _show(state: State, as_json: bool) -> None:
     page = partial(state.outbox.inspector.page, limit=1000)
-    found = page(state="unknown") + page(state="unpaid")
+    found = page(state="reward_unconfirmed") + page(state="reward_failed")
     show_entries(found, as_json)
     if found and not as_json:
         click.echo(

@@ -21,6 +21,7 @@ from ...errors import ConfigError
 from ...errors import MMOLoveError
 from ...errors import OutboxError
 from ...outbox import Entry
+from ...outbox.entry import as_datetime
 from ...protocol.response import response_line
 from ...state import current_state
 from ...text import printable
@@ -39,7 +40,6 @@ from ..wording import rewards_retried
 from ..wording import settled
 from ..wording import STATES
 from ..wording import unreferred
-from ..wording import utc
 from .forms import check_token
 from .forms import FIELD
 from .forms import leave_message
@@ -92,7 +92,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
 
     pages.after_request(_harden)
     pages.context_processor(_tools)
-    pages.add_app_template_filter(utc, "mmolove_utc")
+    pages.add_app_template_filter(as_datetime, "mmolove_utc")
     pages.add_app_template_filter(printable, "mmolove_text")
     # A redirect to the slash would tell strangers that there is a dashboard.
     pages.get("/", strict_slashes=False)(overview)
@@ -211,7 +211,7 @@ def retry_all() -> ResponseReturnValue:
 def retry_rewards() -> ResponseReturnValue:
     """Grant all rewards that failed."""
     if request.method != "POST":
-        count = current_state().inspector.count("unpaid")
+        count = current_state().inspector.count("reward_failed")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
         leave_message(rewards_retried(actions.retry_rewards(current_state())))

@@ -6,7 +6,7 @@ import typing as t
 from datetime import datetime
 
 from ...outbox import Day
-from ..wording import utc
+from ...outbox.entry import as_datetime
 
 # The size of the plot, in SVG units.
 WIDTH = 600
@@ -56,7 +56,7 @@ def draw(days: t.Sequence[Day]) -> Picture:
         ]
         for name in LINES
     }
-    return Picture(top, lines, [utc(day.start) for day in days])
+    return Picture(top, lines, [as_datetime(day.start) for day in days])
 
 
 def _round_up(count: int) -> int:

@@ -24,11 +24,13 @@ from ..entry import Settlement
 from ..report import record
 from ..report import Report
 from ..statements import Transaction
-from .store import is_conflict
-from .store import ISOLATION
-from .store import keep_autocommit
-from .store import note_begin
-from .store import pause
+from .connections import has_written
+from .connections import is_autocommit
+from .connections import keep_autocommit
+from .connections import note_begin
+from .engines import ISOLATION
+from .errors import is_conflict
+from .locks import pause
 from .store import SQLAlchemyOutbox
 
 # In a session's ``info``: whether its transaction has flushed something.
@@ -116,7 +118,7 @@ class SessionOutbox:
                 return False
             if session.info.get(_FLUSHED):
                 return True
-            return self._outbox.has_written(self._connection(session))
+            return has_written(self._connection(session))
         except (OutboxError, SQLAlchemyError):
             return True  # something failed, and was not rolled back yet
 
@@ -125,7 +127,7 @@ class SessionOutbox:
 
         :raises OutboxError: If its connection to the outbox's database failed.
         """
-        return self._outbox.is_autocommit(self._checked_connection(session))
+        return is_autocommit(self._checked_connection(session))
 
     def write(self, session: Session, report: Report, timeout: float) -> list[Entry]:
         """Put a report into a session's transaction.
@@ -190,7 +192,7 @@ class SessionOutbox:
         """
         rows = self._rows()
         connection = self._connection(session)
-        if not self._outbox.is_autocommit(connection):
+        if not is_autocommit(connection):
             return rows
         if connection.dialect.name == "sqlite":
             raise MMOLoveError(

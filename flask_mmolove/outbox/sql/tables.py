@@ -26,11 +26,12 @@ from sqlalchemy.schema import SchemaItem
 from ...errors import EventError
 from ...protocol.wire import TEXT_LIMIT
 from ...protocol.wire import TOKEN_LIMIT
+from ..dialect import Dialect
 from ..entry import Entry
-from ..statements import COLUMNS
-from ..statements import Dialect
+from ..entry import RENAMED
+from ..rows import COLUMNS
+from ..rows import Values
 from ..statements import Transaction
-from ..statements import Values
 
 _ONCE = "mmolove_event_once"
 _DIGEST = "mmolove_event_digest"
@@ -90,7 +91,7 @@ def tables(metadata: MetaData) -> Tables:
         Column("token", String(TOKEN_LIMIT), nullable=False),
         Column("server_id", String(TEXT_LIMIT), nullable=False),
         Column("body", LargeBinary, nullable=False),
-        Column("state", String(16), nullable=False),
+        Column("state", String(32), nullable=False),
         Column("due", BigInteger),
         Column("claim", String(32)),
         Column("attempts", Integer, nullable=False),
@@ -178,8 +179,8 @@ class SQLAlchemyTransaction(Transaction):
         self._options = {"schema_translate_map": place.schemas}
 
     def create(self) -> bool:
-        """Make the tables, columns and indexes that are not there, and say whether
-        there were any tables or columns.
+        """Create the tables, columns and indexes that are missing, and widen columns
+        that are too short. Returns whether any table or column was.
         """
         there, schema = inspect(self._db), self._place.schema
         missing = {
@@ -189,7 +190,7 @@ class SQLAlchemyTransaction(Transaction):
         }
         metadata = self._tables.event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
-        missing |= self._add_columns()
+        missing |= self._add_columns() | self._widen_columns()
         # MariaDB commits after each statement: one may have died between table and
         # index.
         for table in self._tables:
@@ -208,6 +209,43 @@ class SQLAlchemyTransaction(Transaction):
             sql = f"ALTER TABLE {self._event} ADD COLUMN {column.name} {kind}"
             self._db.exec_driver_sql(sql)
         return {column.name for column in missing}
+
+    def narrow_columns(self) -> list[Column[t.Any]]:
+        """The columns that were made by an earlier version, and are too short now."""
+        if self._db.dialect.name == "sqlite":  # it does not look at a length
+            return []
+        event = self._tables.event
+        found = inspect(self._db).get_columns(event.name, self._place.schema)
+        # None where any length fits.
+        lengths = {
+            each["name"]: getattr(each["type"], "length", None) for each in found
+        }
+        return [
+            column
+            for column in event.c
+            if isinstance(column.type, String)
+            and (length := lengths.get(column.name)) is not None
+            and length < (column.type.length or 0)
+        ]
+
+    def _widen_columns(self) -> set[str]:
+        narrow = self.narrow_columns()
+        for column in narrow:
+            kind = column.type.compile(self._db.dialect)
+            change = f"ALTER COLUMN {column.name} TYPE {kind}"
+            if self._db.dialect.name != "postgresql":
+                null = "NULL" if column.nullable else "NOT NULL"
+                change = f"MODIFY COLUMN {column.name} {kind} {null}"
+            self._db.exec_driver_sql(f"ALTER TABLE {self._event} {change}")
+        return {column.name for column in narrow}
+
+    def rename_states(self) -> None:
+        """Bring states up to date that earlier versions knew by other names."""
+        for old, new in RENAMED.items():
+            self.execute(
+                f"UPDATE {self._event} SET state = :new WHERE state = :old",
+                {"old": old, "new": new},
+            )
 
     def probe(self) -> None:
         """Fail if a table or a column is missing."""

@@ -21,8 +21,14 @@ _SIGNS = (
 )
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+class DamagedError(Exception):
+    """Something was found in a file that SQLite itself does not complain of."""
+
+
+def is_damage(error: Exception) -> bool:
     """Whether an error means that the file is damaged."""
+    if isinstance(error, DamagedError):
+        return True
     words = str(error).lower()
     # Python 3.10 says nothing where SQLite's message quotes bytes that are no text.
     return not words or any(sign in words for sign in _SIGNS)
@@ -43,6 +49,6 @@ def is_sound(connection: sqlite3.Connection) -> bool:
     return rows == [("ok",)]
 
 
-def in_words(error: sqlite3.Error) -> str:
-    """What SQLite says, without the text it quotes: that may be a token."""
+def in_words(error: Exception) -> str:
+    """What an error says, without the text it quotes: that may be a token."""
     return str(error).partition(" with text ")[0]

@@ -14,6 +14,7 @@ import time
 import typing as t
 from pathlib import Path
 
+from ...errors import MMOLoveError
 from ...errors import OutboxBusy
 from ...errors import OutboxError
 from ...log import logger
@@ -26,6 +27,7 @@ from ..folder import user
 from ..owner import make_file
 from ..owner import make_folder
 from .damage import CHECK
+from .damage import DamagedError
 from .damage import in_words
 from .damage import is_damage
 from .damage import is_sound
@@ -135,9 +137,9 @@ class Database:
             )
         try:
             yield self._open(handle, deadline)
-        except OutboxError:
+        except MMOLoveError:
             raise
-        except sqlite3.Error as e:
+        except (sqlite3.Error, DamagedError) as e:
             if not _is_busy(e):
                 self._recover(handle, e)
             raise self._in_words(e) from e
@@ -147,7 +149,7 @@ class Database:
             if not isinstance(e, UnicodeDecodeError):
                 if handle.connection is None or is_sound(handle.connection):
                     raise
-            damage = sqlite3.DatabaseError(f"malformed: {type(e).__name__}")
+            damage = DamagedError(f"{type(e).__name__} while it was read")
             self._recover(handle, damage)
             raise self._in_words(damage) from e
         finally:
@@ -171,7 +173,7 @@ class Database:
         deadline = time.monotonic() + CHECK
         with contextlib.suppress(OutboxError), self._connection(deadline) as db:
             if not is_sound(db):
-                raise sqlite3.DatabaseError("malformed")
+                raise DamagedError("the integrity check failed")
 
     def files_aside(self) -> list[Path]:
         """Damaged files that were moved out of the way, oldest first. One that this
@@ -258,22 +260,22 @@ class Database:
         return handle.connection
 
     def _create(self) -> None:
-        # Tokens stand in it. What SQLite puts beside it has its owner.
+        # It contains tokens. SQLite gives the files beside it the same owner.
         with contextlib.suppress(OSError):
             make_file(self.path)
 
     def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
-        # It would take writes into nowhere, but what stands there can still be read.
+        # Writes to it would be lost, but it can still be read.
         logger.critical(
-            "The outbox %s was moved, deleted or replaced while the site ran. A new "
-            "one is begun, and what the old one held is taken over.",
+            "The outbox %s was moved, deleted or replaced while the site ran. It is "
+            "recreated, and the old one's entries are recovered.",
             self.path,
         )
         handle.orphans.append(connection)
         self.incident = True
         handle.connection = None
 
-    def _recover(self, handle: _Handle, error: sqlite3.Error) -> None:
+    def _recover(self, handle: _Handle, error: Exception) -> None:
         """Get ready for the next call; this one has failed."""
         handle.close()
         if not is_damage(error):
@@ -281,7 +283,7 @@ class Database:
         with contextlib.suppress(OSError):
             if self.path.stat().st_size == 0:
                 logger.critical(
-                    "The outbox %s was emptied while the site ran. It is made anew.",
+                    "The outbox %s was emptied while the site ran. It is recreated.",
                     self.path,
                 )
                 return
@@ -289,7 +291,7 @@ class Database:
             raise foreign(self.path) from error
         self._set_aside(handle.inode, error)
 
-    def _set_aside(self, damaged: tuple[int, int] | None, error: sqlite3.Error) -> None:
+    def _set_aside(self, damaged: tuple[int, int] | None, error: Exception) -> None:
         moment = time.strftime("%Y%m%d-%H%M%S")
         name = f"{self.path.name}.corrupt-{moment}-{secrets.token_hex(2)}"
         aside = self.path.with_name(name)
@@ -313,8 +315,8 @@ class Database:
         else:
             self.incident = True
             logger.critical(
-                "The outbox %s is damaged (%s). It was moved aside as %s, a new one is "
-                "begun, and what can still be read is taken over.",
+                "The outbox %s is damaged (%s). It was moved aside as %s and is "
+                "recreated; what can still be read is recovered.",
                 self.path,
                 in_words(error),
                 aside.name,
@@ -349,7 +351,7 @@ class Database:
             self._schema.migrate(connection, self.path)
             run("COMMIT")
 
-    def _in_words(self, error: sqlite3.Error) -> OutboxError:
+    def _in_words(self, error: Exception) -> OutboxError:
         if _is_busy(error):
             return OutboxBusy(
                 f"The outbox {self.path} was kept busy by other processes."
@@ -395,7 +397,7 @@ def patiently(run: t.Callable[[], R], deadline: float) -> R:
         time.sleep(random.uniform(0, 2 * _PAUSE))
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_busy(error: Exception) -> bool:
     return "is locked" in str(error)  # Python 3.10 does not tell SQLite's code
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ...errors import EventError
 from ..entry import Entry
 from ..entry import EntryState
+from ..entry import RENAMED
 
 _STATES = frozenset(t.get_args(EntryState))
 _LEAF = 0x0D
@@ -122,7 +123,8 @@ def _read_cell(page: bytes, position: int, pages: Pages) -> Entry | str:
             return digest
     # The id is an alias of the row's own number, which stands before the record.
     entry = Entry(rowid, *values[1:])
-    return _checked(entry)._replace(test=bool(entry.test))
+    state = RENAMED.get(entry.state, entry.state)
+    return _checked(entry._replace(state=state))._replace(test=bool(entry.test))
 
 
 def _read_payload(page: bytes, position: int, length: int, pages: Pages) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import OutboxError
 from ..owner import make_file
+from .damage import DamagedError
 
 # Beside ``user_version``, elsewhere in the header: where the two do not agree, the file
 # is damaged.
@@ -45,7 +46,7 @@ class Schema:
         want the same at this moment.
 
         :raises OutboxError: If it is a newer one, or something else.
-        :raises sqlite3.DatabaseError: If it is damaged.
+        :raises DamagedError: If it is damaged.
         """
         version = self._version(connection, path)
         newest = len(self._migrations)
@@ -79,7 +80,7 @@ class Schema:
             return int(version)
         tables = {name for (name,) in connection.execute(_TABLES)}
         if tables >= self._tables:
-            raise sqlite3.DatabaseError("malformed version")
+            raise DamagedError("its version is unreadable")
         if tables:
             raise foreign(path)
         return 0

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ...log import logger
 from ..counters import taken
+from ..dialect import Dialect
 from ..entry import Entry
 from ..entry import Invitation
 from ..entry import TIMEOUT
+from ..rows import COLUMNS
+from ..rows import Values
 from ..rules import HELD_FOR
-from ..statements import COLUMNS
-from ..statements import Dialect
 from ..statements import Transaction
-from ..statements import Values
 from ..store import Outbox
 from ..tokens import TOKEN_USED
 from .file import Database
@@ -27,8 +27,9 @@ from .file import patiently
 from .recover import read_remains
 from .schema import Schema
 
-# ``due`` is both the schedule and the end of a claim's lease, so a crash leaves nothing
-# to rescue: ``due <= now`` is what "stale" means. A row without ``due`` costs nothing.
+# ``due`` is both the schedule and the end of a claim's lease, so that nothing has to be
+# cleaned up after a crash: ``due <= now`` is what "stale" means. The index of what is
+# due has no row without it.
 _SCHEMA = """
 CREATE TABLE event (
     id INTEGER PRIMARY KEY,
@@ -86,6 +87,11 @@ CREATE UNIQUE INDEX event_digest ON event (digest) WHERE digest IS NOT NULL;
 CREATE TABLE used (digest TEXT PRIMARY KEY)
 """
 
+_STATES = """
+UPDATE event SET state = 'reward_unconfirmed' WHERE state = 'unknown';
+UPDATE event SET state = 'reward_failed' WHERE state = 'unpaid'
+"""
+
 # The schema stands on the first page, the rows on others.
 _SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
 
@@ -120,7 +126,7 @@ class SQLiteTransaction(Transaction):
 
     def merge(self, entries: t.Iterable[Entry]) -> int:
         """Put entries of another file in; one that has come further than ours replaces
-        it, or a reward that was paid could be paid again.
+        it, or a reward that was granted could be granted again.
         """
         new = [entry for entry in entries if self._insert_or_replace(entry)]
         for entry in new:
@@ -171,7 +177,7 @@ class SQLiteOutbox(Outbox):
 
     def __init__(self, path: Path) -> None:
         super().__init__(_DIALECT)
-        self._db = Database(path, Schema([_SCHEMA, _TOKENS], _SIGNS))
+        self._db = Database(path, Schema([_SCHEMA, _TOKENS, _STATES], _SIGNS))
 
     def __str__(self) -> str:
         return str(self._db.path)
@@ -189,8 +195,10 @@ class SQLiteOutbox(Outbox):
         def within(db: sqlite3.Connection) -> R:
             return work(SQLiteTransaction(db, deadline))
 
-        # Who can wait does not hold up those who cannot, nor gives up with them.
-        if writes and timeout < TIMEOUT:
+        # Requests share commits with one another. A worker waits longer: its work is
+        # not theirs to wait for, and it must not give up when they do.
+        is_request = timeout < TIMEOUT
+        if writes and is_request:
             return self._db.together(within, timeout)
         begin = self._db.transaction if writes else self._db.reading
         with begin(timeout) as db:
@@ -215,13 +223,13 @@ class SQLiteOutbox(Outbox):
         self._db.incident = False
         try:
             self._db.check()
-            count = sum(map(self._rescue_orphan, self._db.orphans()))
-            return count + sum(map(self._rescue_file, self._db.files_aside()))
+            count = sum(map(self._recover_orphan, self._db.orphans()))
+            return count + sum(map(self._recover_file, self._db.files_aside()))
         except BaseException:
             self._db.incident = True  # what is left of it is for the next time too
             raise
 
-    def _rescue_orphan(self, connection: sqlite3.Connection) -> int:
+    def _recover_orphan(self, connection: sqlite3.Connection) -> int:
         def work(db: SQLiteTransaction) -> int:
             db.merge_held(connection)
             return db.merge(_read_all(connection))
@@ -230,8 +238,8 @@ class SQLiteOutbox(Outbox):
         self._db.close_orphan(connection)
         return count
 
-    def _rescue_file(self, file: Path) -> int:
-        name = f"rescued {file.name}"
+    def _recover_file(self, file: Path) -> int:
+        name = f"rescued {file.name}"  # so stored by the first version too
         if self.run(lambda db: db.fact(name), writes=False) is not None:
             return 0
         remains = read_remains(file, self._db.read_aside)
@@ -244,8 +252,8 @@ class SQLiteOutbox(Outbox):
 
         count = self.run(work)
         logger.critical(
-            "%d entries that could be read in %s were taken over into the outbox. The "
-            "file is kept: remove it when you like.",
+            "%d entries were recovered from %s. The file is kept: remove it when you "
+            "like.",
             count,
             file,
         )

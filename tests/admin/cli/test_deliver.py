@@ -17,12 +17,12 @@ from flask_mmolove import Outcome
 from flask_mmolove import qualify
 from flask_mmolove import ReferralClient
 from flask_mmolove import registered
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run
 from tests.conftest import MakeApp
+from tests.outbox.recording import add
 
 
 def test_it_sends_what_is_due(
@@ -95,10 +95,7 @@ def test_as_a_service_it_goes_on_until_it_is_told_to_stop(
     assert process.stderr is not None
     assert "until stopped" in process.stderr.readline()
     outbox = SQLiteOutbox(mmolove_sandbox.config["MMOLOVE_OUTBOX"])
-    event = make_event(
-        "registered", "7", mmolove_sandbox.mint(), "demo-server", 10**12, False
-    )
-    outbox.add("7", [event], 10**12)
+    add(outbox, token=mmolove_sandbox.mint(), now=10**12, server_id="demo-server")
     outbox.close()
     deadline = time.monotonic() + 60
     while not mmolove_sandbox.reported and time.monotonic() < deadline:

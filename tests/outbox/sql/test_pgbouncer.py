@@ -19,11 +19,11 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import find_url
 from tests.conftest import serve
+from tests.outbox.recording import add
 from tests.sites import Gift
 from tests.sites import Site
 
@@ -50,8 +50,7 @@ def engine(
 
 def work(outbox: SQLAlchemyOutbox, player: str) -> None:
     """Everything that recurs."""
-    event = make_event("registered", player, player, "srv", 1_700_000_000_000, False)
-    (entry,) = outbox.add(player, [event], 1000, referrer="9")
+    (entry,) = add(outbox, player, referrer="9")
     (claimed,) = outbox.claim("pending", 2000, 60_000, 1, ids=[entry.id])
     outbox.settle([Settlement(claimed, "accepted", status=200)], 3000)
     assert outbox.of(player, False)["registered"].state == "accepted"

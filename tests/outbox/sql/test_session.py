@@ -164,7 +164,7 @@ class TestReward:
     def test_at_most_once_is_as_ever(self, site: Site) -> None:
         @site.mmolove.reward(at_most_once=True)
         def grant(referral: Referral) -> None:
-            assert self.state_of(site) == "unknown"
+            assert self.state_of(site) == "reward_unconfirmed"
             # Nor is SQLite's one lock held meanwhile.
             with site.db.engine.begin() as other:
                 other.execute(insert(Gift).values(key="another player's"))

@@ -14,9 +14,9 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.recover import read_remains
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from tests.outbox.recording import add
 
 MOMENT = 1_790_000_000_123
 PAGE = 4096
@@ -34,13 +34,10 @@ def outbox(path: Path) -> t.Iterator[SQLiteOutbox]:
     outbox.close()
 
 
-def add(outbox: SQLiteOutbox, *identities: str) -> None:
+def add_both(outbox: SQLiteOutbox, *identities: str) -> None:
     for identity in identities:
-        events = [
-            make_event(name, identity, f"tök-{identity}", "srv", MOMENT, False)
-            for name in ("registered", "qualified")
-        ]
-        outbox.add(identity, events, MOMENT)
+        names = ("registered", "qualified")
+        add(outbox, identity, *names, token=f"tök-{identity}", now=MOMENT)
 
 
 def identities(entries: t.Iterable[Entry]) -> list[str]:
@@ -61,7 +58,7 @@ class TestSalvage:
     def test_a_sound_file_is_read_as_sqlite_reads_it(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, *map(str, range(300)))
+        add_both(outbox, *map(str, range(300)))
         accept(outbox)
         expected = sorted(everything(outbox))
         outbox.close()
@@ -70,7 +67,7 @@ class TestSalvage:
     def test_without_its_header_every_row_below_is_read(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, *map(str, range(300)))
+        add_both(outbox, *map(str, range(300)))
         outbox.close()
         content = path.read_bytes()
         path.write_bytes(os.urandom(PAGE) + content[PAGE:])
@@ -79,7 +76,7 @@ class TestSalvage:
     def test_a_row_that_was_touched_is_not_believed(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, "7")
+        add_both(outbox, "7")
         outbox.close()
         content = path.read_bytes()
         place = content.index('"token":"tök-7"'.encode())
@@ -89,7 +86,7 @@ class TestSalvage:
     def test_a_row_that_is_longer_than_its_page_is_read_too(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, *map(str, range(30)))
+        add_both(outbox, *map(str, range(30)))
         entries = everything(outbox)
         with outbox._db.transaction() as db:
             for entry in entries:
@@ -105,7 +102,7 @@ class TestSalvage:
     def test_what_a_page_has_lost_of_it_takes_no_row_along(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, "7")
+        add_both(outbox, "7")
         entry = outbox.of("7", False)["registered"]
         history = '[[1, 503, "' + "no " * 3000 + '"]]'
         with outbox._db.transaction() as db:
@@ -138,15 +135,15 @@ class TestRescue:
     def recover(self, outbox: SQLiteOutbox) -> None:
         """What a site does: a call fails, the next ones work, a worker comes by."""
         try:
-            add(outbox, "new")
+            add_both(outbox, "new")
         except OutboxError:
-            add(outbox, "new")
+            add_both(outbox, "new")
         outbox.recover()
 
     def test_a_damaged_file_is_moved_aside_and_what_is_readable_taken_over(
         self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        add(outbox, *map(str, range(100)))
+        add_both(outbox, *map(str, range(100)))
         content = path.read_bytes()
         path.write_bytes(b"garbage" * 100 + content[700:])
         self.recover(outbox)
@@ -158,10 +155,10 @@ class TestRescue:
     def test_another_process_rescues_what_this_one_moved_aside(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, *map(str, range(100)))
+        add_both(outbox, *map(str, range(100)))
         path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
         with pytest.raises(OutboxError):
-            add(outbox, "new")
+            add_both(outbox, "new")
         other = SQLiteOutbox(path)
         assert other.recover() == 200
         assert other.recover() == 0
@@ -174,12 +171,12 @@ class TestRescue:
     def test_a_file_that_is_deleted_or_replaced_while_open_is_taken_over(
         self, outbox: SQLiteOutbox, path: Path, replaced: bool
     ) -> None:
-        add(outbox, "a", "b")
+        add_both(outbox, "a", "b")
         accept(outbox)
         path.unlink()
         if replaced:
             other = SQLiteOutbox(path)
-            add(other, "other")
+            add_both(other, "other")
             other.close()
         self.recover(outbox)
         expected = ["a", "b", "new", *(["other"] if replaced else [])]
@@ -194,7 +191,7 @@ class TestRescue:
         lost: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        add(outbox, "a")
+        add_both(outbox, "a")
         if lost == "deleted":
             path.unlink()
         else:
@@ -217,7 +214,7 @@ class TestRescue:
     def test_an_emptied_file_is_made_anew(
         self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        add(outbox, "a")
+        add_both(outbox, "a")
         os.truncate(path, 0)
         self.recover(outbox)
         assert "new" in identities(everything(outbox))
@@ -226,11 +223,11 @@ class TestRescue:
     def test_what_had_come_further_is_not_undone(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, "a")
+        add_both(outbox, "a")
         accept(outbox)
         path.unlink()
         other = SQLiteOutbox(path)
-        add(other, "a")
+        add_both(other, "a")
         other.close()
         self.recover(outbox)
         assert outbox.of("a", False)["registered"].state == "accepted"
@@ -250,7 +247,7 @@ class TestRescue:
         outbox = SQLiteOutbox(path)
         for _ in range(2):
             with pytest.raises(OutboxError, match="MMOLOVE_OUTBOX"):
-                add(outbox, "a")
+                add_both(outbox, "a")
         outbox.close()
         assert path.read_bytes() == before
         assert outbox._db.files_aside() == []
@@ -258,7 +255,7 @@ class TestRescue:
     def test_damage_that_no_query_meets_is_found_when_a_worker_begins(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, *map(str, range(300)))
+        add_both(outbox, *map(str, range(300)))
         connection = sqlite3.connect(path)
         (root,) = connection.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'event_due'"
@@ -282,7 +279,7 @@ class TestRescue:
     def test_what_it_moved_aside_is_its_own_whatever_its_mode_was(
         self, outbox: SQLiteOutbox, path: Path, mode: int
     ) -> None:
-        add(outbox, *map(str, range(100)))
+        add_both(outbox, *map(str, range(100)))
         path.chmod(mode)
         path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
         self.recover(outbox)
@@ -316,7 +313,7 @@ class TestRescue:
     ) -> None:
         # The file of somebody who knows how an outbox is made, in an upload folder.
         forged = SQLiteOutbox(path.with_name("forged.db"))
-        add(forged, "666")
+        add_both(forged, "666")
         accept(forged)
         forged.close()
         name, _, kind = name.partition(" ")
@@ -333,7 +330,7 @@ class TestRescue:
             planted.chmod(0o600 if kind else 0o644)
             if kind == "theirs":
                 os.chown(planted, 65534, 65534)
-        add(outbox, "7")
+        add_both(outbox, "7")
         assert outbox.recover() == 0
         outbox._db.incident = True
         assert outbox.recover() == 0
@@ -344,10 +341,10 @@ class TestRescue:
     def test_a_log_beside_it_that_is_not_its_own_is_left_out(
         self, outbox: SQLiteOutbox, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        add(outbox, *map(str, range(100)))
+        add_both(outbox, *map(str, range(100)))
         path.write_bytes(b"garbage" * 100 + path.read_bytes()[700:])
         with pytest.raises(OutboxError):
-            add(outbox, "new")
+            add_both(outbox, "new")
         (aside,) = outbox._db.files_aside()
         os.mkfifo(aside.with_name(f"{aside.name}-wal"))
         assert outbox.recover() == 200
@@ -357,10 +354,10 @@ class TestRescue:
     def test_a_read_only_file_is_said_and_used_again_when_it_can_be(
         self, outbox: SQLiteOutbox, path: Path
     ) -> None:
-        add(outbox, "a")
+        add_both(outbox, "a")
         outbox.close()
         path.chmod(0o400)
         with pytest.raises(OutboxError, match="readonly"):
-            add(outbox, "b")
+            add_both(outbox, "b")
         path.chmod(0o600)
-        add(outbox, "b")
+        add_both(outbox, "b")

@@ -7,7 +7,7 @@ import sys
 
 from sqlalchemy import create_engine
 
-from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 
 EVENTS = 20
@@ -16,10 +16,8 @@ EVENTS = 20
 def add(outbox: SQLAlchemyOutbox, name: str) -> None:
     for number in range(EVENTS):
         identity = f"{name}-{number}"
-        event = make_event(
-            "registered", identity, identity, "s", 1_700_000_000_000, False
-        )
-        assert len(outbox.add(identity, [event], 1000)) == 1
+        note = Report(identity, identity, ["registered"], False, 1000)
+        assert len(outbox.record(note, "srv")) == 1
 
 
 def main(url: str, how: str) -> None:

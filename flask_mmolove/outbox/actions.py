@@ -1,0 +1,178 @@
+"""What a person does with the rows, on the dashboard or the command line, and what
+follows from new settings.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .breaker import Breaker
+from .claims import Claims
+from .counters import reached
+from .entry import Entry
+from .entry import EntryState
+from .ownership import Ownership
+from .rows import REWARDS
+from .rules import decision
+from .rules import refused
+from .tokens import digest
+
+# Nothing more can come of these. A player's accepted ``registered`` is not among them:
+# the milestone is still to come.
+_FINISHED = (
+    "due IS NULL AND coalesce(settled, recorded) < :before"
+    " AND (state IN ('ignored', 'rewarded')"
+    " OR state = 'accepted' AND (event = 'qualified' OR test = :yes))"
+)
+
+
+class Actions(Claims, Ownership):
+    """Sends again, decides, forgets and removes."""
+
+    def apply_settings(self, fingerprint: str, server_id: str, now: int) -> int | None:
+        """Apply the settings. If they have changed, what may still be sent is addressed
+        to the new server, what was refused under the old ones is sent again, and the
+        breaker is reset. Gives how many were refused; None if nothing has changed.
+
+        :param fingerprint: :attr:`flask_mmolove.settings.Settings.fingerprint`.
+        """
+        breaker = self._lock_breaker()  # one process after another
+        known = self.fact("settings")
+        self.set_fact("settings", fingerprint)
+        if known in (None, fingerprint):
+            return None
+        again = [
+            entry for entry in refused(self._rejected()) if self._send_again(entry, now)
+        ]
+        self._reschedule("pending", now)
+        self._readdress(server_id)
+        self._remember(Breaker(downtime=now - breaker.uptime(now)), None)
+        return len(again)
+
+    def resume(self, now: int) -> None:
+        """Try everything now, whatever pause was left. If MMOLove or the callback still
+        fails, sending is paused again.
+        """
+        breaker = self._lock_breaker()
+        self._remember(breaker._replace(not_before=0), breaker)
+        rewards = self.reward_breaker(self._dialect.lock)
+        if rewards.not_before:
+            self.set_fact(REWARDS, rewards._replace(not_before=0).to_json())
+        self._reschedule("pending", now)
+        self._reschedule("accepted", now)
+
+    def rejected(self) -> list[int]:
+        """The ids of the entries that are rejected, newest first."""
+        rows = self.execute(
+            f"SELECT id FROM {self._event} WHERE state = 'rejected' ORDER BY id DESC",
+            {},
+        )
+        return [id for (id,) in rows]
+
+    def retry(self, now: int, ids: t.Collection[int]) -> list[Entry]:
+        """Send those entries again that are rejected, and give them as they are now.
+
+        :param ids: A few hundred at the most.
+        """
+        again = [
+            entry
+            for entry in self._read(ids)
+            if entry.state == "rejected" and self._send_again(entry, now)
+        ]
+        return list(self._current(again).values())
+
+    def decide(
+        self, ids: t.Collection[int], state: EntryState, now: int
+    ) -> list[Entry]:
+        """Settle rewards as a person has decided, and give those that were changed: the
+        ones that still are ``reward_unconfirmed`` or ``reward_failed``.
+
+        :param state: ``rewarded``, or ``accepted`` to have them granted now.
+        """
+        open_ = ("reward_unconfirmed", "reward_failed")
+        found = self._read(ids)
+        decisions = [decision(e, state, now) for e in found if e.state in open_]
+        return self.settle(decisions, now)
+
+    def use_tokens(self, player: str, tokens: t.Iterable[str]) -> None:
+        """Keep a player's tokens from other accounts, whatever is erased afterwards.
+
+        :param tokens: Those that the outbox does not have yet.
+        """
+        self.use(map(digest, tokens))
+        self._use_of(self.of(player, False).values())
+
+    def erase(self, player: str) -> list[Entry]:
+        """Erase what is stored of a player but the counts and the digests of used
+        tokens, and give the entries. What was not sent yet never will be, and the
+        player is nobody's referrer any more.
+        """
+        found = self.entries(
+            f"identity = :player ORDER BY id{self._dialect.lock}", {"player": player}
+        )
+        self._use_of(found)
+        self._delete(found)
+        for table in (self._event, self._dialect.held):
+            self.execute(
+                f"UPDATE {table} SET referrer = NULL WHERE referrer = :player",
+                {"player": player},
+            )
+        self.execute(
+            f"DELETE FROM {self._dialect.referrer} WHERE player = :player",
+            {"player": player},
+        )
+        for entry in found:
+            if entry.state in ("pending", "rejected"):
+                # It would have been counted when it was finished.
+                finished = entry._replace(state="ignored")
+                self.count(reached(finished, entry.state))
+        return found
+
+    def purge(self, after: int, before: int, limit: int) -> tuple[int, int | None]:
+        """Remove the players of whom everything among a few rows is finished. Gives how
+        many entries that were, and the id after which to go on, if there is one.
+
+        :param after: The id after which to begin.
+        :param before: The moment since when they are finished, in milliseconds.
+        :param limit: How many rows are looked at.
+        """
+        ids = self.execute(
+            f"SELECT id FROM {self._event} WHERE id > :after ORDER BY id LIMIT :limit",
+            {"after": after, "limit": limit},
+        )
+        if not ids:
+            return 0, None
+        (first,), (last,) = ids[0], ids[-1]
+        finished = self.entries(
+            f"id BETWEEN :first AND :last AND {_FINISHED}",
+            {"first": first, "last": last, "before": before, "yes": True},
+        )
+        gone = {
+            entry.id: entry
+            for each in finished
+            for entry in self.of(each.identity, each.test).values()
+        }
+        self._use_of(gone.values())
+        self._delete(gone.values())
+        return len(gone), last
+
+    def _readdress(self, server_id: str) -> None:
+        """Encode the events again: their bytes contain the server id."""
+        for state in ("pending", "rejected"):
+            for entry in self.entries(
+                "state = :state AND server_id != :server_id",
+                {"state": state, "server_id": server_id},
+            ):
+                body = entry.addressed_to(server_id).encode()
+                self.execute(
+                    f"UPDATE {self._event} SET server_id = :server_id, body = :body"
+                    " WHERE id = :id",
+                    {"id": entry.id, "server_id": server_id, "body": body},
+                )
+
+    def _use_of(self, entries: t.Iterable[Entry]) -> None:
+        self.use(entry.digest for entry in entries if entry.digest)
+
+    def _delete(self, entries: t.Iterable[Entry]) -> None:
+        for entry in sorted(entries):  # in one order, so that two do not deadlock
+            self.execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})

@@ -1,0 +1,80 @@
+"""A thread that delivers."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+import pytest
+
+from flask_mmolove.delivery import ThreadEngine
+from flask_mmolove.outbox import Entry
+from flask_mmolove.sandbox import Faults
+from tests.delivery.bench import Bench
+
+
+class TestThread:
+    @pytest.fixture
+    def engine(self, bench: Bench) -> t.Iterator[ThreadEngine]:
+        engine = ThreadEngine(bench.new_process, 4)
+        yield engine
+        engine.stop()
+
+    def test_it_delivers_what_it_is_woken_for(
+        self, bench: Bench, engine: ThreadEngine
+    ) -> None:
+        told = _event_on(bench, 40)
+        engine.start()
+        for number in range(20):
+            bench.add(str(number), "registered", "qualified")
+        engine.wake()
+        assert told.wait(20)
+        assert bench.grant is not None
+        assert len(bench.grant.given) == 20
+
+    def test_nothing_runs_before_the_first_request(self, bench: Bench) -> None:
+        ThreadEngine(bench.new_process, 4)
+        names = [thread.name for thread in threading.enumerate()]
+        assert "flask-mmolove" not in names
+
+    def test_an_orderly_stop_gives_claims_back(
+        self,
+        bench: Bench,
+        engine: ThreadEngine,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        bench.site.sandbox.faults = Faults(latency=30)
+        for number in range(8):
+            bench.add(str(number), "registered")
+        claimed = threading.Event()
+        claim = bench.outbox.claim
+
+        def note(*args: t.Any) -> list[Entry]:
+            entries = claim(*args)
+            if entries:
+                claimed.set()
+            return entries
+
+        monkeypatch.setattr(bench.outbox, "claim", note)
+        engine.wake()
+        assert claimed.wait(20)
+        engine.stop()
+        bench.site.sandbox.stop()
+        entries = [bench.outbox.of(str(n), False)["registered"] for n in range(8)]
+        assert [entry.claim for entry in entries] == [None] * 8
+
+
+def _event_on(bench: Bench, count: int) -> threading.Event:
+    """Set when so many entries are accepted or rewarded."""
+    reached = threading.Event()
+    told = bench.told
+
+    class Counting(list[tuple[str, str]]):
+        def append(self, item: tuple[str, str]) -> None:
+            super().append(item)
+            done = [s for _, s in self if s in ("accepted", "rewarded")]
+            if len(done) >= count + count // 2:
+                reached.set()
+
+    bench.told = Counting(told)
+    return reached

@@ -1,0 +1,71 @@
+"""Pages and counts, as the dashboard and the command line ask for them."""
+
+from __future__ import annotations
+
+from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox import Worker
+from tests.outbox.recording import add
+from tests.outbox.recording import claim_one
+from tests.outbox.recording import through
+
+
+class TestInspector:
+    def test_pages_go_on_where_the_last_one_ended(self, outbox: Outbox) -> None:
+        for player in "abcde":
+            add(outbox, player)
+        first = outbox.inspector.page(limit=3)
+        rest = outbox.inspector.page(before=first[-1].id, limit=3)
+        assert [entry.identity for entry in [*first, *rest]] == [*"edcba"]
+
+    def test_a_page_is_filtered_by_state_and_player(self, outbox: Outbox) -> None:
+        add(outbox, "a", "registered", "qualified")
+        add(outbox, "b")
+        through(outbox, "rejected")
+        ask = outbox.inspector.page
+        (rejected,) = ask(state="rejected")
+        assert (rejected.identity, ask(state="accepted")) == ("a", [])
+        assert [entry.event for entry in ask(player="a")] == ["qualified", "registered"]
+        assert ask(player="a", state="rejected") == [rejected]
+        assert len(ask(before=10**20)) == len(ask())
+        assert ask(before=-(10**20)) == []
+        assert ask(player="a", before=rejected.id) == ask(player="nobody") == []
+        assert ask(player="a'; --") == []
+
+    def test_an_entry_is_found_by_its_id(self, outbox: Outbox) -> None:
+        (entry,) = add(outbox)
+        assert outbox.inspector.get(entry.id) == entry
+        assert outbox.inspector.get(entry.id + 1) is None
+        assert outbox.inspector.get(1 << 70) is None
+
+    def test_the_earlier_answers_are_kept_but_not_all(self, outbox: Outbox) -> None:
+        add(outbox)
+        for number in range(15):
+            now = 1000 + number
+            failure = Settlement(claim_one(outbox, now), "pending", now + 1)
+            words = f"answer {number}"
+            outbox.settle([failure._replace(status=500, answer=words)], now)
+        (entry,) = outbox.inspector.page()
+        assert [a.words for a in entry.answers] == [f"answer {n}" for n in range(4, 15)]
+        assert entry.answers[-1] == (1014, 500, "answer 14")
+
+    def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
+        assert outbox.inspector.worker() is None
+        for worker in (Worker(1000), Worker(2000, -90.5)):
+            outbox.heartbeat(worker)
+            assert outbox.inspector.worker() == worker
+
+    def test_it_is_known_when_a_signup_was_last_taken(self, outbox: Outbox) -> None:
+        assert outbox.inspector.last_signup() is None
+        add(outbox, "7", "registered", "qualified")
+        through(outbox, "accepted", 4000)
+        assert outbox.inspector.last_signup() == 4000
+        through(outbox, "accepted", 5000)
+        assert outbox.inspector.last_signup() == 4000
+
+    def test_the_oldest_pending_and_a_count(self, outbox: Outbox) -> None:
+        assert outbox.inspector.oldest_pending() is None
+        add(outbox, "a", now=1000)
+        add(outbox, "b", now=2000)
+        assert outbox.inspector.oldest_pending() == 1000
+        assert outbox.inspector.count("pending") == 2
