@@ -418,7 +418,7 @@ MUTANTS = [
     ),
     Mutant(
         "settle before the answer",
-        "An event is accepted when MMOLove says so.",
+        "An event is accepted when MMOLove accepts it.",
         _settles_before_the_answer,
         "crash points: post",
         "lost",
@@ -474,7 +474,7 @@ MUTANTS = [
     ),
     Mutant(
         "sign once",
-        "Each attempt is signed anew.",
+        "Each attempt is signed again.",
         _signs_once,
         "an hour later",
         "lost",
