@@ -30,7 +30,7 @@ def browser() -> t.Iterator[Browser]:
     if chromium is None:
         if "CI" in os.environ:
             pytest.fail("Chromium is missing, and in CI nothing is skipped.")
-        pytest.skip("There is no 'chromium' on the PATH.")
+        pytest.skip("Not installed: a browser: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
         yield browser
@@ -63,6 +63,7 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("document.body.scrollWidth <= window.innerWidth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_friend_is_worth_one_cape(browser: Browser, site: Site, width: int) -> None:
     complaints: list[str] = []

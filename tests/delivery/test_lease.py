@@ -94,7 +94,10 @@ class Process:
         return [word for word in said if word not in ("renewed", "failed")]
 
 
-@pytest.fixture(params=("own", *SQL))
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SQL]
+
+
+@pytest.fixture(params=("own", *SLOW))
 def due(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[Due]:
     if request.param == "own":
         where = str(tmp_path / "outbox.db")

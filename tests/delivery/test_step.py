@@ -277,6 +277,7 @@ def test_it_gives_up_by_age_and_attempts(bench: Bench, days: int) -> None:
     assert ("registered", "rejected") in bench.told
 
 
+@pytest.mark.slow
 def test_an_outage_makes_no_event_too_old(bench: Bench) -> None:
     bench.site.sandbox.stop()
     for identity in "abcdefgh":
@@ -477,6 +478,7 @@ class TestReward:
         bench.delivery.drain()
         assert grant.given == ["7"]
 
+    @pytest.mark.slow
     def test_one_that_fails_for_days_is_left_to_a_person(
         self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -496,6 +498,7 @@ class TestReward:
         bench.delivery.drain()
         assert grant.given == ["7"]
 
+    @pytest.mark.slow
     def test_first_retries_are_quick_and_later_ones_a_quarter_of_an_hour_apart(
         self, make_bench: Fixture
     ) -> None:

@@ -66,7 +66,7 @@ class Authority(t.NamedTuple):
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     if shutil.which("openssl") is None:
         assert not os.environ.get("CI"), "openssl is not installed."
-        pytest.skip("openssl is not installed.")
+        pytest.skip("Not installed: OpenSSL: apt-get install openssl")
     folder = tmp_path_factory.mktemp("authority")
 
     def make(name: str, *options: str) -> None:

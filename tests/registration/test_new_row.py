@@ -285,6 +285,7 @@ def test_a_bulk_statement_is_not_seen(
     site.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [1, 5])
 @pytest.mark.parametrize("name", SQL)
 def test_forty_at_once_are_each_reported_with_their_own_token(
