@@ -1,6 +1,6 @@
 """Lanternmoor: a small private-server site with referrals, to run and to copy from.
 
-``python -m example_app`` starts it together with a stand-in for MMOLove.
+``python -m example_app`` starts it together with the sandbox, a local MMOLove.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ DEFAULTS = {
     "PASSWORD_HASH_METHOD": "scrypt",
     "PUBLIC_URL": "http://127.0.0.1:5000",
     "MMOLOVE_ENDPOINT": "https://mmolove.com/api/referral/events",
-    # Cookies do not know ports: a name of our own keeps clear of other local sites.
+    # Cookies ignore ports: a name of its own does not collide with other local sites.
     "SESSION_COOKIE_NAME": "lanternmoor",
     "SESSION_COOKIE_SAMESITE": "Lax",
-    # The page of the stand-in for MMOLove, where there is one.
+    # The sandbox's page, if there is a sandbox.
     "SANDBOX_URL": None,
 }
 
@@ -45,7 +45,7 @@ DEFAULTS = {
 def create_app(
     config: t.Mapping[str, t.Any] | None = None, instance_path: str | None = None
 ) -> Flask:
-    """The site. What ``config`` says wins over ``FLASK_*``, and that over the defaults.
+    """Make the site. ``config`` overrides ``FLASK_*``, and that the defaults.
 
     :param instance_path: The absolute folder of its data; Flask's own by default.
     """
@@ -68,8 +68,8 @@ def create_app(
     app.register_blueprint(site)
     app.register_blueprint(play)
     app.register_blueprint(invitations)
-    desk = mmolove.dashboard(access=runs_the_game)
-    app.register_blueprint(desk, url_prefix="/mmolove")
+    dashboard = mmolove.dashboard(access=runs_the_game)
+    app.register_blueprint(dashboard, url_prefix="/mmolove")
     app.register_error_handler(HTTPException, error_page)
     app.after_request(add_security_headers)
     with app.app_context():

@@ -1,4 +1,4 @@
-"""``python -m example_app``: the site, and beside it a stand-in for MMOLove."""
+"""``python -m example_app``: the site, and beside it a local MMOLove."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HOST = "127.0.0.1"
 GUIDE = """
 {parts}
 
-  1. Join as the inviter: {site}/join
+  1. Join as the referrer: {site}/join
   2. Copy your link from the Friends page.
   3. Open it in a private window, and join there under another name.
   4. As that friend, press Fight until level 20.
-  5. Load the inviter's Friends page again: the cape is there.
-  6. Who joined first runs the game: as the inviter, see {site}/mmolove
+  5. Reload the referrer's Friends page: the cape is there.
+  6. Whoever joined first owns the site: as the referrer, see {site}/mmolove
 
-  Ctrl+C ends all of it. {data}
+  Ctrl+C stops everything. {data}
 """
 
 
@@ -48,14 +48,14 @@ def run(options: argparse.Namespace) -> None:
     ) as sandbox:
         urls = {"PUBLIC_URL": url, "SANDBOX_URL": sandbox.url}
         app = create_app({**urls, **sandbox.settings}, instance_path=str(data))
-        # A port that is taken ends here, and in the line above, with a plain message.
+        # A port that is in use ends here, or in Sandbox, with a plain message.
         server = make_server(HOST, options.port, app, threaded=True)
         parts = {
             "Lanternmoor": f"{url}/",
-            "MMOLove": f"{sandbox.url}/  (a stand-in; the real one is not asked)",
+            "MMOLove": f"{sandbox.url}/  (the sandbox; nothing leaves this machine)",
             "Data": data,
         }
-        show_guide(url, parts, "The data stays; delete its folder to begin anew.")
+        show_guide(url, parts, "The data stays; delete its folder to start over.")
         server.serve_forever()
 
 
@@ -64,7 +64,7 @@ def run_at_scale(options: argparse.Namespace) -> None:
 
     url = f"http://{HOST}:{options.port}"
     with scale.start(HOST, options.port, options.sandbox_port) as running:
-        show_guide(url, running.parts, "The data goes with it.")
+        show_guide(url, running.parts, "The data is deleted then.")
         running.watch()
 
 
@@ -76,8 +76,8 @@ def show_guide(url: str, parts: t.Mapping[str, object], data: str) -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m example_app", description=__doc__)
     add = parser.add_argument
-    add("--port", type=int, default=5000, help="where the site is (5000)")
-    add("--sandbox-port", type=int, default=5001, help="where the stand-in is (5001)")
+    add("--port", type=int, default=5000, help="the site's port (5000)")
+    add("--sandbox-port", type=int, default=5001, help="the sandbox's port (5001)")
     add(
         "--data",
         type=Path,
@@ -87,7 +87,7 @@ def parse_options() -> argparse.Namespace:
     add(
         "--scale",
         action="store_true",
-        help="on PostgreSQL and Celery, which are started too; their data is not kept",
+        help="run on PostgreSQL and Celery, and start them; their data is not kept",
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""The site's own data: players, and what lies in their packs."""
+"""The site's own data: players, and what is in their packs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from werkzeug.security import generate_password_hash
 
 
 class Base(DeclarativeBase):
-    """The models' base. ``db.Model`` would do; type checkers prefer a plain class."""
+    """The models' base. ``db.Model`` would do, but type checkers prefer this."""
 
 
 db = SQLAlchemy(model_class=Base)
@@ -53,9 +53,9 @@ class Player(Base, UserMixin):  # type: ignore[misc]
         back_populates="friend", foreign_keys="Item.friend_id"
     )
 
-    # "Anna" and "anna" are one name: the database says so, at any number of workers.
-    # The id of a deleted account is not given out again, as SQLite would by default:
-    # whoever got it would inherit what others know of it.
+    # "Anna" and "anna" are one name, which the database enforces for all processes.
+    # By default SQLite would give the id of a deleted account to a new one, which would
+    # inherit what others stored under it.
     __table_args__ = (
         Index("player_name", func.lower(name), unique=True),
         {"sqlite_autoincrement": True},

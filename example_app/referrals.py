@@ -24,19 +24,19 @@ mmolove = MMOLove(db=db)
 
 @mmolove.reward
 def grant_cape(referral: Referral) -> None:
-    """Thank whoever invited this friend. What is added here is committed together with
-    the note that the reward was given.
+    """Give the referrer a cape. It is committed together with the record that the
+    reward was granted.
     """
     friend = find_player_by_id(referral.identity)
-    inviter = find_player_by_id(referral.referrer)
-    if friend and inviter:
+    owner = find_player_by_id(referral.referrer)
+    if friend and owner:
         cape = Item(name="Founder's cape", key=referral.reward_key)
         db.session.add(cape)
-        cape.owner, cape.friend = inviter, friend
+        cape.owner, cape.friend = owner, friend
 
 
 def check_milestone(player: Player) -> None:
-    """Report the milestone, with the commit that is to follow.
+    """Report the milestone with the commit that follows.
 
     A player who is past it is reported again at each level: only the first counts.
     """
@@ -45,17 +45,17 @@ def check_milestone(player: Player) -> None:
 
 
 def share_link(player: Player) -> str:
-    """The link that this player hands to friends."""
-    # It is read elsewhere, so the Host header of this request has no say in it.
+    """The link that this player shares."""
+    # The link is for other people, so it must not depend on this request's Host.
     public_url: str = current_app.config["PUBLIC_URL"]
     return urljoin(public_url, mmolove.invite(player, external=False))
 
 
 def runs_the_game() -> bool:
-    """Whether this visitor may see the operator's page: whoever joined first."""
+    """Whether this visitor may see the dashboard: whoever joined first may."""
     return bool(current_user.is_authenticated and current_user.id == 1)
 
 
-def inviter() -> Player | None:
-    """Whoever invited this visitor, if somebody did."""
+def referrer() -> Player | None:
+    """The player who referred this visitor, if any."""
     return find_player_by_id(current_referrer())

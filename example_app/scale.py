@@ -34,7 +34,10 @@ END = 10.0
 
 
 class Running(t.NamedTuple):
-    """What runs where, and what waits until a part ends by itself."""
+    """What runs where.
+
+    :param watch: Waits until a part ends unexpectedly.
+    """
 
     parts: dict[str, str]
     watch: t.Callable[[], t.NoReturn]
@@ -42,7 +45,7 @@ class Running(t.NamedTuple):
 
 @contextlib.contextmanager
 def start(host: str, port: int, sandbox_port: int) -> t.Iterator[Running]:
-    """Run all of it. Whatever ends the block ends every part.
+    """Run all parts; the end of the block ends each of them.
 
     :raises SystemExit: If a part is missing, or does not start.
     """
@@ -85,7 +88,7 @@ def start(host: str, port: int, sandbox_port: int) -> t.Iterator[Running]:
         run.wait(url)
         parts = {
             "Lanternmoor": f"{url}/  (Gunicorn, two processes)",
-            "MMOLove": f"{sandbox.url}/  (a stand-in; the real one is not asked)",
+            "MMOLove": f"{sandbox.url}/  (the sandbox; nothing leaves this machine)",
             "PostgreSQL": f"{host}:{database.port}  (the players and the outbox)",
             "Celery": f"a worker with beat; its broker is {broker.url} (Valkey)",
             "Logs": f"{folder}/",

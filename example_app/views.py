@@ -1,4 +1,4 @@
-"""The pages: ``site`` is for everyone, ``play`` for who is logged in."""
+"""The pages: ``site`` is for everyone, ``play`` for players who are logged in."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .models import db
 from .models import find_player
 from .models import Player
 from .referrals import check_milestone
-from .referrals import inviter
 from .referrals import MILESTONE
 from .referrals import mmolove
+from .referrals import referrer
 from .referrals import share_link
 
 DEEDS = {"train": 2, "fight": 5}
@@ -44,14 +44,14 @@ def home() -> str:
 
 @site.get("/join")
 def join_form() -> ResponseReturnValue:
-    """Where MMOLove's share links lead; the token in the query is kept on arrival."""
+    """Where MMOLove's share links lead, with a token that Flask-MMOLove captures."""
     if current_user.is_authenticated:
         flash(
             f"You are logged in as {current_user.name}. "
             "To join as somebody else, use a private window."
         )
         return redirect(url_for("play.character"))
-    return render_template("join.html", form=JoinForm(), inviter=inviter())
+    return render_template("join.html", form=JoinForm(), referrer=referrer())
 
 
 @site.post("/join")
@@ -62,12 +62,12 @@ def join() -> ResponseReturnValue:
         login_user(player)
         flash(f"Welcome to Lanternmoor, {player.name}.")
         return redirect(url_for("play.character"))
-    return render_template("join.html", form=form, inviter=inviter()), 422
+    return render_template("join.html", form=form, referrer=referrer()), 422
 
 
 def create_player(form: JoinForm) -> Player | None:
-    """The new player; where the name is taken ``None``, and an error in the form."""
-    player = Player(name=form.name.data, invited_by=inviter())
+    """The new player; ``None``, with an error in the form, if the name is taken."""
+    player = Player(name=form.name.data, invited_by=referrer())
     player.set_password(form.password.data)
     db.session.add(player)
     registered(player)  # committed with the player, or not at all
@@ -112,7 +112,7 @@ def character() -> str:
 @play.post("/character/<any(train, fight):deed>")
 def level_up(deed: str) -> ResponseReturnValue:
     player = current_user
-    # The database adds: two presses at the same time both count.
+    # The database adds, so that two presses at the same time both count.
     player.level = Player.level + DEEDS[deed]
     db.session.flush()
     check_milestone(player)

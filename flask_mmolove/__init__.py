@@ -1,8 +1,8 @@
 """MMOLove's Referral Kit for Flask: capture, register, outbox, delivery, reward."""
 
-from .capture.hook import current_mmref
-from .capture.hook import current_referrer
 from .capture.invite import invitations
+from .capture.token import current_mmref
+from .capture.token import current_referrer
 from .errors import ActionError
 from .errors import ConfigError
 from .errors import EventError
@@ -13,8 +13,8 @@ from .errors import OutboxError
 from .errors import RewardLater
 from .errors import SignatureError
 from .extension import MMOLove
-from .protocol.client import Outcome
 from .protocol.client import ReferralClient
+from .protocol.response import Outcome
 from .protocol.wire import sign_referral_body
 from .registration.decorator import referral_register
 from .registration.decorator import registered
@@ -24,8 +24,8 @@ from .registration.detect import new_in_session
 from .registration.detect import new_login
 from .registration.detect import new_row
 from .registration.signal import new_by_signal
-from .rewards.callback import qualify
-from .rewards.callback import Referral
+from .rewards.qualify import qualify
+from .rewards.referral import Referral
 from .signals import delivery_paused
 from .signals import delivery_resumed
 from .signals import event_accepted
@@ -37,7 +37,7 @@ from .signals import player_forgotten
 from .signals import player_rewarded
 from .signals import referral_captured
 from .signals import reward_failed
-from .signals import reward_set_aside
+from .signals import reward_raised
 
 __all__ = [
     "new_by_signal",
@@ -75,7 +75,7 @@ __all__ = [
     "player_forgotten",
     "player_rewarded",
     "referral_captured",
+    "reward_raised",
     "reward_failed",
-    "reward_set_aside",
     "sign_referral_body",
 ]

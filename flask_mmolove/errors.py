@@ -6,13 +6,13 @@
     ├── ConfigError       a setting is missing or wrong
     ├── IdentityError     a player has no stable identity (yet)
     ├── EventError        an event that MMOLove could only refuse
-    ├── ActionError        a person's order that cannot be carried out
-    ├── RewardLater       raised by a reward callback: the game cannot give it now
-    ├── SignatureError    a signature that does not hold
+    ├── ActionError       an action of the owner's that cannot be done
+    ├── RewardLater       raised by a reward callback: retry the reward later
+    ├── SignatureError    a signature header is malformed
     └── OutboxError       the outbox could not be read or written
-        └── OutboxBusy    ... within the time a caller may wait
+        └── OutboxBusy    ... within the caller's timeout
 
-None of them reaches a signup by itself: there they are logged.
+None of them breaks a signup: there they are logged.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class MMOLoveError(Exception):
 
 
 class ConfigError(MMOLoveError):
-    """A setting is missing or wrong. Raised at start, and by :meth:`MMOLove.invite`
-    where its page or the site's key is missing.
+    """A setting is missing or wrong. Raised at start, and by :meth:`MMOLove.invite` if
+    its page or the site's ``SECRET_KEY`` is missing.
 
-    :param key: The key in ``app.config``, or ``None`` where no single one is meant.
+    :param key: The key in ``app.config``, or ``None`` if it is not about a single one.
     """
 
     def __init__(self, message: str, key: str | None = None) -> None:
@@ -35,11 +35,11 @@ class ConfigError(MMOLoveError):
 
 
 class IdentityError(MMOLoveError):
-    """A player from whom no stable identity can be had."""
+    """A player without a stable identity."""
 
 
 class EventError(MMOLoveError, ValueError):
-    """An event whose fields MMOLove could only refuse.
+    """An event that MMOLove could only refuse.
 
     :param field: The name of the field at fault.
     """
@@ -50,12 +50,12 @@ class EventError(MMOLoveError, ValueError):
 
 
 class ActionError(MMOLoveError):
-    """A person's order, on the page or the command line, that cannot be carried out."""
+    """An action on the dashboard or the command line that cannot be done."""
 
 
 class RewardLater(MMOLoveError):
-    """Raise it in a reward callback when the reward cannot be granted now, as while the
-    game restarts. The callback is called again later, and no traceback is logged.
+    """Raise it in a reward callback if the game cannot grant the reward now, such as
+    while it restarts. The callback is called again later, and no traceback is logged.
 
     .. code-block:: python
 
@@ -72,7 +72,7 @@ class RewardLater(MMOLoveError):
 
 
 class SignatureError(MMOLoveError):
-    """A signature header that is malformed, does not match, or is too old."""
+    """A signature header that is malformed."""
 
 
 class OutboxError(MMOLoveError):
@@ -80,4 +80,4 @@ class OutboxError(MMOLoveError):
 
 
 class OutboxBusy(OutboxError):
-    """Others held the outbox for longer than the caller may wait."""
+    """The outbox stayed locked for longer than the caller's timeout."""

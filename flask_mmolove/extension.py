@@ -1,61 +1,40 @@
-"""The extension: it meets an app, reads its settings and wires the five steps."""
+"""The extension: what a site calls, and what an app gets of it."""
 
 from __future__ import annotations
 
-import re
 import typing as t
 from functools import partial
-from pathlib import Path
 from uuid import UUID
 
 from flask import Blueprint
 from flask import Flask
 
 from .admin.actions import forget_player
+from .callbacks import Callbacks
 from .capture.hook import Capture
-from .capture.hook import current_mmref
-from .capture.hook import current_referrer
 from .capture.invite import invite
 from .capture.seal import seal
 from .capture.seal import unseal
-from .delivery import Delivery
-from .delivery import Engine
-from .delivery import InlineEngine
-from .delivery import ManualEngine
-from .delivery import Rewarder
-from .delivery import ThreadEngine
+from .capture.token import current_mmref
+from .capture.token import current_referrer
 from .delivery.watchdog import Watchdog
 from .errors import ConfigError
-from .log import shielded
-from .log import Throttle
-from .outbox import Entry
-from .outbox import Outbox
-from .outbox import Spool
-from .protocol.client import ReferralClient
 from .registration.attach import attach
-from .registration.decorator import end_request
-from .registration.decorator import FindToken
 from .registration.detect import Player
 from .registration.hold import hold
+from .registration.misplaced import put_right
 from .registration.misplaced import watch
-from .registration.views import SignupViews
-from .rewards.callback import CallbackRewarder
-from .rewards.callback import Referral
-from .rewards.callback import tell_rewarded
+from .registration.signup import end_request
+from .registration.signup import FindToken
+from .rewards.referral import Referral
 from .settings import Settings
-from .state import Callbacks
-from .state import F
-from .state import REQUEST_TIMEOUT
-from .state import State
+from .wiring import assemble
+from .wiring import load_database
 
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
 
-    from .outbox.sql.site import SiteDatabase
-
-#: The first SQLAlchemy that the outbox can be in a database with.
-_SQLALCHEMY = (2, 0, 16)
-
+F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 R = t.TypeVar("R", bound=t.Callable[[Referral], t.Any])
 
 
@@ -82,7 +61,7 @@ class MMOLove:
         self, app: Flask | None = None, *, db: SQLAlchemy | None = None
     ) -> None:
         self._callbacks = Callbacks()
-        self._database = None if db is None else _load_database(db)
+        self._database = None if db is None else load_database(db)
         if app is not None:
             self.init_app(app)
 
@@ -99,19 +78,20 @@ class MMOLove:
                 "init_app(app), and only once."
             )
         settings = Settings.from_config(app.config, app.instance_path)
-        state = _assemble(app, settings, self._callbacks, self._database)
+        state = assemble(app, settings, self._callbacks, self._database)
         app.extensions["mmolove"] = state
         app.add_template_global(current_mmref)
         app.add_template_global(current_referrer)
         if not settings.enabled:
             return
         app.teardown_request(end_request)
-        if state.session is not None:
+        if self._database is not None:
             # Called before Flask-SQLAlchemy's own, which was registered earlier.
-            app.teardown_appcontext(state.session.close)
+            app.teardown_appcontext(state.recorder.close)
         # First in line: a login wall that was registered before would send the visitor
         # away, and the token with them.
-        capture = Capture(state, Watchdog(state.outbox, state.spool, settings.delivery))
+        watchdog = Watchdog(state.outbox, state.spool, settings.delivery)
+        capture = Capture(state, watchdog, partial(put_right, app))
         hooks = app.before_request_funcs.setdefault(None, [])
         hooks.insert(0, capture.before_request)
         watch(app)
@@ -141,7 +121,7 @@ class MMOLove:
 
         :param at_most_once: Record the reward first, then call. A crash in between, or
             an exception other than :exc:`RewardLater`, leaves the reward ``unknown``,
-            for a person to settle with ``flask mmolove rewards``.
+            for you to settle with ``flask mmolove rewards``.
         """
         if callback is None:
             return partial(self.reward, at_most_once=at_most_once)
@@ -150,18 +130,18 @@ class MMOLove:
         return callback
 
     def dashboard(self, *, access: t.Callable[[], t.Any] | None = None) -> Blueprint:
-        """Make the operator's page, a blueprint for the site to register.
+        """Make the dashboard, a blueprint for the site to register.
 
         .. code-block:: python
 
             def is_owner():
                 return current_user.is_authenticated and current_user.is_owner
 
-            page = mmolove.dashboard(access=is_owner)
-            app.register_blueprint(page, url_prefix="/mmolove")
+            dashboard = mmolove.dashboard(access=is_owner)
+            app.register_blueprint(dashboard, url_prefix="/mmolove")
 
-        :param access: Asked in each request, without arguments, whether this visitor
-            may see it. Whoever may not gets a 404.
+        :param access: Called in each request, without arguments: says whether this
+            visitor may see it. Anybody else gets a 404.
         :raises ConfigError: Without ``access``.
         """
         from .admin.dashboard import make_dashboard
@@ -298,133 +278,3 @@ class MMOLove:
             ``SECRET_KEY``.
         """
         return invite(player, external=external)
-
-
-def _assemble(
-    app: Flask,
-    settings: Settings,
-    callbacks: Callbacks,
-    database: SiteDatabase | None,
-) -> State:
-    session = None
-    outbox: Outbox
-    if database is None:
-        outbox = _open_outbox(settings.outbox)
-    else:
-        outbox = database.open(app, settings)
-        session = database.join(outbox, settings, lambda: state)
-    if settings.delivery == "inline":
-        # A request delivers, and must not wait as a worker may.
-        outbox.timeout = REQUEST_TIMEOUT
-
-    def make_delivery() -> Delivery:
-        return _make_delivery(state)
-
-    state = State(
-        app=app,
-        settings=settings,
-        callbacks=callbacks,
-        outbox=outbox,
-        spool=Spool(settings.spool, settings.secret),
-        make_delivery=make_delivery,
-        engine=_choose_engine(app, settings, make_delivery),
-        session=session,
-        once=Throttle(float("inf")),
-        looked=Throttle(60),
-        views=SignupViews(outbox),
-    )
-    return state
-
-
-def _make_delivery(state: State) -> Delivery:
-    def reward() -> Rewarder | None:
-        callback = state.callbacks.reward
-        return None if callback is None else CallbackRewarder(state, callback)
-
-    def report(entry: Entry) -> None:
-        if entry.state == "rewarded":
-            with shielded("A reward was given, and the site could not be told."):
-                tell_rewarded(state, entry)
-        state.report(entry)
-
-    return Delivery(
-        state.outbox,
-        ReferralClient.from_settings(state.settings),
-        state.settings,
-        state.spool,
-        reward=reward,
-        report=report,
-        watch=state.watch,
-    )
-
-
-def _load_database(db: SQLAlchemy) -> SiteDatabase:
-    # SQLAlchemy is loaded where it is chosen only.
-    _check_sqlalchemy("MMOLove(db=db) has the outbox in the site's database")
-    from .outbox.sql.site import SiteDatabase
-
-    return SiteDatabase(db)
-
-
-def _open_outbox(where: Path | str) -> Outbox:
-    # A store is loaded where it is chosen only, as an engine is.
-    if isinstance(where, Path):
-        from .outbox.sqlite.store import SQLiteOutbox
-
-        return SQLiteOutbox(where)
-    _check_sqlalchemy("MMOLOVE_OUTBOX is the URL of a database", "MMOLOVE_OUTBOX")
-    from .outbox.sql.store import SQLAlchemyOutbox
-
-    return SQLAlchemyOutbox(where)
-
-
-def _check_sqlalchemy(why: str, key: str | None = None) -> None:
-    """Refuse to start without a SQLAlchemy that our tables can be used with.
-
-    :raises ConfigError: If there is none.
-    """
-    needed = ".".join(map(str, _SQLALCHEMY))
-    cure = "pip install 'Flask-MMOLove[sqlalchemy]'"
-    try:
-        from sqlalchemy import __version__ as installed
-    except ModuleNotFoundError as e:
-        if e.name != "sqlalchemy":
-            raise
-        raise ConfigError(f"{why}, which needs SQLAlchemy: {cure}.", key) from e
-    if tuple(map(int, re.findall(r"\d+", installed)[:3])) < _SQLALCHEMY:
-        raise ConfigError(
-            f"{why}, which needs SQLAlchemy {needed} or later, and {installed} is "
-            f"installed: {cure}. If the site cannot use that yet, keep the outbox in a "
-            "file: leave out db=db, and let MMOLOVE_OUTBOX be a path.",
-            key,
-        )
-
-
-def _choose_engine(
-    app: Flask, settings: Settings, delivery: t.Callable[[], Delivery]
-) -> Engine:
-    if not settings.enabled or settings.delivery == "manual":
-        return ManualEngine()
-    if settings.delivery == "inline":
-        return InlineEngine(delivery)
-    if settings.delivery == "celery":
-        return _make_celery_engine(app, settings, delivery)
-    return ThreadEngine(delivery, settings.concurrency)
-
-
-def _make_celery_engine(
-    app: Flask, settings: Settings, delivery: t.Callable[[], Delivery]
-) -> Engine:
-    try:
-        from .delivery.celery import CeleryEngine
-    except ModuleNotFoundError as e:
-        if (e.name or "").partition(".")[0] != "celery":
-            raise
-        raise ConfigError(
-            "MMOLOVE_DELIVERY is 'celery', which needs Celery: pip install "
-            "'Flask-MMOLove[celery]'.",
-            "MMOLOVE_DELIVERY",
-        ) from e
-    # Looked for when it is needed: the site may make it after this.
-    own = partial(app.extensions.get, "celery")
-    return CeleryEngine(delivery, settings.concurrency, own)

@@ -1,4 +1,4 @@
-"""The logger ``flask_mmolove``, and a brake for warnings that could repeat."""
+"""The logger ``flask_mmolove``, and what keeps it readable."""
 
 from __future__ import annotations
 
@@ -12,62 +12,65 @@ from .text import printable
 
 logger = logging.getLogger("flask_mmolove")
 
+# How many keys a throttle remembers: they may come from visitors.
+_KEYS = 10_000
 
-def _keep_to_one_line(record: logging.LogRecord) -> bool:
-    """Escape what a message quotes: a player's id must not forge lines of the log."""
+
+def _escape_arguments(record: logging.LogRecord) -> bool:
+    """Keep a message on one line: a player's id must not forge lines of the log."""
     if isinstance(record.args, tuple):
-        record.args = tuple(map(_as_text, record.args))
+        record.args = tuple(map(_escape, record.args))
     return True
 
 
-def _as_text(argument: object) -> object:
+def _escape(argument: object) -> object:
     if isinstance(argument, (str, BaseException)):
         return printable(str(argument))
     return argument
 
 
-logger.addFilter(_keep_to_one_line)
-
-
-# Pauses that are remembered at once.
-_KEYS = 10_000
+logger.addFilter(_escape_arguments)
 
 
 class Throttle:
-    """Lets a thing happen at most once in a while, per key.
+    """Limits how often something happens, such as a warning.
 
     :param pause: Seconds between two times.
-    :param clock: Seconds that never go back.
     """
 
-    def __init__(
-        self, pause: float, clock: t.Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, pause: float) -> None:
         self._pause = pause
-        self._clock = clock
         self._next: dict[str, float] = {}
 
     def passes(self, key: str = "") -> bool:
-        """Whether the thing may happen now; if so, the pause begins."""
-        now = self._clock()
+        """Whether it may happen now. If so, the pause for this key starts."""
+        now = time.monotonic()
         if now < self._next.get(key, now):
             return False
-        self.spend(key)
+        if len(self._next) >= _KEYS:
+            self._next.clear()
+        self._next[key] = now + self._pause
         return True
 
     def forget(self, key: str) -> None:
-        """End the pause of a key."""
+        """End the pause for a key."""
         self._next.pop(key, None)
 
-    def spend(self, key: str = "") -> None:
-        """Begin the pause without the thing."""
-        if len(self._next) >= _KEYS:
-            self._next.clear()  # keys may come from visitors
-        self._next[key] = self._clock() + self._pause
+
+@contextlib.contextmanager
+def shielded(what: str) -> t.Iterator[None]:
+    """Shield the site from our failures: what the block raises is logged.
+
+    :param what: What failed then, in a sentence.
+    """
+    try:
+        yield
+    except Exception as e:
+        log_failure(what, e)
 
 
-def complain(what: str, error: Exception) -> None:
-    """Log a failure of ours that the site must not feel.
+def log_failure(what: str, error: Exception) -> None:
+    """Log a failure of ours that the site must not notice.
 
     :param what: What failed, in a sentence.
     """
@@ -75,12 +78,3 @@ def complain(what: str, error: Exception) -> None:
         logger.error("%s Nothing else is affected. %s", what, error)
     else:
         logger.error("%s Nothing else is affected.", what, exc_info=error)
-
-
-@contextlib.contextmanager
-def shielded(what: str) -> t.Iterator[None]:
-    """Keep failures of ours from the site; see :func:`complain`."""
-    try:
-        yield
-    except Exception as e:
-        complain(what, e)

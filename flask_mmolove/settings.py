@@ -1,7 +1,7 @@
 """The site's settings: each ``MMOLOVE_*`` key, its default and its check.
 
-They are read once, when the extension meets the app, so that a mistake is an error at
-start and never in a request.
+They are read once, by ``init_app``, so that a mistake is an error at start and never in
+a request.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import difflib
 import hashlib
 import hmac
-import ipaddress
 import math
 import os
 import re
-import ssl
 import typing as t
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .errors import ConfigError
 from .log import logger
-from .mask import mask
-from .protocol.proxy import read_proxy
+from .protocol.checks import check_ca_bundle
+from .protocol.checks import check_endpoint
+from .protocol.checks import check_key_id
+from .protocol.checks import check_proxy
+from .protocol.checks import check_text
+from .protocol.client import ReferralClient
 from .protocol.wire import ENDPOINT
-from .protocol.wire import TEXT_LIMIT
+from .text import mask
 
 PREFIX = "MMOLOVE_"
 
-#: Every key that may be left out, and what it is then.
+#: The optional keys and their defaults.
 DEFAULTS: dict[str, t.Any] = {
     "ENDPOINT": ENDPOINT,
     "ENABLED": True,
@@ -45,20 +46,20 @@ DEFAULTS: dict[str, t.Any] = {
     "CA_BUNDLE": None,
 }
 
-#: Every key that must be there, and where its value is found.
+#: The required keys, and the name of each in the Referrals tab.
 REQUIRED = {
     "SERVER_ID": "the server id",
     "REFERRAL_SECRET": "the signing secret",
 }
 
-# What a number stands for; a timedelta says it itself.
+# What a plain number of each key means; a timedelta needs no unit.
 _UNITS = {
     "COOKIE_DAYS": timedelta(days=1),
     "GIVE_UP_AFTER": timedelta(days=1),
     "TIMEOUT": timedelta(seconds=1),
 }
 
-# The scheme of a URL; one letter would be a drive.
+# The scheme of a URL, which has more than one letter: "C:" is a drive.
 _HALF_URL = re.compile(r"[a-z][a-z0-9+]+:")
 
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True}
@@ -68,12 +69,12 @@ _FLAGS |= {"false": False, "no": False, "off": False, "0": False}
 class Settings(t.NamedTuple):
     """One app's settings, checked.
 
+    :param outbox: A file, or the URL of a database.
+    :param spool: The path from which the spool's folder gets its name.
+    :param timeout: Seconds for a whole delivery attempt.
     :param give_up_after: Seconds; the setting itself is in days.
-    :param timeout: Seconds for one whole attempt.
-    :param outbox: The file of the outbox, or the URL of a database.
-    :param proxy: A URL, which may hold a password.
-    :param ca_bundle: A file.
-    :param spool: The name beside which the emergency exit lies; see :func:`_spool`.
+    :param proxy: A URL, which may contain a password.
+    :param ca_bundle: A file of certificates.
     """
 
     server_id: str
@@ -100,7 +101,7 @@ class Settings(t.NamedTuple):
         """Read the ``MMOLOVE_*`` keys.
 
         :param config: The app's ``config``.
-        :param instance_path: Where a relative ``MMOLOVE_OUTBOX`` lies.
+        :param instance_path: The folder that relative paths start from.
         :raises ConfigError: If one is missing or wrong; the message names the key and
             its environment variable.
         """
@@ -130,20 +131,34 @@ class Settings(t.NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """What changes when a setting changes that MMOLove may refuse events for. The
-        secret keys it and cannot be read from it.
+        """Changes with every setting that MMOLove may refuse events for. The secret is
+        its key and cannot be read from it.
         """
         subject = "\n".join((self.endpoint, self.server_id, self.key_id or ""))
         mac = hmac.new(self.secret.encode(), subject.encode(), hashlib.sha256)
         return mac.hexdigest()[:16]
 
+    def make_client(self) -> ReferralClient:
+        """The client that sends with these settings."""
+        return ReferralClient(
+            server_id=self.server_id,
+            secret=self.secret,
+            endpoint=self.endpoint,
+            key_id=self.key_id,
+            timeout=self.timeout,
+            connections=self.concurrency,
+            proxy=self.proxy,
+            ca_bundle=self.ca_bundle,
+        )
+
     def __repr__(self) -> str:
-        # Neither the secret nor what can hold a password, the outbox and the proxy.
+        # Without the secret, and without the outbox and the proxy, which may contain
+        # passwords.
         return f"<Settings of {self.server_id!r} for {mask(self.endpoint)}>"
 
 
 class _Reader:
-    """Reads one key at a time, and says what is wrong with it."""
+    """Reads one key at a time, or raises what is wrong with it."""
 
     def __init__(self, config: t.Mapping[str, t.Any]) -> None:
         self._config = config
@@ -236,96 +251,10 @@ class _Reader:
         return instance_path / Path(file).expanduser()
 
 
-def check_proxy(value: str) -> str:
-    """The URL of a proxy, or nothing.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    read_proxy(value)
-    return value
-
-
-def check_ca_bundle(value: str) -> str:
-    """A file of certificates.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    if os.path.isdir(value):
-        raise ValueError(f"is a folder, {value}: name the file of certificates in it")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-    except ssl.SSLError:
-        raise ValueError(f"holds no certificates in PEM format: {value}") from None
-    except OSError as e:
-        raise ValueError(f"cannot be read, {value}: {e.strerror}") from None
-    return value
-
-
-def check_text(value: str) -> str:
-    """A server id or a secret.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    if not value.strip():
-        raise ValueError("is empty")
-    if len(value) > TEXT_LIMIT or "\0" in value:
-        raise ValueError(f"is longer than {TEXT_LIMIT} characters or contains a NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not valid text") from None
-    return value
-
-
-def check_key_id(value: str) -> str:
-    """The name of a key, or nothing.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    if not value.isascii() or not value.isprintable() or set(value) & set(", "):
-        raise ValueError(f"must be visible ASCII without commas, not {value!r}")
-    return value
-
-
-def check_endpoint(value: str) -> str:
-    """Where events go.
-
-    :raises ValueError: With what is wrong, to follow its name.
-    """
-    shown = mask(value)
-    try:
-        url = urlsplit(value)
-        host = url.hostname or ""
-        _ = url.port  # raises where it is not a number
-        host.encode("idna")  # and where it is no name that can be looked up
-    except ValueError:
-        raise ValueError(f"is not a valid URL: {shown!r}") from None
-    if not host or url.scheme not in {"http", "https"}:
-        raise ValueError(f"must be an https:// URL, not {shown!r}")
-    if url.username is not None:
-        raise ValueError("contains a user name or password: leave them out")
-    if url.scheme == "http" and not is_loopback(host):
-        raise ValueError(
-            f"is {shown!r}: over plain http anyone on the way could read the tokens. "
-            "Write https:// (http is taken for this machine only)"
-        )
-    return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _spool(outbox: Path | str, instance_path: Path, server_id: str) -> Path:
-    """A name for what one site puts beside its outbox, or, if that is in a database,
-    into its instance folder, which another site may share. A database's URL tells no
-    site apart: it is what changes when a database that failed is repaired.
+    """A path for what a site keeps beside its outbox, or in its instance folder if the
+    outbox is in a database. The server id is in the name, for two sites may share that
+    folder; a database's URL would not do, as it may change when a database is repaired.
     """
     file = outbox if isinstance(outbox, Path) else instance_path / "mmolove.db"
     digest = hashlib.sha256(server_id.encode()).hexdigest()[:8]
@@ -335,17 +264,17 @@ def _spool(outbox: Path | str, instance_path: Path, server_id: str) -> Path:
 def _missing(name: str, how: str) -> ConfigError:
     key, variable = PREFIX + name, f"FLASK_{PREFIX}{name}"
     if os.environ.get(variable, "").strip():
-        cure = (
+        advice = (
             f"{variable} is in the environment but was not read: call "
             "app.config.from_prefixed_env() before MMOLove(app)."
         )
     else:
-        cure = (
+        advice = (
             f"Copy {REQUIRED[name]} from the Referrals tab of your MMOLove dashboard "
             f"into app.config[{key!r}], or into the environment variable {variable} "
             "and call app.config.from_prefixed_env() before MMOLove(app)."
         )
-    return ConfigError(f"{key} {how}. {cure}", key)
+    return ConfigError(f"{key} {how}. {advice}", key)
 
 
 def _wrong(name: str, what: str) -> ConfigError:

@@ -1,5 +1,5 @@
-"""Fixtures for the tests of a site that uses this extension: a pytest plugin that is
-there when the package is installed.
+"""A pytest plugin for the tests of sites that use this extension. It is available as
+soon as the package is installed.
 
 .. code-block:: python
 
@@ -12,9 +12,9 @@ there when the package is installed.
         client.post("/register", data={"name": "Ada"})
         assert mmolove_sandbox.reported == [("registered", "1")]
 
-The settings are read by ``MMOLove(app)``, so they have to be in ``app.config`` before:
-let a function make the app, as here. As long as the fixture is in use, an app that was
-made without them sends nothing beyond this machine, and its log says so.
+``MMOLove(app)`` reads its settings once, so they must be in ``app.config`` before it:
+create the app in a function, as here. While a test uses the fixture, an app that was
+created without them sends nothing to other machines and logs an error instead.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from __future__ import annotations
 import secrets
 import typing as t
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
 
 if t.TYPE_CHECKING:
-    from .protocol.client import Outcome
-    from .rewards.callback import Referral
+    from .protocol.response import Outcome
+    from .rewards.referral import Referral
     from .sandbox import Sandbox
 
 
 class SiteSandbox:
-    """A stand-in for MMOLove, and what the site did with it.
+    """A local MMOLove for one test, and what the site did with it.
 
-    :param sandbox: The stand-in itself, with its faults, referrals and arrivals.
-    :param config: What the site's ``app.config`` gets: the stand-in's settings, an
-        outbox of the test's own, and delivery at once, in the calling thread.
-    :param rewarded: The referrals whose reward the site gave.
+    :param sandbox: The sandbox itself, with its faults, referrals and arrivals.
+    :param config: The settings for ``app.config``: those of the sandbox, an outbox of
+        the test's own, and delivery in the calling thread.
+    :param rewarded: The referrals whose reward was granted.
     """
 
     def __init__(self, sandbox: Sandbox, folder: Path) -> None:
@@ -52,7 +51,7 @@ class SiteSandbox:
         }
 
     def mint(self, ref: str = "demo") -> str:
-        """A token, as a click on a player's share link would give.
+        """Create a token, as a click on a player's share link does.
 
         :param ref: The code of the player who shared the link.
         """
@@ -60,7 +59,7 @@ class SiteSandbox:
 
     @property
     def reported(self) -> list[tuple[str, str | None]]:
-        """The events MMOLove accepted, in order, each with its player's identity."""
+        """The accepted events in order, each with its player's identity."""
         players = {r.token: r.referee_identity for r in self.sandbox.referrals}
         return [(str(e.event), players.get(str(e.token))) for e in self.sandbox.events]
 
@@ -72,17 +71,17 @@ class SiteSandbox:
 def mmolove_sandbox(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> t.Iterator[SiteSandbox]:
-    """A stand-in for MMOLove in the background, for one test."""
-    # Imported here: a plugin is loaded at the start of every run, and before coverage.
+    """A local MMOLove in the background, for one test."""
+    # Imported here: pytest loads every plugin at start, and before coverage starts.
+    from .protocol.checks import is_local
     from .protocol.client import ReferralClient
     from .sandbox import Sandbox
-    from .settings import is_loopback
     from .signals import player_rewarded
 
     send = ReferralClient.send
 
     def send_on_this_machine(client: ReferralClient, body: bytes) -> Outcome:
-        if not is_loopback(urlsplit(client.endpoint).hostname or ""):
+        if not is_local(client.endpoint):
             raise RuntimeError(
                 "A test that uses mmolove_sandbox would have sent an event to "
                 f"{client.endpoint}: MMOLove(app) has read its settings before "

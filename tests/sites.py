@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import typing as t
+from pathlib import Path
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import func
 from sqlalchemy import select
 from sqlalchemy import String
+from sqlalchemy import URL
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
@@ -16,6 +18,7 @@ from sqlalchemy.orm import mapped_column
 from flask_mmolove import MMOLove
 from flask_mmolove.outbox import Entry
 from flask_mmolove.state import State
+from flask_mmolove.testing import SiteSandbox
 
 
 class Base(DeclarativeBase):
@@ -82,3 +85,21 @@ class Site:
         self.state.outbox.close()
         with self.app.app_context():
             self.db.engine.dispose()
+
+
+MakeSite = t.Callable[..., Site]
+
+
+def make_sites(url: URL, sandbox: SiteSandbox, folder: Path) -> t.Iterator[MakeSite]:
+    """For a fixture that makes sites on a database, and closes them."""
+    made = []
+
+    def make(**config: t.Any) -> Site:
+        config = {**sandbox.config, **config}
+        site = Site(url.render_as_string(False), config, str(folder))
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        site.close()

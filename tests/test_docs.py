@@ -58,7 +58,7 @@ def logged() -> t.Iterator[str]:
 
 
 def test_each_message_has_a_heading_that_says_what_to_do() -> None:
-    told = headings("trouble.md", 3)
+    told = headings("troubleshooting.md", 3)
     messages = list(logged())
     assert len(messages) > 25
     for message in messages:
@@ -67,7 +67,7 @@ def test_each_message_has_a_heading_that_says_what_to_do() -> None:
         assert any(message.startswith(heading) for message in messages), heading
 
 
-def test_each_command_and_option_is_told_of() -> None:
+def test_each_command_and_option_is_documented() -> None:
     assert sorted(headings("commands.md", 2)) == sorted(command.commands)
     text = (DOCS / "commands.md").read_text()
     for name, each in command.commands.items():
@@ -136,7 +136,7 @@ def test_the_recipe_for_discord(app: Flask, mmolove_sandbox: SiteSandbox) -> Non
         names["on_paused"](app, reason="no answer")
     assert told == [
         "Event 1 of player 7 is rejected",
-        "MMOLove is out of reach: no answer",
+        "Delivery to MMOLove is paused: no answer",
     ]
 
 

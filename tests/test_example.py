@@ -187,18 +187,18 @@ def test_a_form_without_its_csrf_token_does_nothing(
     assert level_of(app, "Anna") == 1
 
 
-def test_who_joined_first_has_the_operator_s_page(
+def test_whoever_joined_first_has_the_dashboard(
     app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
     assert client.get("/mmolove/").status_code == 404
     join(client, "Anna")
     assert client.get("/character").text.count('href="/mmolove/"') == 1
-    assert "How far invited players come" in client.get("/mmolove/").text
+    assert "How far referred players get" in client.get("/mmolove/").text
     friend = app.test_client()
     join(friend, "Berengar")
     assert 'href="/mmolove/"' not in friend.get("/character").text
     assert friend.get("/mmolove/").status_code == 404
-    # Its forms satisfy the site's own check of all forms.
+    # Its forms pass the site's own CSRF check.
     app.config["WTF_CSRF_ENABLED"] = True
     with app.app_context():
         registered(2, token="junk")
@@ -207,7 +207,7 @@ def test_who_joined_first_has_the_operator_s_page(
     fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page))
     assert fields.keys() == {"token", "csrf_token"}
     response = client.post("/mmolove/retry", data=fields, follow_redirects=True)
-    assert "1 rejected event is sent again." in response.text
+    assert "1 rejected event will be sent again." in response.text
     assert (
         client.post("/mmolove/retry", data={"token": fields["token"]}).status_code
         == 400
@@ -231,11 +231,11 @@ def test_the_secret_key_is_made_once_and_kept(
 # -- the referral ----------------------------------------------------------------------
 
 
-def come_by_invitation(app: Flask, inviter: str) -> FlaskClient:
-    """A visitor who followed the inviter's link, through MMOLove and back."""
+def come_by_invitation(app: Flask, referrer: str) -> FlaskClient:
+    """A visitor who followed the referrer's link, through MMOLove and back."""
     visitor = app.test_client()
     with app.test_request_context():
-        link = share_link(player_named(inviter))
+        link = share_link(player_named(referrer))
     to_mmolove = visitor.get(urlsplit(link).path).location
     answer = requests.get(to_mmolove, allow_redirects=False, timeout=5)
     back = urlsplit(answer.headers["Location"])
@@ -274,7 +274,7 @@ def test_a_friend_at_level_20_is_worth_one_cape(
     assert CAPE not in friend.get("/character").text
 
 
-def test_a_sign_up_that_fails_first_still_counts_for_the_inviter(
+def test_a_sign_up_that_fails_first_still_counts_for_the_referrer(
     app: Flask, client: FlaskClient
 ) -> None:
     join(client, "Anna")
@@ -325,7 +325,7 @@ def test_an_account_with_items_and_friends_can_be_deleted(
     assert outbox_of(app).of("2", False)["registered"].referrer is None
 
 
-def test_who_came_without_a_link_gets_nobody_anything(
+def test_a_player_without_a_token_earns_nobody_a_cape(
     app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
     join(client, "Anna")
@@ -337,7 +337,7 @@ def test_who_came_without_a_link_gets_nobody_anything(
     assert CAPE not in client.get("/character").text
 
 
-def test_who_already_plays_is_not_invited_anew(
+def test_a_player_who_is_logged_in_is_not_a_friend(
     app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
 ) -> None:
     join(client, "Anna")
@@ -346,5 +346,5 @@ def test_who_already_plays_is_not_invited_anew(
     assert "You are logged in as Anna." in response.text
 
 
-def test_an_unknown_invitation_is_told_so(client: FlaskClient) -> None:
+def test_an_unknown_invitation_is_a_404(client: FlaskClient) -> None:
     assert client.get("/invite/no-such-code").status_code == 404

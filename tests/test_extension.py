@@ -62,13 +62,13 @@ SIGNALS = {
     "delivery_resumed",
     "event_retried",
     "player_forgotten",
-    "reward_set_aside",
+    "reward_failed",
     "event_recorded",
     "event_accepted",
     "event_ignored",
     "event_rejected",
     "player_rewarded",
-    "reward_failed",
+    "reward_raised",
 }
 
 

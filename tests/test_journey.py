@@ -15,6 +15,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from playwright.sync_api import Browser
+from playwright.sync_api import expect
+from playwright.sync_api import Page
+
+from tests.browser import browser as browser
+from tests.browser import fits
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "will-o-the-wisp"
@@ -24,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 class Site:
-    """The example site in a process of its own, with its stand-in for MMOLove."""
+    """The example site in a process of its own, with its sandbox."""
 
     def __init__(self, data: Path, *options: str) -> None:
         self._data = data
@@ -83,13 +89,13 @@ class Site:
                 time.sleep(0.02)
                 states = db.execute("SELECT state FROM mmolove_event").fetchall()
 
-    def wait_for_loot(self, inviter: Browser) -> None:
+    def wait_for_loot(self, referrer: Visitor) -> None:
         deadline = time.monotonic() + 30
-        while LOOT not in inviter.read("/friends") and time.monotonic() < deadline:
+        while LOOT not in referrer.read("/friends") and time.monotonic() < deadline:
             time.sleep(0.05)
 
 
-class Browser(requests.Session):
+class Visitor(requests.Session):
     """A visitor with cookies."""
 
     def __init__(self, site: Site) -> None:
@@ -125,11 +131,11 @@ def site(tmp_path: Path) -> t.Iterator[Site]:
         site.stop(signal.SIGKILL)
 
 
-def bring_a_friend(site: Site) -> tuple[Browser, Browser]:
-    """An inviter, and a friend who has joined by the inviter's link."""
-    inviter, friend = Browser(site), Browser(site)
-    inviter.join("Anna")
-    link = re.search(r"http://[^\"<]+/invite/[\w.-]+", inviter.read("/friends"))
+def bring_a_friend(site: Site) -> tuple[Visitor, Visitor]:
+    """A referrer, and a friend who has joined by the referrer's link."""
+    referrer, friend = Visitor(site), Visitor(site)
+    referrer.join("Anna")
+    link = re.search(r"http://[^\"<]+/invite/[\w.-]+", referrer.read("/friends"))
     assert link
 
     # The friend follows the link by way of MMOLove, and arrives with a token.
@@ -139,13 +145,13 @@ def bring_a_friend(site: Site) -> tuple[Browser, Browser]:
     ]
     assert "mmref=" in response.url
     friend.join("Ben")
-    return inviter, friend
+    return referrer, friend
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
     site.start()
-    inviter, friend = bring_a_friend(site)
+    referrer, friend = bring_a_friend(site)
     assert site.wait_for_arrivals(1) == [("registered", 200)]
     site.wait_until_settled()
 
@@ -154,13 +160,65 @@ def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
     friend.level_up()
     reported = [("registered", 200), ("qualified", 200)]
     assert site.wait_for_arrivals(2) == reported
-    site.wait_for_loot(inviter)
+    site.wait_for_loot(referrer)
 
     friend.level_up()
     site.stop()
     site.start()
     assert site.wait_for_arrivals(2) == reported
-    assert inviter.read("/friends").count(LOOT) == 1
+    assert referrer.read("/friends").count(LOOT) == 1
+
+
+def _open(browser: Browser, complaints: list[str], width: int) -> Page:
+    page = browser.new_context(viewport={"width": width, "height": 844}).new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return page
+
+
+def _join(page: Page, name: str) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("main").get_by_role("button").click()
+    expect(page.get_by_text(f"Welcome to Lanternmoor, {name}.")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_friend_is_worth_one_cape(browser: Browser, site: Site, width: int) -> None:
+    site.start()
+    complaints: list[str] = []
+    referrer = _open(browser, complaints, width)
+    referrer.goto(f"{site.url}/join")
+    _join(referrer, "Anna")
+    referrer.goto(f"{site.url}/friends")
+    assert fits(referrer)
+    link = referrer.locator("input[readonly]").input_value()
+
+    friend = _open(browser, complaints, width)
+    friend.goto(link)
+    assert "mmref=" in friend.url
+    assert fits(friend)
+    _join(friend, "Ben")
+    for _ in range(4):
+        friend.get_by_role("button", name="Fight").click()
+        friend.wait_for_load_state()
+    assert fits(friend)
+    assert site.wait_for_arrivals(2) == [("registered", 200), ("qualified", 200)]
+
+    cape = referrer.get_by_text("cape received")
+    for _ in range(100):
+        referrer.reload()
+        if cape.count():
+            break
+    expect(cape.first).to_be_visible()
+    assert fits(referrer)
+
+    referrer.goto(site.sandbox_url)
+    expect(referrer.get_by_text("qualified").first).to_be_visible()
+    assert fits(referrer)
+    assert complaints == []
+    referrer.context.close()
+    friend.context.close()
 
 
 def test_the_same_on_postgresql_and_celery_and_nothing_is_left_behind(
@@ -169,10 +227,10 @@ def test_the_same_on_postgresql_and_celery_and_nothing_is_left_behind(
     site = Site(tmp_path, "--scale")
     try:
         site.start()
-        inviter, friend = bring_a_friend(site)
+        referrer, friend = bring_a_friend(site)
         friend.level_up()
-        site.wait_for_loot(inviter)
-        assert inviter.read("/friends").count(LOOT) == 1
+        site.wait_for_loot(referrer)
+        assert referrer.read("/friends").count(LOOT) == 1
         assert site.wait_for_arrivals(2) == [("registered", 200), ("qualified", 200)]
         folder = site.guide["Logs"].rstrip("/")
         assert len(processes_of(folder)) >= 6

@@ -177,7 +177,7 @@ def test_the_environment_gives_typed_values(
 
 
 @pytest.mark.parametrize("text", ["1e5", "true", "[1]", '{"a": 1}', "NaN"])
-def test_a_secret_that_was_read_as_json_is_refused_with_the_cure(
+def test_a_secret_that_was_read_as_json_is_refused_with_the_fix(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     app = Flask(__name__)
@@ -334,7 +334,7 @@ def test_a_misspelt_required_key_is_warned_of_before_it_is_missed(
     assert "Did you mean MMOLOVE_SERVER_ID?" in caplog.text
 
 
-def test_known_keys_and_other_peoples_keys_are_no_matter_of_a_warning(
+def test_known_keys_and_other_peoples_keys_are_not_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     everything = {f"MMOLOVE_{key}": value for key, value in DEFAULTS.items()}

@@ -1,5 +1,5 @@
 """Every way in which a site can be set up so that referrals are lost or wait for ever,
-and what is said of each: the same table stands in ``docs/setups.md``.
+and what reports each: ``docs/setups.md`` has the same table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.sandbox import Faults
-from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 class Site:
-    """A site without fault, which a case then spoils."""
+    """A correct site, which a case then spoils."""
 
     def __init__(self, make_app: MakeApp, sandbox: SiteSandbox) -> None:
         self._make_app = make_app
@@ -81,12 +81,12 @@ def failing_grant(referral: t.Any) -> None:
 class Setup(t.NamedTuple):
     """One way to lose referrals.
 
-    :param name: How the docs call it.
-    :param spoil: Makes the site so.
-    :param check: The mark of ``check`` and what it says.
-    :param status: The words of ``status`` and the dashboard; empty where they cannot
-        know.
-    :param log: What the log says.
+    :param name: Its name in the docs.
+    :param spoil: Sets the site up like that.
+    :param check: The mark and a part of the finding in ``check``.
+    :param status: A part of what ``status`` and the dashboard say; empty where they
+        cannot know.
+    :param log: A part of what is logged.
     """
 
     name: str
@@ -198,9 +198,9 @@ def wrong_server(site: Site) -> None:
 def nothing_delivers(site: Site) -> None:
     site.make(DELIVERY="manual")
     state = site.app.extensions["mmolove"]
-    note = state.note("7", None, "registered")
+    report = state.recorder.report("7", None, "registered")
     long_ago = milliseconds() - 3_600_000
-    state.record(note._replace(token="token", moment=long_ago))
+    state.recorder.record(report._replace(token="token", moment=long_ago))
 
 
 def wrong_clock(site: Site) -> None:
@@ -212,7 +212,7 @@ def wrong_clock(site: Site) -> None:
 def unreadable_spool(site: Site) -> None:
     site.make()
     state = site.app.extensions["mmolove"]
-    file = state.spool.write(state.note("7", None, "registered"))
+    file = state.spool.write(state.recorder.report("7", None, "registered"))
     file.write_bytes(b"a torn page")
     state.make_delivery().drain()
 
@@ -251,7 +251,7 @@ SETUPS = [
         "The site has no `SECRET_KEY`",
         no_key,
         ("FAIL", "SECRET_KEY"),
-        "No visitor's token can be kept",
+        "Tokens cannot be kept",
         "A token cannot be kept",
     ),
     Setup(
@@ -308,21 +308,21 @@ SETUPS = [
     Setup(
         "MMOLove cannot be reached",
         unreachable,
-        ("FAIL", "No answer came"),
-        "out of reach",
+        ("FAIL", "No response came"),
+        "has been unreachable",
         "out of reach",
     ),
     Setup(
         "MMOLove cannot be reached at the first signup",
         unreachable_at_first,
-        ("FAIL", "No answer came"),
+        ("FAIL", "No response came"),
         "1 event could not be sent",
     ),
     Setup(
         "MMOLove fails",
         failing_host,
         ("FAIL", "HTTP 500"),
-        "has answered with failures",
+        "has been failing",
         "MMOLove fails",
     ),
     Setup(
@@ -343,7 +343,7 @@ SETUPS = [
         "Nothing delivers: no thread, no worker, no cron",
         nothing_delivers,
         ("FAIL", "no worker was ever seen"),
-        "Nothing delivers",
+        "Delivery has stalled",
     ),
     Setup(
         "The machine's clock is off",
@@ -392,7 +392,7 @@ def site(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Site:
     return Site(make_app, mmolove_sandbox)
 
 
-def test_a_site_without_fault_is_told_so(site: Site) -> None:
+def test_a_correct_site_has_no_findings(site: Site) -> None:
     site.make()
 
     @site.app.post("/join")
@@ -407,12 +407,12 @@ def test_a_site_without_fault_is_told_so(site: Site) -> None:
     assert code == 0
     assert "join has named 1 player, the last 0 seconds ago" in output
     assert not re.search("^(warn|FAIL)", output, re.M)
-    assert "All is well" in site.run("status")[1]
-    assert "All is well" in site.page
+    assert "Everything works" in site.run("status")[1]
+    assert "Everything works" in site.page
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.spoil.__name__)
-def test_what_loses_referrals_is_told(
+def test_what_loses_referrals_is_reported(
     site: Site, setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     setup.spoil(site)
@@ -426,10 +426,10 @@ def test_what_loses_referrals_is_told(
     for text in (site.run("status")[1], site.page.replace("&#39;", "'")):
         assert setup.status in text
         if setup.status and mark != "ok":
-            assert "All is well" not in text
+            assert "Everything works" not in text
 
 
-def test_one_that_is_switched_off_is_told_so(site: Site) -> None:
+def test_a_site_that_is_switched_off_is_reported(site: Site) -> None:
     site.make(ENABLED=False)
     code, output = site.run("check")
     assert code == 1

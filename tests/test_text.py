@@ -21,6 +21,7 @@ from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.testing import SiteSandbox
+from flask_mmolove.text import mask
 from flask_mmolove.text import printable
 from tests.conftest import MakeApp
 
@@ -59,6 +60,24 @@ def test_what_cannot_be_seen_is_shown_as_an_escape(text: str, shown: str) -> Non
     assert printable(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mysql://u:p@h/d?charset=utf8", "mysql://u:***@h/d?charset=utf8"),
+        ("mysql://u:p@ss/w:rd@h/d", "mysql://u:***@h/d"),
+        ("mysql://:p@h/d", "mysql://:***@h/d"),
+        ("mysql://u@h/d?passwd=p&x=1", "mysql://u@h/d?passwd=***&x=1"),
+        ("mysql://h/d?x=1&sslPassword=p#q", "mysql://h/d?x=1&sslPassword=***"),
+        ("mysql://h/d?%70assword=a%20b", "mysql://h/d?%70assword=***"),
+        ("cannot reach redis://:p@h:1/0 now", "cannot reach redis://:***@h:1/0 now"),
+        ("https://h:80/a?b=c", "https://h:80/a?b=c"),
+        ("C:/folder/mmolove.db", "C:/folder/mmolove.db"),
+    ],
+)
+def test_a_url_is_shown_without_its_passwords(text: str, shown: str) -> None:
+    assert mask(text) == shown
+
+
 @pytest.fixture
 def app(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Flask:
     """A site where everybody invites somebody, and nobody is rewarded."""
@@ -74,9 +93,9 @@ def app(make_app: MakeApp, mmolove_sandbox: SiteSandbox) -> Flask:
     with app.app_context():
         state = app.extensions["mmolove"]
         for referrer, player in zip(HOSTILE[-1:] + HOSTILE, HOSTILE, strict=False):
-            note = state.note(player, None, "registered")
-            note = note._replace(token=mmolove_sandbox.mint(), referrer=referrer)
-            state.record(note)
+            report = state.recorder.report(player, None, "registered")
+            report = report._replace(token=mmolove_sandbox.mint(), referrer=referrer)
+            state.recorder.record(report)
             qualify(player)
         registered(f"junk\n{FORGED}", token="junk")
     return app

@@ -1,20 +1,24 @@
-"""What a person orders, on the page or the command line."""
+"""What the owner can do, on the dashboard or the command line."""
 
 from __future__ import annotations
 
 import typing as t
 
 from .. import signals
+from ..clock import milliseconds
 from ..errors import ActionError
 from ..outbox import Entry
 from ..outbox import EntryState
 from ..state import current_state
-from ..state import milliseconds
 from ..state import State
 
 
-def send_again(state: State, ids: t.Collection[int] | None = None) -> list[Entry]:
-    """Send rejected events again: all, or those named. Gives those that were."""
+def retry(state: State, ids: t.Collection[int] | None = None) -> list[Entry]:
+    """Send rejected events again.
+
+    :param ids: Those to send; None for all.
+    :return: Those that were rejected, as they are now.
+    """
     entries = state.outbox.retry(milliseconds(), ids, state.timeout)
     for entry in entries:
         state.notify(signals.event_retried, entry=entry)
@@ -22,26 +26,26 @@ def send_again(state: State, ids: t.Collection[int] | None = None) -> list[Entry
     return entries
 
 
-def settle_reward(state: State, id: int, *, given: bool) -> Entry:
-    """Say of a reward in doubt that it was given, or have it given now.
+def settle_reward(state: State, id: int, *, granted: bool) -> Entry:
+    """Record that an unconfirmed or failed reward was granted, or grant it now.
 
     :param id: The event's.
-    :raises ActionError: If there is no such reward, or it cannot be given.
+    :raises ActionError: If there is no such reward, or it cannot be granted.
     """
     now = milliseconds()
-    if not given:
+    if not granted:
         _check_again(state, state.inspector.get(id), now)
-    wanted: EntryState = "rewarded" if given else "accepted"
+    wanted: EntryState = "rewarded" if granted else "accepted"
     decided = state.outbox.decide(id, wanted, now, state.timeout)
     if decided is None:
-        raise ActionError(f"Event {id} has no reward to decide.")
+        raise ActionError(f"Event {id} has no reward to settle.")
     state.engine.wake([id])
     return decided
 
 
 def retry_rewards(state: State) -> int:
-    """Have all rewards granted that the callback could not grant, and give how many
-    those are. What may have been granted is left alone.
+    """Grant all rewards that the callback could not grant, and return their number.
+    Unconfirmed ones are left alone, because they may have been granted.
 
     :raises ActionError: If the site has no callback.
     """
@@ -52,10 +56,10 @@ def retry_rewards(state: State) -> int:
 
 
 def forget(state: State, player: str) -> list[Entry]:
-    """Erase everything stored about a player, in the outbox and in the emergency exit,
-    but the counts of the days and the digests of used tokens. Gives what was erased.
+    """Erase everything stored about a player, in the outbox and in the spool, except
+    the daily counts and the digests of used tokens. Returns what was erased.
 
-    :raises OutboxError: If something cannot be read or written; then do it again.
+    :raises OutboxError: If something cannot be read or written. Then call it again.
     """
     inspector = state.inspector
     notes = (note for _, note in state.spool.of(player, strict=True))
@@ -71,19 +75,19 @@ def forget(state: State, player: str) -> list[Entry]:
 def forget_player(player: t.Any) -> None:
     """See :meth:`flask_mmolove.MMOLove.forget`."""
     state = current_state()
-    forget(state, state.identify(player))
+    forget(state, state.callbacks.identify(player))
 
 
 def _check_again(state: State, entry: Entry | None, now: int) -> None:
     _check_callback(state)
-    # Its callback is renewing that lease, or has ended less than one ago.
+    # Its callback is renewing that lease, or ended less than one lease ago.
     if entry and entry.state == "unknown" and (entry.due or 0) > now:
         raise ActionError(
-            f"The reward of event {entry.id} may be under way at this moment. Look "
-            "again in five minutes."
+            f"The reward of event {entry.id} may be in progress right now. Try again "
+            "in five minutes."
         )
 
 
 def _check_callback(state: State) -> None:
     if state.callbacks.reward is None:
-        raise ActionError("The site has no @mmolove.reward, so nothing can be given.")
+        raise ActionError("The site has no @mmolove.reward, so nothing can be granted.")

@@ -1,4 +1,4 @@
-"""How far the players came who were invited: numbers for the page and the command."""
+"""How far referred players got: the numbers for dashboard and command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..outbox import Day
 from ..outbox import Inspector
 from ..outbox.counters import DAY
 
-#: The steps, in order, and what they are called.
+#: The steps in order, with their names.
 STEPS = {
     "signed_up": "Signed up",
     "accepted": "Accepted",
@@ -16,7 +16,7 @@ STEPS = {
     "rewarded": "Rewarded",
 }
 
-#: Days of each period, and what it is called.
+#: Days of each period, and its name.
 PERIODS = {1: "Today", 7: "7 days", 30: "30 days"}
 
 
@@ -24,8 +24,8 @@ class Step(t.NamedTuple):
     """One step of a funnel.
 
     :param players: How many took it.
-    :param share: Of the step before, between 0 and 1; None where that has none.
-    :param part: Of the largest step, between 0 and 1: how wide it is drawn.
+    :param share: Players as a share of the step before, 0 to 1; None if there is none.
+    :param part: Players as a share of the largest step, 0 to 1: the width of its bar.
     """
 
     name: str
@@ -76,5 +76,5 @@ def _steps(days: t.Sequence[Day]) -> list[Step]:
 
 
 def _share(count: int, last: int) -> float | None:
-    # A milestone of today can be of a signup of last month: no share then.
+    # Today's milestone may belong to a signup of last month: then there is no share.
     return count / last if last >= count and last else None

@@ -13,56 +13,56 @@ from ..outbox import RewardBreaker
 from ..outbox import Worker
 from ..outbox.entry import EntryState
 from ..outbox.rules import next_attempt
-from ..registration.views import IN_A_ROW
-from ..registration.views import Record
+from ..recording.views import IN_A_ROW
+from ..recording.views import Record
 from ..state import State
 from ..text import printable
 from .wording import ago
-from .wording import FOR_A_PERSON
-from .wording import many
+from .wording import NEEDS_ACTION
+from .wording import plural
 
-#: Milliseconds for which something may be due before nobody seems to deliver.
-OVERDUE = 2 * 60_000
+# Milliseconds for which something may be due before delivery counts as stalled.
+_STALLED = 2 * 60_000
 
-#: And where a message wakes a worker at once, and a sweep twice a minute.
-OVERDUE_BY_CELERY = 45_000
+# The same where a message wakes a worker at once, and a sweep twice a minute.
+_STALLED_CELERY = 45_000
 
-#: Milliseconds for which an event may wait before it is worth a word.
-LONG = 15 * 60_000
+# Milliseconds for which an event may wait before that is worth a warning.
+_LONG = 15 * 60_000
 
-# And one in the emergency exit, which a delivery takes in first of all.
-_TAKEN_IN = 60_000
+# The same for the spool, which a delivery imports before all else.
+_SPOOLED_LONG = 60_000
 
-Level = t.Literal["good", "look", "bad"]
+Level = t.Literal["ok", "warning", "critical"]
 
 
 class Health(t.NamedTuple):
-    """How a site's referrals are.
+    """One finding about a site's referrals.
 
-    :param level: ``good``; ``look`` where something is odd or waits for a person, and
-        the rest goes on; ``bad`` where nothing does.
-    :param line: What is, in a sentence.
-    :param cure: What to do, if anything.
+    :param level: ``ok``; ``warning`` if something is odd or waits for the owner, and
+        the rest goes on; ``critical`` if nothing gets through.
+    :param summary: What was found, in a sentence.
+    :param action: What to do about it, if anything.
     """
 
     level: Level
-    line: str
-    cure: str = ""
+    summary: str
+    action: str = ""
 
     def __str__(self) -> str:
-        return printable(f"{self.line} {self.cure}".rstrip())
+        return printable(f"{self.summary} {self.action}".rstrip())
 
 
 class Signs(t.NamedTuple):
     """What health is judged by. Times are integer milliseconds.
 
-    :param due: When something is next to be done.
+    :param due: When the next thing is due.
     :param oldest: When the oldest pending event was recorded.
-    :param spooled: Since when something lies in the emergency exit of this machine.
-    :param accepted: When MMOLove last took a signup.
-    :param stuck: How many events wait for a person, by state.
-    :param unsent: The events that were sent in vain and are sent again.
-    :param failing: The rewards whose callback failed and is called again.
+    :param spooled: When the oldest file in this machine's spool was written.
+    :param accepted: When MMOLove last accepted a signup.
+    :param stuck: How many events wait for the owner, by state.
+    :param unsent: The events whose last attempt failed, and that are retried.
+    :param failing: The rewards whose callback failed, and that are retried.
     :param nameless: The signup views that named nobody, although visitors with a token
         posted to them, and why.
     :param unreadable: Spooled files that could not be imported.
@@ -83,7 +83,7 @@ class Signs(t.NamedTuple):
 
 
 def examine(state: State, now: int) -> Health:
-    """The worst of :func:`survey`.
+    """The worst finding of :func:`survey`.
 
     :param now: The time, in milliseconds.
     """
@@ -91,38 +91,37 @@ def examine(state: State, now: int) -> Health:
 
 
 def survey(state: State, now: int) -> list[Health]:
-    """All that is wrong with an app's referrals now, the worst first; or that all is
-    well.
+    """Everything that is wrong with an app's referrals, the worst first; or one finding
+    that is ``ok``.
 
     :param now: The time, in milliseconds.
     """
     if not state.settings.enabled:
-        line = "Switched off: nothing is captured, stored or sent."
-        return [Health("look", line, _ON)]
-    found = [*of_settings(state), *of_store(state, now)]
-    order: list[Level] = ["bad", "look", "good"]
+        summary = "Switched off: nothing is captured, stored or sent."
+        return [Health("warning", summary, _SWITCH_ON)]
+    found = [*check_settings(state), *check_outbox(state, now)]
+    order: list[Level] = ["critical", "warning", "ok"]
     found.sort(key=lambda health: order.index(health.level))
-    # Only what is alone may say that all is well.
-    return [health for health in found if health.level != "good"] or found
+    return [health for health in found if health.level != "ok"] or found
 
 
-def of_settings(state: State) -> t.Iterator[Health]:
-    """What is wrong with the settings, whatever happened until now."""
+def check_settings(state: State) -> t.Iterator[Health]:
+    """What is wrong with the settings, whatever has happened so far."""
     if not state.app.secret_key:
-        line = "No visitor's token can be kept: the site has no SECRET_KEY."
-        yield Health("bad", line, "Set app.config['SECRET_KEY'].")
+        summary = "Tokens cannot be kept: the site has no SECRET_KEY."
+        yield Health("critical", summary, "Set app.config['SECRET_KEY'].")
     if state.callbacks.replaced:
-        line = (
+        summary = (
             "The site has more than one reward callback, and only the last is called."
         )
-        yield Health("look", line, "Call all of them from one function.")
+        yield Health("warning", summary, "Call all of them from one function.")
     if state.settings.test:
-        line = "Every event is a dry run: nobody is counted or rewarded."
-        yield Health("look", line, "For the real thing, set MMOLOVE_TEST to false.")
+        summary = "Every event is a dry run: nobody is counted or rewarded."
+        yield Health("warning", summary, "To go live, set MMOLOVE_TEST to false.")
 
 
-def of_store(state: State, now: int) -> list[Health]:
-    """What is wrong with what happened until now; or that all is well."""
+def check_outbox(state: State, now: int) -> list[Health]:
+    """What is wrong with what has happened so far; or one finding that is ``ok``."""
     inspector = state.inspector
     try:
         signs = Signs(
@@ -140,8 +139,13 @@ def of_store(state: State, now: int) -> list[Health]:
             find_nameless(state.views.read()),
         )
     except OutboxError as e:
-        return [Health("bad", "The outbox cannot be read.", str(e))]
-    return of_signs(signs, now, state.settings.delivery)
+        return [unreadable_outbox(e)]
+    return judge(signs, now, state.settings.delivery)
+
+
+def unreadable_outbox(error: OutboxError) -> Health:
+    """The finding where there is no other, because the outbox cannot be read."""
+    return Health("critical", "The outbox cannot be read.", str(error))
 
 
 def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
@@ -154,8 +158,8 @@ def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
 
 
 def count_stuck(inspector: Inspector) -> dict[EntryState, int]:
-    """How many events wait for a person, by state."""
-    counts = {state: inspector.count(state) for state in FOR_A_PERSON}
+    """How many events wait for the owner, by state."""
+    counts = {state: inspector.count(state) for state in NEEDS_ACTION}
     return {state: count for state, count in counts.items() if count}
 
 
@@ -170,7 +174,7 @@ def planned(state: State, entry: Entry, now: int) -> int | None:
     return next_attempt(entry, breaker, state.outbox.reward_breaker(state.timeout), now)
 
 
-def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:
+def judge(signs: Signs, now: int, delivery: str) -> list[Health]:
     """What the signs mean.
 
     :param delivery: The setting ``MMOLOVE_DELIVERY``.
@@ -183,15 +187,15 @@ def of_signs(signs: Signs, now: int, delivery: str) -> list[Health]:
         _of_unreadable(signs.unreadable),
         _of_clock(signs.worker),
         _of_stuck(signs.stuck),
-        # Why is said already, once there are several.
+        # The breaker's reason says the same.
         None if signs.breaker.open_since else _of_unsent(signs.unsent),
         _of_failing(signs.failing),
         *map(_of_nameless, signs.nameless.items()),
     ]
     found = [health for health in trouble if health is not None]
-    # Why it has waited is said already, if anything is.
+    # Any other finding explains the wait.
     waiting = None if found else _of_waiting(signs.oldest, now)
-    return found or [waiting or _well(signs.accepted, now)]
+    return found or [waiting or _ok(signs.accepted, now)]
 
 
 def _of_breaker(breaker: Breaker, now: int) -> Health | None:
@@ -200,137 +204,140 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
     since = ago(breaker.open_since, now)
     wait = breaker.wait(now) // 1000
     when = f"in {wait} s" if wait else "with the next delivery"
-    again = (
+    action = (
         f"Nothing is lost. The next attempt is made {when}; 'flask mmolove deliver "
-        "--now' sends at once."
+        "--now' makes one at once."
     )
     if breaker.refusals:
-        line = f"MMOLove has refused this site's events for {since}."
+        summary = f"MMOLove has refused this site's events for {since}."
     elif breaker.status:
-        line = f"MMOLove has answered with failures for {since}."
+        summary = f"MMOLove has been failing for {since}."
     else:
-        line = f"MMOLove has been out of reach for {since}."
-    return Health("bad", line, f"{breaker.reason} {again}")
+        summary = f"MMOLove has been unreachable for {since}."
+    return Health("critical", summary, f"{breaker.reason} {action}")
 
 
 def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     by_celery = delivery == "celery"
     if signs.due is None:
         return None
-    if now - signs.due <= (OVERDUE_BY_CELERY if by_celery else OVERDUE):
+    if now - signs.due <= (_STALLED_CELERY if by_celery else _STALLED):
         return None
-    # One that was seen before may have been started anew, with other queues.
-    since = max(signs.due, now - OVERDUE) if by_celery else now - OVERDUE
+    # A worker seen earlier may have been restarted since, with other queues.
+    since = max(signs.due, now - _STALLED) if by_celery else now - _STALLED
     if signs.worker is not None and signs.worker.seen >= since:
-        return None  # it is at work, and not through yet
+        return None  # it is working through a backlog
     seen = signs.worker and ago(signs.worker.seen, now)
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"
-    line = f"Nothing delivers: an event is {ago(signs.due, now)} overdue, and {last}."
-    return Health("bad", line, CURES[delivery])
+    due = ago(signs.due, now)
+    summary = f"Delivery has stalled: an event has been due for {due}, and {last}."
+    return Health("critical", summary, CURES[delivery])
 
 
 def _of_rewards(rewards: RewardBreaker, now: int) -> Health | None:
     if rewards.open_since is None:
         return None
-    line = (
+    summary = (
         f"Rewards have been paused for {ago(rewards.open_since, now)}, because the "
         f"reward callback fails each time: {rewards.reason}."
     )
-    return Health("bad", line, _REWARDS)
+    return Health("critical", summary, _REWARDS)
 
 
 def _of_nameless(view: tuple[str, Record]) -> Health:
     endpoint, record = view
-    line = (
+    summary = (
         f"The view {endpoint} named no new player, although "
-        f"{many(record.in_a_row, 'visitor')} with a token posted to it: "
+        f"{plural(record.in_a_row, 'visitor')} with a token posted to it: "
         f"{record.reason}."
     )
-    return Health("look", line, _NAMELESS)
+    return Health("warning", summary, _NAMELESS)
 
 
 def _of_unsent(unsent: t.Sequence[Entry]) -> Health | None:
     if not unsent:
         return None
     why = (unsent[0].answer or "").rstrip(".")
-    line = f"{many(len(unsent), 'event')} could not be sent: {why}."
-    return Health("look", line, _UNSENT)
+    summary = f"{plural(len(unsent), 'event')} could not be sent: {why}."
+    return Health("warning", summary, _UNSENT)
 
 
 def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
     if not failing:
         return None
-    line = f"{many(len(failing), 'reward')} failed: {failing[0].answer}."
-    return Health("look", line, _FAILING)
+    summary = f"{plural(len(failing), 'reward')} failed: {failing[0].answer}."
+    return Health("warning", summary, _FAILING)
 
 
 def _of_spool(spooled: int | None, now: int) -> Health | None:
-    if spooled is None or now - spooled < _TAKEN_IN:
+    if spooled is None or now - spooled < _SPOOLED_LONG:
         return None
-    line = f"Events have been in files beside the outbox for {ago(spooled, now)}."
-    return Health("look", line, _SPOOLED)
+    summary = f"Events have been in the spool for {ago(spooled, now)}."
+    return Health("warning", summary, _SPOOLED)
 
 
 def _of_unreadable(count: int) -> Health | None:
     if not count:
         return None
-    line = f"{many(count, 'spooled file')} could not be imported."
-    return Health("look", line, _UNREADABLE)
+    summary = f"{plural(count, 'spooled file')} could not be imported."
+    return Health("warning", summary, _UNREADABLE)
 
 
 def _of_clock(worker: Worker | None) -> Health | None:
     if worker is None or not worker.ahead:
         return None
     side = "behind" if worker.ahead > 0 else "ahead of"
-    line = f"This machine's clock is {abs(worker.ahead):.0f} s {side} MMOLove's."
-    return Health("look", line, _CLOCK)
+    summary = f"This machine's clock is {abs(worker.ahead):.0f} s {side} MMOLove's."
+    return Health("warning", summary, _CLOCK)
 
 
 def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
     if not stuck:
         return None
-    what = ", ".join(f"{count:,} {state}" for state, count in stuck.items())
-    where = " and ".join(dict.fromkeys(FOR_A_PERSON[state] for state in stuck))
-    return Health("look", f"Waiting for you: {what}.", f"See {where}.")
+    what = ", ".join(
+        f"{count:,} {state.replace('_', ' ')}" for state, count in stuck.items()
+    )
+    where = " and ".join(dict.fromkeys(NEEDS_ACTION[state] for state in stuck))
+    return Health("warning", f"Waiting for you: {what}.", f"See {where}.")
 
 
 def _of_waiting(oldest: int | None, now: int) -> Health | None:
-    if oldest is None or now - oldest < LONG:
+    if oldest is None or now - oldest < _LONG:
         return None
-    return Health("look", f"The oldest event has waited {ago(oldest, now)}.", _WAITING)
+    summary = f"The oldest event has waited for {ago(oldest, now)}."
+    return Health("warning", summary, _WAITING)
 
 
-def _well(accepted: int | None, now: int) -> Health:
-    if accepted is None:
-        return Health("good", "All is well. MMOLove has not accepted a signup yet.")
-    return Health(
-        "good", f"All is well. MMOLove took a signup {ago(accepted, now)} ago."
-    )
+def _ok(accepted: int | None, now: int) -> Health:
+    last = "has not accepted a signup yet"
+    if accepted is not None:
+        last = f"accepted a signup {ago(accepted, now)} ago"
+    return Health("ok", f"Everything works. MMOLove {last}.")
 
 
 _REWARDS = (
-    "Fix the callback or start the game. A reward is tried at least once a minute, and "
-    "all follow by themselves as soon as one succeeds."
+    "Fix the callback or start the game. A reward is retried at least once a minute, "
+    "and the others follow as soon as one succeeds."
 )
 _NAMELESS = (
     "If players signed up, name them: call registered(player) in the view, or correct "
     "its @referral_register(player=...)."
 )
-_UNSENT = "Nothing is lost: each is sent again by itself."
-_FAILING = "It is tried again by itself, at least every 15 minutes."
-_ON = "Set MMOLOVE_ENABLED to true and restart the site."
+_UNSENT = "Nothing is lost: each is retried automatically."
+_FAILING = "Each is retried automatically, at least every 15 minutes."
+_SWITCH_ON = "Set MMOLOVE_ENABLED to true and restart the site."
 _SPOOLED = (
-    "'flask mmolove check' says whether the outbox can be written; then the next "
-    "delivery on this machine takes them in."
+    "'flask mmolove check' tells whether the outbox can be written; then the next "
+    "delivery on this machine imports them."
 )
 _UNREADABLE = (
     "Their names end in .unreadable, and the log said why. Each may hold a referral: "
-    "mend or remove them."
+    "repair or remove them."
 )
 _CLOCK = (
-    "Set the clock of this machine (NTP). Until then events are signed by MMOLove's."
+    "Set this machine's clock (NTP). Until then events are signed with MMOLove's time."
 )
 _WAITING = (
-    "Nothing is lost; 'flask mmolove events --state pending' shows its last answer, or "
-    "that of the signup it waits for."
+    "Nothing is lost; 'flask mmolove events --state pending' shows the last response, "
+    "or that of the signup it waits for."
 )

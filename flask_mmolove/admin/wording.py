@@ -1,51 +1,57 @@
-"""How the page and the command line say things, so that they say the same."""
+"""The wording that the dashboard and the command line share."""
 
 from __future__ import annotations
 
 import typing as t
+from datetime import datetime
+from datetime import timezone
 
 from ..delivery.events import NO_CALLBACK
 from ..outbox import Entry
 from ..outbox.entry import EntryState
-from ..protocol.client import meaning_of
+from ..protocol.response import meaning_of
 
 #: What each state means to the owner of a site.
 STATES: dict[EntryState, str] = {
-    "pending": "to be sent",
-    "accepted": "taken by MMOLove",
-    "rewarded": "the reward is settled",
-    "ignored": "another referrer, or another account, was first",
-    "rejected": "refused by MMOLove, or given up",
-    "unknown": "a reward in doubt: was it given?",
-    "unpaid": "a reward that was set aside",
+    "pending": "not delivered yet",
+    "accepted": "accepted by MMOLove",
+    "rewarded": "the reward was granted",
+    "ignored": "another referrer or another account came first",
+    "rejected": "refused by MMOLove, or retried for too long",
+    "unknown": "nobody knows whether the reward was granted",
+    "unpaid": "the reward callback failed, or there is none",
 }
 
-#: The states that wait for a person, and the command that shows them.
-FOR_A_PERSON: dict[EntryState, str] = {
+#: The states that wait for the owner, and the command that shows them.
+NEEDS_ACTION: dict[EntryState, str] = {
     "rejected": "'flask mmolove retry --list'",
     "unknown": "'flask mmolove rewards'",
     "unpaid": "'flask mmolove rewards'",
 }
 
-_UNKNOWN = (
-    "MMOLove does not know this player's token. Where other events are accepted, the "
+_UNKNOWN_TOKEN = (
+    "MMOLove does not know this player's token. If other events are accepted, the "
     "settings are right and the token was junk or too old: 'flask mmolove forget "
-    "PLAYER' puts it away. Where none is, compare MMOLOVE_SERVER_ID with the Referrals "
-    "tab."
+    "PLAYER' removes the event. If none is, compare MMOLOVE_SERVER_ID with the "
+    "Referrals tab."
 )
 
 _SECOND = (
     "A token counts once, and another account was reported with this one before. This "
-    "player was not reported to MMOLove, and nothing is given for the milestone."
+    "player was not reported to MMOLove, and there is no reward for the milestone."
 )
 
-#: What to say of rewards without a referrer.
-UNREFERRED = (
+_UNREFERRED = (
     "{} of the last 30 days had no known referrer: those friends came by another link "
     "than that of mmolove.invite(), and the callback got referrer=None."
 )
 
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
+
+
+def utc(milliseconds: int) -> datetime:
+    """A moment of the outbox as a datetime."""
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def ago(moment: int, now: int) -> str:
@@ -58,31 +64,32 @@ def ago(moment: int, now: int) -> str:
     for unit, size in _UNITS:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
-    return f"{seconds} second{'s' * (seconds != 1)}"
+    return plural(seconds, "second")
 
 
-def many(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """A count with its noun."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def attempts(entry: Entry) -> str:
-    """How often an event was sent or its reward tried, and how often that was cut
-    off. Once MMOLove has credited a milestone, the attempts to grant its reward count.
+    """How often an event was sent or its reward tried, and how many of those attempts
+    were interrupted. Once MMOLove has credited a milestone, only attempts to grant its
+    reward count.
     """
     is_of_reward = entry.event == "qualified" and entry.state not in (
         "pending",
         "ignored",
         "rejected",
     )
-    words = f"{entry.attempts}{' of the reward' if is_of_reward else ''}"
-    return f"{words}, {entry.crashes} of them cut off" if entry.crashes else words
+    text = f"{entry.attempts}{' to grant the reward' if is_of_reward else ''}"
+    return f"{text}, {entry.crashes} interrupted" if entry.crashes else text
 
 
 def hint(entry: Entry) -> str:
-    """What is to be done about an entry, if anything is."""
+    """What to do about an entry, if anything."""
     if entry.state == "rejected" and entry.status == 404:
-        return _UNKNOWN
+        return _UNKNOWN_TOKEN
     if entry.state == "rejected" and entry.status:
         return meaning_of(entry.status)[1]
     if entry.is_second:
@@ -90,10 +97,31 @@ def hint(entry: Entry) -> str:
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
     if entry.state == "unpaid" and entry.answer == NO_CALLBACK:
-        return "Register an @mmolove.reward, then 'flask mmolove rewards --again ID'."
+        return "Register an @mmolove.reward, then 'flask mmolove rewards --retry ID'."
     if entry.state in ("unknown", "unpaid"):
-        return "Check in the game whether the reward was given, then say which it is."
+        return "Check in the game whether the reward was granted, then settle it."
     return ""
+
+
+def unreferred(rewards: int) -> str:
+    """What to say of rewards without a referrer."""
+    return _UNREFERRED.format(plural(rewards, "reward")) if rewards else ""
+
+
+def retried(count: int) -> str:
+    """What was done to rejected events."""
+    return f"{plural(count, 'rejected event')} will be sent again."
+
+
+def rewards_retried(count: int) -> str:
+    """What was done to rewards that failed."""
+    return f"{plural(count, 'failed reward')} will be granted now."
+
+
+def settled(id: int, *, granted: bool) -> str:
+    """What was done to the reward of an event."""
+    done = "is recorded as granted" if granted else "will be granted now"
+    return f"The reward of event {id} {done}."
 
 
 def data(entry: Entry) -> dict[str, t.Any]:

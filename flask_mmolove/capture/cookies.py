@@ -1,4 +1,4 @@
-"""What we sign with the site's key, and the cookies of the site's own that hold it."""
+"""What we sign with the site's key, and the cookies that carry it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import contextlib
 import typing as t
 from datetime import datetime
 
-from flask import Flask
 from flask import request
 from itsdangerous import BadData
 from itsdangerous import URLSafeTimedSerializer
 from werkzeug.wrappers import Response
 
-from ..state import State
+from ..state import current_state
 
 R = t.TypeVar("R", bound=Response)
 
@@ -23,49 +22,50 @@ _LONGEST = 8192
 _MOST = 200
 
 
-def keys(app: Flask) -> list[t.Any]:
-    """The site's keys, the one that signs last; none if it has no ``SECRET_KEY``."""
+def keys() -> list[t.Any]:
+    """The site's keys, the one that signs last; none without a ``SECRET_KEY``."""
+    app = current_state().app
     if not app.secret_key:
         return []
     return [*(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key]
 
 
-def salts(state: State, purpose: str) -> list[str]:
-    """The salt to sign with, and after it the one that is accepted besides.
+def salts(purpose: str) -> list[str]:
+    """The salt to sign with, then another one that is accepted too.
 
     Sites may share a ``SECRET_KEY``. With the server id in the salt, what one of them
     signed is worth nothing at another.
     """
-    # Earlier versions had no server id in it. Their cookies and sealed tokens end by
-    # themselves, but an invite link has no date and stands in forums for years, so it
-    # is accepted until 1.0. And a site that is switched off, which needs no server id,
-    # signs like that: the links that it shows then are good once it is switched on.
+    # Earlier versions had no server id in the salt. Their cookies and sealed tokens
+    # expire, but an invite link has no date and stays in forums for years, so that salt
+    # is accepted until 1.0. A site that is switched off needs no server id and signs
+    # with it too: the links it shows then work once it is switched on.
     salt = f"flask-mmolove.{purpose}"
-    server_id = state.settings.server_id
+    server_id = current_state().settings.server_id
     return [f"{salt}.{server_id}", salt] if server_id else [salt]
 
 
-def sign(state: State, purpose: str, value: t.Any) -> str:
-    """A signed and dated text for a URL or a cookie.
+def sign(purpose: str, value: t.Any) -> str:
+    """Sign and date a value, for a URL or a cookie.
 
-    :param purpose: What was signed for one is worth nothing for another.
+    :param purpose: What was signed for one purpose is worth nothing for another.
     """
-    salt, *_ = salts(state, purpose)
-    return str(_serializer(state).dumps(value, salt))
+    salt, *_ = salts(purpose)
+    return str(URLSafeTimedSerializer(keys()).dumps(value, salt))
 
 
-def read(state: State, purpose: str, text: object, seconds: float) -> t.Any:
-    """The value in a signed text; None if it is not ours, too old, or no text at all.
+def read(purpose: str, text: object, seconds: float) -> t.Any:
+    """Read the value in a signed text; None if we did not sign it or it is too old.
 
     :param text: It comes from a visitor, so it may be anything.
-    :param seconds: The age up to which it is good.
+    :param seconds: The greatest age to accept.
     """
-    signed = _open(state, purpose, text, seconds)
+    signed = _open(purpose, text, seconds)
     return signed and signed.value
 
 
 def is_plain(text: object) -> t.TypeGuard[str]:
-    """Whether this may be something that we signed: a short text in ASCII."""
+    """Whether we may have signed this: a short text in ASCII."""
     return isinstance(text, str) and text.isascii() and 0 < len(text) <= _LONGEST
 
 
@@ -78,46 +78,51 @@ class Cookie(t.NamedTuple):
     name: str
     purpose: str
 
-    def read(self, state: State, seconds: float) -> t.Any:
-        """What this visitor's holds; see :func:`read`. There may be several, of a
-        parent domain or from before the site changed its cookie domain: the newest of
-        ours counts.
+    @property
+    def is_sent(self) -> bool:
+        """Whether this request has such a cookie, ours or not."""
+        return self.name in request.cookies
+
+    def read(self, seconds: float) -> t.Any:
+        """Read the value this visitor's cookie holds; see :func:`read`.
+
+        There may be several, of a parent domain or from before the site changed its
+        cookie domain: the newest that we signed counts.
         """
         texts = request.cookies.getlist(self.name)[:_MOST]
-        found = [_open(state, self.purpose, text, seconds) for text in texts]
+        found = [_open(self.purpose, text, seconds) for text in texts]
         ours = [signed for signed in found if signed is not None]
         newest = max(ours, key=lambda signed: signed.moment, default=None)
         return newest and newest.value
 
-    def keep(
-        self, app: Flask, response: Response, value: str, seconds: int | None
-    ) -> None:
-        """Set it.
+    def set(self, response: Response, value: t.Any, seconds: int | None) -> None:
+        """Sign a value and store it in the browser.
 
-        :param value: What :func:`sign` gave.
         :param seconds: How long it lasts; None for as long as the browser runs.
         """
-        response.set_cookie(self.name, value, max_age=seconds, **attributes(app))
+        text = sign(self.purpose, value)
+        response.set_cookie(self.name, text, max_age=seconds, **_attributes())
         keep_private(response)
 
-    def delete(self, app: Flask, response: Response) -> None:
-        """Delete it."""
-        delete(app, response, self.name)
+    def delete(self, response: Response) -> None:
+        """Delete it from the browser."""
+        delete(response, self.name)
 
 
-def delete(app: Flask, response: Response, name: str) -> None:
+def delete(response: Response, name: str) -> None:
     """Delete a cookie that has the attributes of ours."""
-    common = attributes(app)
+    common = _attributes()
     response.delete_cookie(name, **common)
     if common["domain"]:
-        # The one from before the site set a cookie domain would come back to life.
+        # One from before the site set a cookie domain would come back to life.
         response.delete_cookie(name, **common | {"domain": None})
     keep_private(response)
 
 
 def keep_private(response: R) -> R:
-    """Say that a response is for its visitor alone: a shared cache must not hand their
-    token to another. The site's own ``after_request`` hooks come later.
+    """Keep shared caches from handing one visitor's token to another.
+
+    The site's own ``after_request`` hooks run later.
     """
     response.vary.add("Cookie")
     caching = response.cache_control
@@ -128,19 +133,21 @@ def keep_private(response: R) -> R:
     return response
 
 
-def attributes(app: Flask) -> dict[str, t.Any]:
+def _attributes() -> dict[str, t.Any]:
     """The attributes of a cookie that goes wherever the site's session goes."""
+    app = current_state().app
     interface = app.session_interface
     samesite = interface.get_cookie_samesite(app) or "Lax"
     is_sent_everywhere = samesite.lower() == "none"
     common = {
         "domain": interface.get_cookie_domain(app),
         "path": interface.get_cookie_path(app),
-        # Browsers take SameSite=None from nobody else.
+        # Browsers accept SameSite=None only together with Secure.
         "secure": interface.get_cookie_secure(app) or is_sent_everywhere,
         "httponly": True,
-        # A strict cookie is not sent when MMOLove leads a visitor back, which is when
-        # ours is needed. It logs nobody in, so there is nothing to forge with it.
+        # Browsers do not send a strict cookie when MMOLove redirects a visitor back,
+        # which is when we need ours. It logs nobody in, so a forged request gains
+        # nothing by it.
         "samesite": "None" if is_sent_everywhere else "Lax",
     }
     # Flask 3.1 and later.
@@ -155,15 +162,11 @@ class _Signed(t.NamedTuple):
     moment: datetime
 
 
-def _open(state: State, purpose: str, text: object, seconds: float) -> _Signed | None:
-    if not is_plain(text) or not state.app.secret_key:
+def _open(purpose: str, text: object, seconds: float) -> _Signed | None:
+    if not is_plain(text) or not keys():
         return None
-    serializer = _serializer(state)
-    for salt in salts(state, purpose):
+    serializer = URLSafeTimedSerializer(keys())
+    for salt in salts(purpose):
         with contextlib.suppress(BadData):
             return _Signed(*serializer.loads(text, int(seconds), True, salt))
     return None
-
-
-def _serializer(state: State) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(keys(state.app))

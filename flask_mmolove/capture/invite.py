@@ -1,6 +1,4 @@
-"""Who invited whom: a player's link on the site's own domain, by way of which MMOLove's
-share link is reached.
-"""
+"""A player's link on the site's own domain, which leads to MMOLove's share link."""
 
 from __future__ import annotations
 
@@ -15,7 +13,6 @@ from urllib.parse import urlencode
 from urllib.parse import urljoin
 
 from flask import Blueprint
-from flask import Flask
 from flask import redirect
 from flask import request
 from flask import url_for
@@ -27,13 +24,12 @@ from werkzeug.wrappers import Response
 from ..errors import ConfigError
 from ..log import shielded
 from ..state import current_state
-from ..state import State
 from .cookies import is_plain
 from .cookies import keep_private
 from .cookies import keys
 from .cookies import salts
-from .hook import may_keep
 from .referrer import set_referrer_cookie
+from .token import may_store
 
 #: The page behind the links. A site that wants it registers it.
 invitations = Blueprint("mmolove_invitations", __name__)
@@ -49,16 +45,15 @@ it again as your friend sent it: your friend gets nothing for you without it.</p
 <p><a href="{home}">Go on without an invitation</a></p>
 """
 
-# An identity that a URL takes as it is stands so in the code; another one is encoded.
+# The code holds an identity as it is if a URL can, else encoded.
 _PLAIN = re.compile(r"[\w-]+", re.ASCII)
 _ENCODED = "~"
 
 
 def invite(player: t.Any, *, external: bool = True) -> str:
     """The link that a player shares. See :meth:`flask_mmolove.MMOLove.invite`."""
-    state = current_state()
-    code = make_code(state, state.identify(player))
-    endpoint = find_page(state.app)
+    code = make_code(current_state().callbacks.identify(player))
+    endpoint = find_page()
     if endpoint is None:
         raise ConfigError(
             "The site has no page for invitations. Before the first request, write: "
@@ -68,36 +63,39 @@ def invite(player: t.Any, *, external: bool = True) -> str:
     return url_for(endpoint, code=code, _external=external)
 
 
-def find_page(app: Flask) -> str | None:
-    """The endpoint of the page, whatever blueprint it is nested in and whatever that is
-    called; None if the site has not registered it.
+def find_page() -> str | None:
+    """Find the page's endpoint, whatever blueprint it is nested in; None if the site
+    has not registered it.
     """
-    found = (name for name, view in app.view_functions.items() if view is follow)
-    return next(found, None)
+    views = current_state().app.view_functions
+    return next((name for name, view in views.items() if view is follow), None)
 
 
 @invitations.get("/invite/<code>")
 def follow(code: str) -> Response:
-    """Remember who invites, and go on to MMOLove, which leads back with a token."""
+    """Remember the referrer, and redirect to MMOLove, which sends the visitor back with
+    a token.
+    """
     if request.headers.get("Sec-Fetch-Dest", "document") != "document":
         # An image or a frame in a forum's post: nobody followed the link.
         response = Response("Follow this link.", 403, mimetype="text/plain")
     else:
-        response = _lead_on(current_state(), code)
+        response = _redirect(code)
     keep_private(response)
     return response
 
 
-def _lead_on(state: State, code: str) -> Response:
-    if not state.settings.enabled:
+def _redirect(code: str) -> Response:
+    settings = current_state().settings
+    if not settings.enabled:
         return redirect(f"{request.root_path}/")
-    inviter = read_code(state, code)
-    if inviter is None:
+    referrer = read_code(code)
+    if referrer is None:
         return _broken_link()
-    response = redirect(share_link(state, code))
-    with shielded("An inviter could not be remembered."):
-        if state.settings.cookie_days and may_keep(state):
-            set_referrer_cookie(state, response, inviter)
+    response = redirect(share_link(code))
+    with shielded("A visitor's referrer could not be stored."):
+        if settings.cookie_days and may_store():
+            set_referrer_cookie(response, referrer)
     return response
 
 
@@ -108,30 +106,31 @@ def _broken_link() -> Response:
     return response
 
 
-def share_link(state: State, code: str) -> str:
+def share_link(code: str) -> str:
     """MMOLove's own link for a code."""
-    path = f"/r/{quote(state.settings.server_id, safe='')}"
-    return urljoin(state.settings.endpoint, f"{path}?{urlencode({'ref': code})}")
+    settings = current_state().settings
+    path = f"/r/{quote(settings.server_id, safe='')}"
+    return urljoin(settings.endpoint, f"{path}?{urlencode({'ref': code})}")
 
 
-def make_code(state: State, identity: str) -> str:
+def make_code(identity: str) -> str:
     """A player's code: the identity and a signature, so that no table is needed."""
-    if not state.app.secret_key:
+    if not keys():
         raise ConfigError(
             "Invitations are signed: set app.config['SECRET_KEY'].", "SECRET_KEY"
         )
     if not _PLAIN.fullmatch(identity):
         encoded = base64.urlsafe_b64encode(identity.encode()).decode().rstrip("=")
         identity = _ENCODED + encoded
-    signer, *_ = _signers(state)
+    signer, *_ = _signers()
     return signer.sign(identity).decode()
 
 
-def read_code(state: State, code: object) -> str | None:
-    """The identity in a code; None if it is not ours, or no text at all."""
-    if not is_plain(code) or not state.app.secret_key:
+def read_code(code: object) -> str | None:
+    """The identity in a code; None if we did not make the code."""
+    if not is_plain(code) or not keys():
         return None
-    for signer in _signers(state):
+    for signer in _signers():
         with contextlib.suppress(BadData):
             return _decode(signer.unsign(code).decode())
     return None
@@ -144,8 +143,8 @@ def _decode(identity: str) -> str:
     return identity
 
 
-def _signers(state: State) -> list[Signer]:
-    # 96 bits: a link is written on walls, and typed from there.
+def _signers() -> list[Signer]:
+    # 96 bits: people also type the link by hand.
     digest = partial(hashlib.blake2b, digest_size=12)
-    make = partial(Signer, keys(state.app), digest_method=digest)
-    return [make(salt=salt) for salt in salts(state, "invite")]
+    make = partial(Signer, keys(), digest_method=digest)
+    return [make(salt=salt) for salt in salts("invite")]

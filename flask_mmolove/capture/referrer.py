@@ -1,9 +1,9 @@
-"""Who invited a visitor, as far as it is known.
+"""Who referred a visitor, as far as it is known.
 
-MMOLove's answers and redirects do not say. So a player's link on the site's own domain
-remembers the player in a cookie for the trip through MMOLove, and the token with which
-the visitor comes back is bound to that player then. A token that came another way has
-no known inviter.
+MMOLove's responses and redirects do not say. So a player's link on the site's own
+domain stores the player in a cookie for the trip through MMOLove, and the token that
+the visitor comes back with belongs to that referrer. A token that came another way has
+no known referrer.
 """
 
 from __future__ import annotations
@@ -13,57 +13,59 @@ from flask import has_request_context
 from flask import request
 from werkzeug.wrappers import Response
 
-from ..state import State
 from .cookies import Cookie
-from .cookies import sign
 
-#: For the trip through MMOLove, and deleted on return.
-COOKIE = Cookie("mmolove_inviter", "inviter")
+#: Lives for the trip through MMOLove, and is deleted on return.
+COOKIE = Cookie("mmolove_referrer", "referrer")
+
+# Earlier versions set the second one: a visitor may be on the trip during an update.
+_COOKIES = (COOKIE, Cookie("mmolove_inviter", "inviter"))
 
 # Seconds for the trip: MMOLove may show a page of its own in between.
 _TRIP = 3600
 
-# Where the tokens of this request stand with their inviters.
-_ENVIRON = "flask_mmolove.inviters"
+# The referrers by token that this request knows.
+_ENVIRON = "flask_mmolove.referrers"
 
 
-def set_referrer_cookie(state: State, response: Response, inviter: str) -> None:
-    """Remember the inviter of a visitor who goes on to MMOLove.
+def set_referrer_cookie(response: Response, referrer: str) -> None:
+    """Store who referred a visitor who is being redirected to MMOLove.
 
-    :param inviter: The inviting player's identity.
+    :param referrer: The referring player's identity.
     """
-    value = sign(state, COOKIE.purpose, inviter)
-    COOKIE.keep(state.app, response, value, _TRIP)
+    COOKIE.set(response, referrer, _TRIP)
 
 
-def is_back() -> bool:
+def is_returning() -> bool:
     """Whether this visitor may be coming back from MMOLove."""
-    return COOKIE.name in request.cookies
+    return any(cookie.is_sent for cookie in _COOKIES)
 
 
-def take_referrer(state: State) -> str | None:
-    """The inviter of a visitor who comes back from MMOLove. It is good for this once:
-    the next token may come another way.
+def take_referrer() -> str | None:
+    """Read who referred a visitor who comes back from MMOLove, and delete the cookie:
+    the visitor's next token may come another way.
     """
-    if not is_back():
+    sent = [cookie for cookie in _COOKIES if cookie.is_sent]
+    if not sent:
         return None
 
     @after_this_request
     def delete(response: Response) -> Response:
-        COOKIE.delete(state.app, response)
+        for cookie in sent:
+            cookie.delete(response)
         return response
 
-    inviter = COOKIE.read(state, _TRIP)
-    return inviter if isinstance(inviter, str) else None
+    values = (cookie.read(_TRIP) for cookie in sent)
+    return next((value for value in values if isinstance(value, str)), None)
 
 
-def remember(token: str, inviter: str | None) -> None:
-    """Know for this request who invited the one with a token."""
-    if inviter is not None and has_request_context():
-        request.environ.setdefault(_ENVIRON, {})[token] = inviter
+def remember(token: str, referrer: str | None) -> None:
+    """Remember for this request who referred the visitor with a token."""
+    if referrer is not None and has_request_context():
+        request.environ.setdefault(_ENVIRON, {})[token] = referrer
 
 
 def remembered(token: str) -> str | None:
-    """Who that was, as far as this request knows."""
+    """Look up what :func:`remember` stored."""
     found = request.environ.get(_ENVIRON, {}).get(token)
     return found if isinstance(found, str) else None

@@ -8,16 +8,16 @@ from collections import Counter
 from ..log import logger
 from ..log import Throttle
 from ..outbox import Entry
-from ..outbox import Note
+from ..outbox import Report
 from ..outbox.entry import EntryState
-from ..protocol.client import said
+from ..protocol.response import response_line
 from ..protocol.wire import shorten
 
 #: Why a reward is set aside at once.
 NO_CALLBACK = "the site has no @mmolove.reward"
 
 
-class Reporter:
+class EventLog:
     """Tells of entries that are new or whose state has changed.
 
     :param report: Who else is told.
@@ -40,7 +40,7 @@ class Reporter:
                 "Event %s is rejected: %s. It is kept; once the cause is fixed, send "
                 "it again with 'flask mmolove retry'.",
                 subject,
-                said(entry.status, entry.answer),
+                response_line(entry.status, entry.answer),
                 extra=mark,
             )
         elif entry.state == "unpaid" and entry.answer == NO_CALLBACK:
@@ -57,7 +57,9 @@ class Reporter:
                 entry.answer,
                 extra=mark,
             )
-        elif entry.state != "pending" and not entry.is_second:
+        elif entry.is_second:
+            warn_of_second(entry)
+        elif entry.state != "pending":
             logger.info("Event %s is %s.", subject, entry.state, extra=mark)
         self._report(entry)
 
@@ -74,7 +76,7 @@ def warn_of_second(entry: Entry) -> None:
     )
 
 
-def warn_of_other_token(note: Note, known: t.Mapping[str, Entry]) -> None:
+def warn_of_other_token(note: Report, known: t.Mapping[str, Entry]) -> None:
     """Say if a known player was reported with another token than before.
 
     :param known: The player's entries by event name.

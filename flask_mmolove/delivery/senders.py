@@ -9,7 +9,7 @@ import typing as t
 from functools import partial
 
 from ..outbox import Entry
-from ..protocol.client import Outcome
+from ..protocol.response import Outcome
 
 Attempt = t.Callable[[Entry], tuple[Entry, Outcome | None]]
 

@@ -18,16 +18,16 @@ from ..outbox import Outbox
 from ..outbox import Settlement
 from ..outbox import Spool
 from ..outbox import Worker
-from ..protocol.client import Outcome
 from ..protocol.client import ReferralClient
-from ..protocol.client import Verdict
+from ..protocol.response import Outcome
+from ..protocol.response import Verdict
 from ..protocol.wire import shorten
 from ..settings import Settings
 from .backoff import ATTEMPTS_AT_LEAST
 from .backoff import backoff
 from .backoff import CRASHES
+from .events import EventLog
 from .events import NO_CALLBACK
-from .events import Reporter
 from .events import warn_of_other_token
 from .grant import Granter
 from .grant import REWARD_LEASE
@@ -84,7 +84,7 @@ class Delivery:
         self.outbox = outbox
         self._client = client
         self._reward = reward
-        self._tell = Reporter(report)
+        self._tell = EventLog(report)
         #: How many entries it brought to each state.
         self.counts = self._tell.counts
         leases = Leases(outbox, self.now, lease)
@@ -253,7 +253,7 @@ class Delivery:
             return entry, None
         if entry.crashes >= CRASHES:
             words = f"its worker died {entry.crashes} times"
-            return entry, Outcome(0, False, words, Verdict.REJECTED)
+            return entry, Outcome(0, words, Verdict.REJECTED)
         try:
             outcome = self._client.send(entry.body)
             # What MMOLove says is stored, logged and shown: it may quote the token.
@@ -268,7 +268,7 @@ class Delivery:
                 entry.id,
                 extra={"event_id": entry.id},
             )
-            return entry, Outcome(0, False, repr(e), Verdict.RETRY, "A fault of ours.")
+            return entry, Outcome(0, repr(e), Verdict.RETRY, "A fault of ours.")
 
     def _settle(
         self, answered: list[tuple[Entry, Outcome]], skipped: list[Entry]

@@ -11,7 +11,7 @@ from .inspector import Day as Day
 from .inspector import Inspector as Inspector
 from .inspector import Referrer as Referrer
 from .inspector import Worker as Worker
-from .report import Note as Note
+from .report import Report as Report
 from .reward_breaker import RewardBreaker as RewardBreaker
 from .spool import Spool as Spool
 from .store import Outbox as Outbox

@@ -10,9 +10,9 @@ import json
 import random
 import typing as t
 
-from ..protocol.client import Outcome
-from ..protocol.client import said
-from ..protocol.client import Verdict
+from ..protocol.response import Outcome
+from ..protocol.response import response_line
+from ..protocol.response import Verdict
 
 #: Failures in a row after which nothing more is sent but a probe now and then.
 FAILURES = 5
@@ -190,4 +190,4 @@ class Breaker(t.NamedTuple):
 
 
 def _words(outcome: Outcome) -> str:
-    return f"({said(outcome.status, outcome.body)})"
+    return f"({response_line(outcome.status, outcome.body)})"

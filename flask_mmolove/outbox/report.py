@@ -1,4 +1,4 @@
-"""What is to be recorded of a player, before it is an entry."""
+"""What happened to a player, before it is an entry of the outbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .entry import make_event
 from .statements import Transaction
 
 
-class Note(t.NamedTuple):
+class Report(t.NamedTuple):
     """Events of one player that happened at one moment.
 
     :param identity: The player's; empty as long as it is not known.
@@ -33,7 +33,7 @@ class Note(t.NamedTuple):
 
     @property
     def subject(self) -> str:
-        """What it is about, for the person who reads of it."""
+        """What it is about, for messages."""
         return f"The event of player {self.identity}" if self.names else "A held token"
 
     @property
@@ -48,34 +48,34 @@ class Note(t.NamedTuple):
 
     def __repr__(self) -> str:
         token = None if self.token is None else shorten(self.token)
-        return f"<Note {[*self.names]} of {self.identity!r} token={token}>"
+        return f"<Report {[*self.names]} of {self.identity!r} token={token}>"
 
 
-def record(note: Note, server_id: str, outbox: Transaction) -> list[Entry]:
-    """Put what a note says into an outbox, and give the entries that are new. None are
-    if the player was not referred, or if it was said before.
+def record(report: Report, server_id: str, outbox: Transaction) -> list[Entry]:
+    """Put a report's events into an outbox, and give the entries that are new: none if
+    the player was not referred, or if they are there already.
 
     :param server_id: The server to which the events are addressed.
     """
-    invitation = _recall(note, outbox)
+    invitation = _recall(report, outbox)
     if invitation is None:
         return []
-    if note.held is not None and not note.names:
-        outbox.hold(note.held, invitation, note.moment)
+    if report.held is not None and not report.names:
+        outbox.hold(report.held, invitation, report.moment)
         return []
     token, referrer = invitation
-    events = note.events(token, server_id)
-    new = outbox.add(note.identity, events, note.moment, referrer=referrer)
-    if note.held is not None:
-        outbox.let_go(note.held)
+    events = report.events(token, server_id)
+    new = outbox.add(report.identity, events, report.moment, referrer=referrer)
+    if report.held is not None:
+        outbox.let_go(report.held)
     return new
 
 
-def _recall(note: Note, outbox: Transaction) -> Invitation | None:
-    """By what the player of a note came."""
-    if note.token is not None:
-        return Invitation(note.token, note.referrer)
-    if note.held is not None:
-        return outbox.held(note.held, note.moment)
-    known = outbox.of(note.identity, note.test).get("registered")
+def _recall(report: Report, outbox: Transaction) -> Invitation | None:
+    """By what the player of a report came."""
+    if report.token is not None:
+        return Invitation(report.token, report.referrer)
+    if report.held is not None:
+        return outbox.held(report.held, report.moment)
+    known = outbox.of(report.identity, report.test).get("registered")
     return Invitation(known.token, known.referrer) if known else None

@@ -7,8 +7,8 @@ import json
 import secrets
 import typing as t
 
-from ..protocol.client import meaning_of
-from ..protocol.client import Verdict
+from ..protocol.response import meaning_of
+from ..protocol.response import Verdict
 from ..protocol.wire import Event
 from ..protocol.wire import TOKEN_LIFETIME
 from .breaker import Breaker

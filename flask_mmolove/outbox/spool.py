@@ -29,7 +29,7 @@ from .folder import HALF
 from .folder import NotOurs
 from .folder import users
 from .owner import give
-from .report import Note
+from .report import Report
 
 _SUFFIX = ".event"
 _UNREADABLE = ".unreadable"
@@ -69,7 +69,7 @@ class Spool:
         self._complaint = Throttle(600)
         self._warned = Throttle(float("inf"))
 
-    def write(self, note: Note) -> Path:
+    def write(self, note: Report) -> Path:
         """Put a note on disk, and give its file.
 
         :raises OutboxError: If no place takes it.
@@ -89,7 +89,7 @@ class Spool:
                 f"files: {e.strerror}). Make room on the disks."
             ) from e
 
-    def read(self, *, strict: bool = False) -> list[tuple[Path, Note]]:
+    def read(self, *, strict: bool = False) -> list[tuple[Path, Report]]:
         """The notes that wait, oldest first. What cannot be read for now, with too many
         files open or a network disk away, is logged and left for the next time. What is
         not provably ours is left where it is, and logged once.
@@ -99,8 +99,8 @@ class Spool:
         """
         return self._read(self._files(_SUFFIX, strict=strict), strict)
 
-    def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Note]]:
-        """The same for those of one :attr:`Note.key`. However many others wait, they
+    def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Report]]:
+        """The same for those of one :attr:`Report.key`. However many others wait, they
         are not opened.
         """
         mark = f"-{_mark(key)}-"
@@ -108,7 +108,7 @@ class Spool:
         found = self._read([file for file in files if mark in file.name], strict)
         return [(file, note) for file, note in found if note.key == key]
 
-    def _read(self, files: list[Path], strict: bool) -> list[tuple[Path, Note]]:
+    def _read(self, files: list[Path], strict: bool) -> list[tuple[Path, Report]]:
         notes = []
         for file in files:
             content = self._content(file, strict)
@@ -165,17 +165,17 @@ class Spool:
             name = file.with_suffix(_UNREADABLE).name
             self._folder(file).rename(file.name, name)
 
-    def _rewrite(self, file: Path, note: Note) -> None:
+    def _rewrite(self, file: Path, note: Report) -> None:
         try:
             self._folder(file).write(file.name, self._sign(note))
         except OSError as e:
             raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
 
-    def _keep(self, name: str, note: Note, place: Folder) -> Path:
+    def _keep(self, name: str, note: Report, place: Folder) -> Path:
         place.write(name, self._sign(note))
         return place.path / name
 
-    def _sign(self, note: Note) -> bytes:
+    def _sign(self, note: Report) -> bytes:
         content = json.dumps(note._asdict()).encode()
         return b"%s\n%s\n" % (content, self._signer.get_signature(content))
 
@@ -284,9 +284,9 @@ def _mark(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def _parse(content: bytes) -> Note:
+def _parse(content: bytes) -> Report:
     fields: dict[str, t.Any] = json.loads(content.partition(b"\n")[0])
-    return Note(**fields)
+    return Report(**fields)
 
 
 def _is_folder_of(owners: set[int], entry: os.DirEntry[str]) -> bool:

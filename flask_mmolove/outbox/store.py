@@ -15,8 +15,8 @@ from .entry import is_id
 from .entry import Settlement
 from .entry import TIMEOUT
 from .inspector import Inspector
-from .report import Note
 from .report import record
+from .report import Report
 from .reward_breaker import RewardBreaker
 from .statements import Dialect
 from .statements import Transaction
@@ -93,7 +93,7 @@ class Outbox(abc.ABC):
         return 0
 
     def record(
-        self, note: Note, server_id: str, timeout: float | None = None
+        self, note: Report, server_id: str, timeout: float | None = None
     ) -> list[Entry]:
         """See :func:`~flask_mmolove.outbox.report.record`."""
         return self.run(lambda db: record(note, server_id, db), timeout)

@@ -1,10 +1,9 @@
 """One POST over requests, and nothing that requests would do besides.
 
-The adapter is used without a :class:`requests.Session` around it, for the session is
-what reads ``~/.netrc``, proxies and certificates from the environment, keeps cookies
-and follows redirects, and a signed event wants none of that. What is added is a
-deadline: a timeout of requests is one for each read, so a server that drips a byte at a
-time would hold an attempt for ever.
+The adapter is used without a :class:`requests.Session`, which would read ``~/.netrc``,
+proxies and certificates from the environment, keep cookies and follow redirects; a
+signed event needs none of that. What is added is a deadline: requests limits each read
+only, so a server that drips a byte at a time could hold an attempt for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import socket
 import time
 import typing as t
 from importlib.metadata import version
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,27 +24,27 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from ..settings import is_loopback
+from .checks import is_local
 from .proxy import Proxy
 from .wire import SIGNATURE_HEADER
 
-#: Bytes of an answer that are read; MMOLove's have about a hundred.
-ANSWER_LIMIT = 64 * 1024
+#: Bytes of a response that are read; MMOLove's have about a hundred.
+RESPONSE_LIMIT = 64 * 1024
 
-#: What :meth:`Transport.post` raises when no whole answer came.
+#: What :meth:`Transport.post` raises when no complete response came.
 FAILURES = (requests.RequestException, HTTPError, OSError)
 
 
 class Transport:
     """Sends signed bodies to one address over connections that are kept.
 
-    :param endpoint: Where to.
-    :param timeout: Seconds for one whole attempt. Only the look-up of the host's name
-        is not held by it: the system's resolver knows no deadline.
+    :param endpoint: The URL to send to.
+    :param timeout: Seconds for a whole attempt. The look-up of the host's name is not
+        included: the system's resolver has no deadline.
     :param connections: How many are kept open at once.
-    :param proxy: What connects to the address, unless that is on this machine.
-    :param ca_bundle: The file of the certificates that are trusted, in place of those
-        that requests brings.
+    :param proxy: The proxy to use, unless the endpoint is on this machine.
+    :param ca_bundle: A file of certificates to trust instead of those that come with
+        requests.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Transport:
     ) -> None:
         self._timeout = timeout
         #: The proxy that is used, if any.
-        self.proxy = None if is_loopback(urlsplit(endpoint).hostname or "") else proxy
+        self.proxy = None if is_local(endpoint) else proxy
         self._verify = ca_bundle or True
         self._adapter = _Adapter(self.proxy, connections)
         self._request = requests.Request(
@@ -77,9 +75,9 @@ class Transport:
     def post(
         self, body: bytes, signature: str
     ) -> tuple[int, t.Mapping[str, str], bytes]:
-        """Send a body and give the answer's status, headers and first 64 KiB.
+        """Send a body and return the response's status, headers and first 64 KiB.
 
-        :raises FAILURES: If no whole answer came in time.
+        :raises FAILURES: If no complete response came in time.
         """
         request = self._request.copy()
         request.body = body
@@ -93,24 +91,24 @@ class Transport:
             proxies=self.proxy and {"https": self.proxy.address},
         )
         try:
-            content = response.raw.read(ANSWER_LIMIT, decode_content=False)
+            content = response.raw.read(RESPONSE_LIMIT, decode_content=False)
             if response.raw.read(1, decode_content=False):
-                response.raw.close()  # more than is wanted: do not read on
+                response.raw.close()  # longer than the limit: do not read on
         except BaseException:
             response.raw.close()
             raise
         return response.status_code, response.headers, content
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the connections."""
         self._adapter.close()
 
 
 class _Deadline(Timeout):
-    """What is left of one attempt. urllib3 begins to count anew when a proxy has made
-    its connection.
+    """One deadline for a whole attempt. urllib3 would start counting again once the
+    proxy is connected.
 
-    :param seconds: For all of it.
+    :param seconds: For the whole attempt.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -133,17 +131,17 @@ class _Deadline(Timeout):
 
 
 def _until(end: float) -> float:
-    """Seconds, and never 0: a socket with that would not wait at all."""
+    """Seconds that are left, but never 0, which would mean not to wait at all."""
     return max(end - time.monotonic(), 0.001)
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until a moment, however many reads that takes."""
+    """Reads a socket until a deadline, however many reads that takes."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
-        # urllib3 has just put there what is left of the whole attempt's time.
+        # urllib3 has just set this to what is left of the whole attempt's time.
         self._deadline = time.monotonic() + (sock.gettimeout() or 0.0)
 
     def readable(self) -> bool:
@@ -152,7 +150,7 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: t.Any, /) -> int | None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the answer took longer than the whole attempt may")
+            raise TimeoutError("the response took longer than the timeout")
         self._sock.settimeout(left)
         return t.cast("int | None", self._raw.readinto(buffer))
 
@@ -190,8 +188,8 @@ class _TLSConnection(HTTPSConnection):
 def _connect(
     connection: HTTPConnection, connect: t.Callable[[], socket.socket]
 ) -> socket.socket:
-    """Try a host's addresses one after another; urllib3 would give the whole timeout
-    to each of them.
+    """Try a host's addresses one after another; urllib3 would give each of them the
+    whole timeout.
     """
     name, timeout = connection._dns_host, connection.timeout
     deadline = time.monotonic() + (timeout or 0.0)
@@ -200,7 +198,7 @@ def _connect(
         found = socket.getaddrinfo(name, connection.port, type=socket.SOCK_STREAM)
         for left, (*_, address) in zip(range(len(found), 0, -1), found, strict=True):
             connection._dns_host = str(address[0])
-            # An equal share, so that a dead address leaves time for one that lives.
+            # An equal share, so that a dead address leaves time for the others.
             connection.timeout = max((deadline - time.monotonic()) / left, 0.001)
             try:
                 sock = connect()
@@ -239,5 +237,5 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
-        # Apart from the URL, which may come up in an error.
+        # Not in the URL, which an error may quote.
         return self._proxy.headers if self._proxy else {}

@@ -1,7 +1,6 @@
-"""An event as it travels: the exact bytes, and the header that signs them.
+"""An event as it is sent: the exact bytes, and the header that signs them.
 
-This is the contract with MMOLove and nothing else, so both sides can rest on it: the
-client that sends and the sandbox that receives.
+The client that sends and the sandbox that receives both use it.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import typing as t
 from ..errors import EventError
 from ..errors import SignatureError
 
-#: Where MMOLove takes events.
+#: Where MMOLove accepts events.
 ENDPOINT = "https://mmolove.com/api/referral/events"
 
 SIGNATURE_HEADER = "X-MMOLove-Signature"
 
-#: Seconds by which the time of a signature may differ from the receiver's clock.
+#: Seconds by which a signature's timestamp may differ from the receiver's clock.
 WINDOW = 300
 
 #: The longest token that is kept; a session cookie over 4 KB is dropped by browsers.
@@ -31,10 +30,10 @@ TOKEN_LIMIT = 1024
 #: holds no more.
 TEXT_LIMIT = 255
 
-#: Seconds for which MMOLove takes a token.
+#: Seconds for which MMOLove accepts a token.
 TOKEN_LIFETIME = 90 * 86400
 
-# What ``Number`` holds exactly on the other side (2**53 - 1).
+# The largest integer that JavaScript represents exactly (2**53 - 1).
 _MAX_INTEGER = 9007199254740991
 
 _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_LIMIT}}}")
@@ -50,29 +49,29 @@ _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 def is_token(value: object) -> t.TypeGuard[str]:
     """Whether a value has the form of an ``mmref`` token: 1 to 1,024 visible ASCII
-    characters. What is inside is MMOLove's affair.
+    characters. Its content is MMOLove's business.
     """
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
 def as_token(value: object) -> str | None:
-    """The token in a text that a person may have copied, with blanks, line breaks or
-    invisible characters around it; None if it is none.
+    """The token in a text that somebody may have copied, with spaces, line breaks or
+    invisible characters around it; None if there is none.
     """
     found = _COPIED.fullmatch(value) if isinstance(value, str) else None
     return found and found[1]
 
 
 def is_trimmed(text: str) -> bool:
-    """Whether a text has no white space around it. MMOLove cuts that off, so texts that
-    differ in nothing else are one and the same there.
+    """Whether a text has no white space around it. MMOLove trims it, so two texts that
+    differ only in that are the same there.
     """
     # The mark is white space to JavaScript, and not to Python.
     return text == text.strip() == text.strip("\N{ZERO WIDTH NO-BREAK SPACE}")
 
 
 def shorten(token: str) -> str:
-    """A token as logs and pages may show it: enough to tell two apart, too little to
+    """A token as logs and pages may show it: enough to tell two apart, not enough to
     use.
     """
     return f"{token[:6]}…" if len(token) > 6 else "…"
@@ -84,11 +83,11 @@ class Event:
     :param event: ``"registered"`` or ``"qualified"``.
     :param token: The captured ``mmref``.
     :param server_id: The server's id at MMOLove.
-    :param server_event_id: What makes a second delivery of this event harmless.
+    :param server_event_id: The idempotency key: a second delivery changes nothing.
     :param ts: When it happened, in Unix seconds.
     :param referee_identity: The new account's stable id; required on ``registered``.
-    :param test: A dry run: verified by MMOLove, written nowhere.
-    :raises EventError: If MMOLove could only answer 400 to it.
+    :param test: A dry run, which MMOLove verifies and does not store.
+    :raises EventError: If MMOLove could only respond with 400.
     """
 
     def __init__(
@@ -148,7 +147,7 @@ def _check_text(name: str, value: object) -> None:
         raise EventError(f"{name!r} must be a non-empty string.", name)
     if not is_trimmed(value):
         raise EventError(
-            f"{name!r} has white space around it, which MMOLove would cut off.", name
+            f"{name!r} has white space around it, which MMOLove would trim.", name
         )
     try:
         value.encode()
@@ -166,11 +165,11 @@ def sign_referral_body(
     """Sign the exact bytes of a body and return the value of the
     ``X-MMOLove-Signature`` header.
 
-    :param body: What will be sent, byte for byte. A text is taken as UTF-8.
+    :param body: What will be sent, byte for byte. A text is encoded as UTF-8.
     :param secret: The signing secret of the Referrals tab.
     :param timestamp: Unix seconds of *this* attempt; now, unless given. MMOLove refuses
         a signature that is more than five minutes off.
-    :param key_id: Sent as ``kid`` where MMOLove gave one with a rotated key.
+    :param key_id: Sent as ``kid``, if MMOLove gave one with a rotated key.
     """
     moment = int(time.time()) if timestamp is None else timestamp
     header = f"t={moment},v1=sha256={_mac(_as_bytes(body), secret, moment)}"
@@ -178,11 +177,11 @@ def sign_referral_body(
 
 
 class Signature(t.NamedTuple):
-    """A signature header, taken apart.
+    """A parsed signature header.
 
-    :param timestamp: Unix seconds at which it was made.
+    :param timestamp: When it was made, in Unix seconds.
     :param mac: The hexadecimal HMAC-SHA256.
-    :param key_id: The key's name, where one was sent.
+    :param key_id: The key's name, if one was sent.
     """
 
     timestamp: int
@@ -191,9 +190,9 @@ class Signature(t.NamedTuple):
 
     @classmethod
     def parse(cls, header: str) -> Signature:
-        """Take a header apart.
+        """Parse a header.
 
-        :raises SignatureError: If it does not have the form of one.
+        :raises SignatureError: If it is malformed.
         """
         match = _SIGNATURE.fullmatch(header.strip())
         if match is None:
@@ -202,21 +201,13 @@ class Signature(t.NamedTuple):
             )
         return cls(int(match[1]), match[2], match[3])
 
-    def verify(self, body: bytes, secret: str, now: float) -> None:
-        """Check that the signature holds for a body and was made just now.
+    def matches(self, body: bytes, secret: str) -> bool:
+        """Whether this secret signed this body at :attr:`timestamp`. The caller checks
+        whether that lies in the :data:`WINDOW`.
 
         :param body: The raw bytes as they arrived, before any parsing.
-        :param now: The receiver's clock, in Unix seconds.
-        :raises SignatureError: If it does not; the message says which it is.
         """
-        expected = _mac(body, secret, self.timestamp)
-        if not hmac.compare_digest(expected, self.mac):
-            raise SignatureError("The signature does not match the body.")
-        if abs(now - self.timestamp) > WINDOW:
-            raise SignatureError(
-                f"The signature is {now - self.timestamp:+.0f} s off; "
-                f"{WINDOW} s are allowed."
-            )
+        return hmac.compare_digest(_mac(body, secret, self.timestamp), self.mac)
 
 
 def _mac(body: bytes, secret: str, timestamp: int) -> str:

@@ -7,10 +7,10 @@ import difflib
 from flask import Flask
 
 from ..errors import ConfigError
-from .decorator import FindToken
 from .decorator import reporting
 from .detect import as_detector
 from .detect import Player
+from .signup import FindToken
 
 
 def attach(

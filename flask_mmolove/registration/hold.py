@@ -7,15 +7,12 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from ..capture.hook import given_or_own
-from ..capture.hook import invitation_of
+from ..capture.token import current_invitation
 from ..errors import IdentityError
 from ..errors import OutboxError
 from ..log import shielded
-from ..outbox import Invitation
-from ..outbox import Note
+from ..outbox import Report
 from ..state import current_state
-from ..state import milliseconds
 from ..state import State
 
 
@@ -29,38 +26,33 @@ def hold(key: str | int | UUID, token: str | None = None) -> None:
         state = current_state()
         if not state.settings.enabled:
             return
-        name, token = hashed(key), given_or_own(token)
+        name, invitation = hashed(key), current_invitation(token)
         # What is spooled came first, although the outbox does not have it yet.
-        if token is not None and not state.spool.of(name):
-            _keep(state, name, invitation_of(token))
+        if invitation is not None and not state.spool.of(name):
+            report = state.recorder.report("", invitation)
+            state.recorder.record(report._replace(held=name))
 
 
-def _keep(state: State, name: str, invitation: Invitation) -> None:
-    try:
-        state.outbox.hold(name, invitation, milliseconds(), state.timeout)
-    except Exception as e:  # whatever it is, the token must not vanish
-        state.spool_report(state.note("", invitation)._replace(held=name), str(e))
-
-
-def recall(state: State, key: str | int | UUID) -> Note | None:
+def recall(state: State, key: str | int | UUID) -> Report | None:
     """A ``registered`` by the token that is held under a key, for a player still to be
     named; None if none is held.
 
     :raises IdentityError: If the key is none.
     """
     name = hashed(key)
-    note = state.note("", None, "registered")._replace(held=name)
-    # Looked at first: what is taken in meanwhile stands in the outbox then.
+    report = state.recorder.report("", None, "registered")._replace(held=name)
+    # Looked at first: what is imported meanwhile is in the outbox then.
     spooled = state.spool.of(name)
     try:
-        held = state.outbox.held(name, note.moment, state.read_timeout)
+        timeout = state.recorder.read_timeout
+        held = state.outbox.held(name, report.moment, timeout)
     except OutboxError:
-        return note  # it is asked for when the note is recorded
+        return report  # it is asked for when the report is recorded
     if held is not None:
-        return note._replace(token=held.token, referrer=held.referrer)
+        return report._replace(token=held.token, referrer=held.referrer)
     if spooled:
         _, kept = spooled[0]
-        return note._replace(token=kept.token, referrer=kept.referrer)
+        return report._replace(token=kept.token, referrer=kept.referrer)
     return None
 
 

@@ -25,7 +25,7 @@ _SEEN = "mmolove.inserted"
 _FAILED = "A signup could not be reported to MMOLove."
 
 
-class Reporter(t.Protocol):
+class RowListener(t.Protocol):
     """Who hears of a row that is new."""
 
     def joins(self, session: Session) -> bool:
@@ -48,7 +48,7 @@ class Watch:
     def __init__(self, model: type[t.Any]) -> None:
         self._model = model
         #: Who hears of the row.
-        self.reporter: Reporter | None = None
+        self.listener: RowListener | None = None
         #: The row that was inserted and committed.
         self.row: t.Any = None
         #: How many rows were inserted, committed or not.
@@ -83,15 +83,15 @@ class Watch:
 
     def after_end(self, session: Session) -> None:
         """The session's transaction is over, and its connection free again."""
-        if self.row is not None and self.reporter and not self._joins(session):
-            self.reporter.record_row()
+        if self.row is not None and self.listener and not self._joins(session):
+            self.listener.record_row()
 
     def _joins(self, session: Session) -> bool:
-        return self.reporter is not None and self.reporter.joins(session)
+        return self.listener is not None and self.listener.joins(session)
 
     def _hand_over(self, row: t.Any) -> None:
-        if self.reporter is not None:
-            self.reporter.hand_over_row(row)
+        if self.listener is not None:
+            self.listener.hand_over_row(row)
 
 
 def listen(model: type[t.Any]) -> None:

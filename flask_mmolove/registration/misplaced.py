@@ -1,4 +1,4 @@
-"""A view whose decorators stand in the wrong order is decorated all the same.
+"""A view whose decorators are in the wrong order is decorated all the same.
 
 Decorators apply from the bottom up, so under ``@referral_register`` a route has already
 registered the function as it was, and every referral would be lost in silence.

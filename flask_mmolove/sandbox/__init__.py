@@ -1,6 +1,6 @@
-"""A stand-in for MMOLove on this machine: share links, the events endpoint with every
-answer of the contract, a page that says what arrived and why it was refused, and
-faults to order.
+"""A local MMOLove to test a site against: share links, the events endpoint with every
+response of the contract, a page that shows what arrived and why it was refused, and
+faults that you can switch on.
 
 Nothing here leaves the machine, and nothing here is the real service.
 """
@@ -13,7 +13,7 @@ from .ledger import Arrival
 from .ledger import Referral
 from .rules import Server
 from .server import Sandbox
-from .state import State
+from .service import Service
 
 __all__ = [
     "Arrival",
@@ -21,6 +21,6 @@ __all__ = [
     "Referral",
     "Sandbox",
     "Server",
-    "State",
+    "Service",
     "create_sandbox",
 ]

@@ -1,4 +1,4 @@
-"""The Flask app of the stand-in: share links, the events endpoint, and the page."""
+"""The sandbox's Flask app: share links, the events endpoint, and the page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from flask.wrappers import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from ..protocol.checks import is_loopback
 from ..protocol.wire import SIGNATURE_HEADER
-from ..settings import is_loopback
 from ..text import printable
 from .faults import Faults
 from .faults import hang_up
@@ -32,13 +32,13 @@ from .faults import NO_FAULTS
 from .ledger import Ledger
 from .rules import Message
 from .rules import Server
-from .state import State
+from .service import Service
 from .tokens import is_ref
 
 #: The path of the endpoint, as at MMOLove.
 EVENTS_PATH = "/api/referral/events"
 
-#: Bytes that a body may have; an event has a few hundred.
+#: The longest body in bytes; an event has a few hundred.
 BODY_LIMIT = 64 * 1024
 
 #: How many arrivals and referrals the page shows; ``history.json`` has them all.
@@ -57,33 +57,34 @@ def create_sandbox(
     now: t.Callable[[], float] = time.time,
     host_names: t.Collection[str] = (),
 ) -> Flask:
-    """Create a stand-in for MMOLove with one server. Its :class:`State` is
+    """Create a local MMOLove with one server. Its :class:`Service` is
     ``app.extensions["mmolove_sandbox"]``.
 
     :param server_id: The server's id.
-    :param secret: Its referral secret; ``None`` for a server that has none yet.
+    :param secret: Its referral secret; ``None`` for a server without one.
     :param registration_url: Where its share links lead.
-    :param path: A file for the ledger, so that a restart forgets nothing.
+    :param path: A file for the ledger, which then outlives a restart.
     :param faults: What goes wrong.
     :param now: Unix seconds.
-    :param host_names: Names, besides those of this machine, under which it may be
-        called. Any other is refused: a page of another site whose name suddenly means
-        127.0.0.1 could read the tokens with its visitor's browser.
+    :param host_names: The host names it may be called by, besides this machine's own.
+        Others are refused: an attacker whose domain resolves to 127.0.0.1 could read
+        the tokens with a visitor's browser.
     """
     app = Flask(__name__)
-    # A redirect to fewer slashes would quote whatever stands in the query.
+    # Otherwise a URL with "//" is redirected, and the redirect quotes the query.
     app.url_map.merge_slashes = False
-    # Whatever arrives may be shown, but must not forge what stands beside it.
+    # What arrives is shown, but must not forge other lines of the page.
     app.jinja_options = {"finalize": _show}
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     server = Server(server_id, secret, registration_url)
-    state = State(server, Ledger(path), faults, now)
-    app.extensions["mmolove_sandbox"] = state
+    service = Service(server, Ledger(path), faults, now)
+    app.extensions["mmolove_sandbox"] = service
     _refuse_strange_hosts(app, {name.lower() for name in host_names})
-    _add_share_links(app, state)
-    _add_endpoint(app, state)
-    _add_pages(app, state)
-    _add_answers(app, state)
+    _add_share_links(app, service)
+    _add_endpoint(app, service)
+    _add_pages(app, service)
+    _add_errors(app)
+    _add_headers(app, service)
     app.add_template_filter(_moment, "moment")
     return app
 
@@ -95,30 +96,30 @@ def _refuse_strange_hosts(app: Flask, names: t.Collection[str]) -> None:
         name = _name_of(host)
         if name in names or is_loopback(name):
             return None
-        words = (
+        text = (
             f"The sandbox is not called {host!r}. Call it 127.0.0.1 or localhost, or "
             "start it with --host-name and that name (host_names=[...] in Python).\n"
         )
-        return Response(words, 403, mimetype="text/plain")
+        return Response(text, 403, mimetype="text/plain")
 
 
 def _name_of(host: str) -> str:
-    """The name in a ``Host`` header, without its port; empty if it is none."""
+    """The name in a ``Host`` header, without the port; empty if there is none."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
 
 
-def _add_share_links(app: Flask, state: State) -> None:
+def _add_share_links(app: Flask, service: Service) -> None:
     @app.get("/r/<server_id>")
     def share(server_id: str) -> ResponseReturnValue:
-        server = state.servers.get(server_id)
+        server = service.servers.get(server_id)
         if server is None:
             abort(404, f"There is no server {server_id!r} here.")
         try:
             ref = request.args.get("ref", "").strip()
-        except UnicodeDecodeError:  # Werkzeug raises it for raw bytes in a query
+        except UnicodeDecodeError:  # raised by Werkzeug for raw bytes in a query
             ref = ""
         if not is_ref(ref):
             abort(
@@ -126,21 +127,21 @@ def _add_share_links(app: Flask, state: State) -> None:
                 "A share link ends in ?ref= and the code of the player who shares it:"
                 " 1 to 256 plain letters, digits or signs.",
             )
-        token = state.mint(ref, server.id)
+        token = service.mint(ref, server.id)
         return redirect(_with_token(server.registration_url, token))
 
 
 def _with_token(url: str, token: str) -> str:
-    """A registration URL with the token appended to whatever query it has."""
+    """A registration URL with the token added to its query."""
     parts = urlsplit(url)
     query = "&".join(filter(None, [parts.query, urlencode({"mmref": token})]))
     return urlunsplit(parts._replace(query=query))
 
 
-def _add_endpoint(app: Flask, state: State) -> None:
+def _add_endpoint(app: Flask, service: Service) -> None:
     @app.post(EVENTS_PATH)
     def events() -> ResponseReturnValue:
-        arrival, faults = state.receive(
+        arrival, faults = service.receive(
             Message(
                 body=_raw_body(),
                 signature=request.headers.get(SIGNATURE_HEADER),
@@ -149,10 +150,12 @@ def _add_endpoint(app: Flask, state: State) -> None:
         )
         if arrival.lost:
             hang_up(request.environ)
-            # Read by nobody. Where hanging up is not possible, a proxy that lost its
-            # backend is the nearest thing.
+            # Only sent if hanging up was not possible; it is what a proxy responds with
+            # when it has lost its backend.
             return Response(status=502)
-        response = Response(arrival.answer, arrival.status, mimetype="application/json")
+        response = Response(
+            arrival.response, arrival.status, mimetype="application/json"
+        )
         if faults.retry_after is not None and arrival.outcome == "fault":
             response.headers["Retry-After"] = str(faults.retry_after)
         return response
@@ -165,45 +168,47 @@ def _raw_body() -> bytes | None:
         return None
 
 
-def _add_pages(app: Flask, state: State) -> None:
+def _add_pages(app: Flask, service: Service) -> None:
     @app.get("/")
     def page() -> ResponseReturnValue:
-        arrivals = state.arrivals
+        arrivals = service.arrivals
         return render_template(
             "page.html",
-            servers=state.servers.values(),
+            servers=service.servers.values(),
             arrivals=arrivals[: -PAGE_LENGTH - 1 : -1],
             total=len(arrivals),
-            referrals=state.referrals[: -PAGE_LENGTH - 1 : -1],
-            faults=state.faults.words,
+            referrals=service.referrals[: -PAGE_LENGTH - 1 : -1],
+            faults=service.faults.summary,
         )
 
     @app.get("/history.json")
     def history() -> ResponseReturnValue:
         arrivals = [
             {**asdict(row), "body": row.body.decode(errors="backslashreplace")}
-            for row in state.arrivals
+            for row in service.arrivals
         ]
-        referrals = [{"id": row.id, **asdict(row)} for row in state.referrals]
+        referrals = [{"id": row.id, **asdict(row)} for row in service.referrals]
         return {"arrivals": arrivals, "referrals": referrals}
 
 
-def _add_answers(app: Flask, state: State) -> None:
+def _add_errors(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def problem(error: HTTPException) -> ResponseReturnValue:
         status = error.code or 500
         if request.path.startswith("/api/"):
-            answer = json.dumps({"error": error.name.lower().replace(" ", "_")})
-            response = Response(answer, status, mimetype="application/json")
+            body = json.dumps({"error": error.name.lower().replace(" ", "_")})
+            response = Response(body, status, mimetype="application/json")
         else:
             response = Response(render_template("problem.html", error=error), status)
         if allowed := getattr(error, "valid_methods", None):
             response.headers["Allow"] = ", ".join(sorted(allowed))
         return response
 
+
+def _add_headers(app: Flask, service: Service) -> None:
     @app.after_request
     def finish(response: Response) -> Response:
-        response.date = datetime.fromtimestamp(state.time(), timezone.utc)
+        response.date = datetime.fromtimestamp(service.time(), timezone.utc)
         response.headers["Cache-Control"] = "no-store"
         response.headers["Content-Security-Policy"] = _CONTENT_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -1,4 +1,4 @@
-"""Trouble to order, to see a client at work."""
+"""Faults that a test or a command switches on."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from dataclasses import field
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong at the events endpoint. Share links and the page stay well, but
-    for the clock.
+    """What goes wrong at the events endpoint. Share links and the page have no faults
+    but the clock's.
 
-    :param fail: Answer with this status and process nothing, for example 503.
+    :param fail: Respond with this status and process nothing, for example 503.
     :param retry_after: Seconds for a ``Retry-After`` header beside ``fail``.
     :param drop: ``"request"`` closes the connection and processes nothing;
-        ``"answer"`` processes the event and then closes: only the answer is lost.
-    :param latency: Seconds before anything is done. The stop of a :class:`Sandbox`
-        cuts them short.
-    :param clock: Seconds by which the stand-in's clock and its ``Date`` are wrong,
-        for every request.
-    :param rate: The share of requests that meet the fault, from 0 to 1.
-    :param random: Numbers from 0 to 1 that decide which; pass
+        ``"response"`` processes the event and then closes: only the response is lost.
+    :param latency: Seconds to wait before anything is done; :meth:`Sandbox.stop` cuts
+        them short.
+    :param clock: Seconds by which the sandbox's clock and its ``Date`` are wrong, for
+        every request.
+    :param rate: The share of requests that meet the faults, from 0 to 1.
+    :param random: Returns numbers from 0 to 1 that decide which; pass
         ``random.Random(7).random`` for a run that can be repeated.
     """
 
     fail: int | None = None
     retry_after: int | None = None
-    drop: t.Literal["request", "answer"] | None = None
+    drop: t.Literal["request", "response"] | None = None
     latency: float = 0
     clock: float = 0
     rate: float = 1
@@ -42,12 +42,12 @@ class Faults:
             raise ValueError(
                 f"'fail' must be a status from 300 to 599, not {self.fail!r}."
             )
-        if self.drop not in {None, "request", "answer"}:
+        if self.drop not in {None, "request", "response"}:
             raise ValueError(
-                f"'drop' must be 'request' or 'answer', not {self.drop!r}."
+                f"'drop' must be 'request' or 'response', not {self.drop!r}."
             )
         if self.fail is not None and self.drop is not None:
-            raise ValueError("One answer can have 'fail' or 'drop', not both.")
+            raise ValueError("A request can meet 'fail' or 'drop', not both.")
         if self.latency < 0 or not 0 <= self.rate <= 1:
             raise ValueError(
                 "'latency' must not be negative, and 'rate' must be from 0 to 1."
@@ -59,10 +59,10 @@ class Faults:
         return self if struck else NO_FAULTS
 
     @property
-    def words(self) -> str:
-        """The faults in one phrase; empty if there is none."""
+    def summary(self) -> str:
+        """The faults in one phrase; empty if there are none."""
         parts = [
-            f"answers {self.fail}" if self.fail else "",
+            f"responds with {self.fail}" if self.fail else "",
             f"loses the {self.drop}" if self.drop else "",
             f"waits {self.latency:g} s" if self.latency else "",
         ]
@@ -74,22 +74,23 @@ class Faults:
         return "; ".join(filter(None, [endpoint, clock]))
 
 
-#: All is well.
+#: Nothing goes wrong.
 NO_FAULTS = Faults()
 
 
 def hang_up(environ: dict[str, t.Any]) -> bool:
-    """Close the connection of a request, so that no answer can follow.
+    """Close the connection of a request, so that no response can follow.
 
-    This takes the socket that werkzeug's development server puts into the environ; its
-    attempt to answer then finds a broken pipe, which it takes for a visitor who left.
-    Under another server, and in the test client, there is none: ``False``.
+    Werkzeug's development server puts the socket into the environ. When it then tries
+    to respond, it finds a broken pipe, which looks like a client that has left.
+
+    :return: False if there is no socket: under another server, or in a test client.
     """
     connection = environ.get("werkzeug.socket")
     if connection is None:
         return False
     try:
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # The other side was faster.
+    except OSError:  # the client was faster
         pass
     return True

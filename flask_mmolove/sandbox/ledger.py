@@ -1,6 +1,6 @@
-"""What the stand-in remembers: referrals, accepted events, and everything that arrived.
+"""What the sandbox stores: referrals, accepted events, and everything that arrived.
 
-One SQLite database, in memory or in a file. It decides nothing; the rules do.
+It is one SQLite database, in memory or in a file, and decides nothing; the rules do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS referral (
     state TEXT NOT NULL,
     referee_identity TEXT
 );
--- The anchor: one referee belongs to one referral.
+-- The anchor: a referee belongs to one referral.
 CREATE UNIQUE INDEX IF NOT EXISTS anchor ON referral (server_id, referee_identity)
     WHERE referee_identity IS NOT NULL;
 CREATE TABLE IF NOT EXISTS accepted (
@@ -60,14 +60,14 @@ CREATE TABLE IF NOT EXISTS arrival (
 
 @dataclass(frozen=True)
 class Referral:
-    """One minted token and what became of it.
+    """A token and what became of it.
 
     :param ref: The code of the player who shared the link.
     :param expires: Unix seconds after which it cannot be registered any more.
     :param state: ``"clicked"``, ``"registered"``, ``"qualified"``, ``"reversed"`` or
-        ``"rejected"``; ``"ignored"``, the stand-in's own word, once its ``registered``
-        lost to another referrer.
-    :param referee_identity: The account that it registered.
+        ``"rejected"``; or ``"ignored"``, a word of the sandbox's own, once its
+        ``registered`` lost to another referrer.
+    :param referee_identity: The account that registered with it.
     """
 
     token: str = field(repr=False)
@@ -79,7 +79,7 @@ class Referral:
 
     @property
     def id(self) -> str:
-        """The ``referral_id`` of the answers."""
+        """The ``referral_id`` of the responses."""
         return f"rfl_{hashlib.sha256(self.token.encode()).hexdigest()[:16]}"
 
     @property
@@ -90,26 +90,25 @@ class Referral:
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request to the events endpoint, and what was answered.
+    """One request to the events endpoint, and the response.
 
-    The fields of the event are as far as they could be read: they are there for a
-    refused request as well.
+    The event's fields are given as far as they can be read, even if it was refused.
 
-    :param when: Unix seconds, by the stand-in's clock.
+    :param when: Unix seconds, by the sandbox's clock.
     :param outcome: ``"accepted"``, ``"duplicate"``, ``"ignored"``, ``"test"``,
         ``"refused"`` or ``"fault"``.
-    :param status: The status answered, or ``None`` if there was no answer to give.
-    :param answer: The JSON answered.
+    :param status: The response's status; ``None`` if there was no response.
+    :param response: The response's JSON.
     :param reason: Why, in plain words.
     :param hint: What to fix at the site, if anything.
-    :param lost: Whether a fault kept the answer from the site.
+    :param lost: Whether a fault kept the response from the site.
     :param body: The raw bytes.
     """
 
     when: float
     outcome: str
     status: int | None
-    answer: str
+    response: str
     reason: str
     hint: str
     lost: bool
@@ -126,11 +125,11 @@ class Arrival:
         return None if self.token is None else shorten(self.token)
 
 
-def _close_to_others(path: str | os.PathLike[str]) -> None:
-    """Create a file that this user alone can read, for tokens stand in it; or make one
-    that is there such a file, with what SQLite has put beside it.
+def _make_private(path: str | os.PathLike[str]) -> None:
+    """Create a file that only this user can read, for it holds tokens. If it exists,
+    change its mode, and that of the files that SQLite keeps beside it.
     """
-    with suppress(OSError):  # SQLite will say what is wrong with it
+    with suppress(OSError):  # SQLite reports what is wrong with it
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     for suffix in ("", "-journal", "-wal", "-shm"):
         with suppress(OSError):
@@ -138,11 +137,14 @@ def _close_to_others(path: str | os.PathLike[str]) -> None:
 
 
 _REFERRAL = ", ".join(column.name for column in fields(Referral))
-_ARRIVAL = ", ".join(f'"{column.name}"' for column in fields(Arrival))
+# The column has the name that earlier versions gave it, whose files are still read.
+_ARRIVAL = ", ".join(f'"{column.name}"' for column in fields(Arrival)).replace(
+    '"response"', '"answer"'
+)
 
 
 class Ledger:
-    """The book of the stand-in, safe to use from several threads.
+    """The sandbox's database. Several threads may use it.
 
     :param path: A file that outlives a restart; in memory, unless given. Only this
         user can read it.
@@ -150,8 +152,8 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         if path is not None:
-            _close_to_others(path)
-        # One connection, as each connection to ":memory:" is a database of its own.
+            _make_private(path)
+        # One connection, for each one to ":memory:" has a database of its own.
         self._db = sqlite3.connect(
             ":memory:" if path is None else path,
             isolation_level=None,
@@ -159,12 +161,12 @@ class Ledger:
         )
         self._lock = threading.RLock()
         self._db.executescript(_SCHEMA)
-        #: Closes the database; a ledger that is forgotten is closed by itself.
+        #: Closes the database, which otherwise happens when the ledger is deleted.
         self.close = weakref.finalize(self, self._db.close)
 
     @contextmanager
     def transaction(self) -> t.Iterator[None]:
-        """All that is written inside is written together, or not at all."""
+        """Write what is written inside together, or not at all."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -175,7 +177,7 @@ class Ledger:
             self._db.execute("COMMIT")
 
     def add(self, referral: Referral) -> None:
-        """Note a freshly minted token."""
+        """Add a new token."""
         self._query(
             f"INSERT INTO referral ({_REFERRAL}) VALUES (?, ?, ?, ?, ?, ?)",
             *astuple(referral),
@@ -192,7 +194,7 @@ class Ledger:
         )
 
     def move(self, token: str, state: str, referee_identity: str | None = None) -> None:
-        """Put a referral into a state, and anchor a referee if one is given."""
+        """Set a referral's state, and anchor a referee if one is given."""
         self._query(
             "UPDATE referral SET state = ?,"
             " referee_identity = coalesce(?, referee_identity) WHERE token = ?",
@@ -202,7 +204,7 @@ class Ledger:
         )
 
     def accept(self, token: str, event: str, server_event_id: str) -> None:
-        """Remember an event, so that its repetition is known as one."""
+        """Store an accepted event, so that a second delivery is a duplicate."""
         self._query(
             "INSERT INTO accepted (token, event, server_event_id) VALUES (?, ?, ?)",
             token,
@@ -211,7 +213,7 @@ class Ledger:
         )
 
     def has_accepted(self, token: str, event: str, server_event_id: str) -> bool:
-        """Whether this very event was accepted before."""
+        """Whether exactly this event was accepted before."""
         found = self._query(
             "SELECT 1 FROM accepted"
             " WHERE token = ? AND event = ? AND server_event_id = ?",
@@ -222,7 +224,7 @@ class Ledger:
         return bool(found)
 
     def record(self, arrival: Arrival) -> None:
-        """Add to the list of what arrived."""
+        """Add a request to the history."""
         self._query(
             f"INSERT INTO arrival ({_ARRIVAL})"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -230,7 +232,7 @@ class Ledger:
         )
 
     def arrivals(self) -> list[Arrival]:
-        """Everything that arrived, oldest first."""
+        """Every request, oldest first."""
         rows = self._query(f"SELECT {_ARRIVAL} FROM arrival ORDER BY number")
         found = [Arrival(*row) for row in rows]
         return [replace(arrival, lost=bool(arrival.lost)) for arrival in found]

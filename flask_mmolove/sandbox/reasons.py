@@ -1,4 +1,4 @@
-"""Every refusal: its status, what it means, and what to fix at the site."""
+"""Why a request is refused: the status, what it means, and what to fix at the site."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import typing as t
 
 
 class Reason(t.NamedTuple):
-    """One kind of refusal.
+    """One reason to refuse a request.
 
-    :param status: The status of the answer.
-    :param words: What is wrong, for the owner of a game server.
+    :param status: The status of the response.
+    :param text: What is wrong, for the owner of a game server.
     :param hint: What to fix.
     """
 
     status: int
-    words: str
+    text: str
     hint: str
 
 
-#: By the text that stands in ``error``.
+#: The reasons by the ``error`` of the response.
 REASONS = {
     "missing_signature": Reason(
         400,
@@ -75,7 +75,7 @@ REASONS = {
     "stale_signature": Reason(
         401,
         "The signature is more than five minutes off.",
-        "Set the clock of the site's machine, and sign each attempt anew.",
+        "Set the clock of the site's machine, and sign each attempt when it is made.",
     ),
     "unknown_token": Reason(
         404,
@@ -102,15 +102,15 @@ REASONS = {
 
 
 class Refused(Exception):
-    """A request that a rule refuses.
+    """Raised by a rule that refuses a request.
 
     :param error: A key of :data:`REASONS`.
-    :param words: What exactly is wrong, where more can be said.
+    :param text: What exactly is wrong, if more than the reason's own text is known.
     """
 
-    def __init__(self, error: str, words: str | None = None) -> None:
+    def __init__(self, error: str, text: str | None = None) -> None:
         super().__init__(error)
         self.error = error
         self.reason = REASONS[error]
-        if words is not None:
-            self.reason = self.reason._replace(words=words)
+        if text is not None:
+            self.reason = self.reason._replace(text=text)

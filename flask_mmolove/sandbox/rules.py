@@ -1,4 +1,4 @@
-"""The contract's checks, in the contract's order."""
+"""The rules of the contract, in the contract's order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import tokens
 from .ledger import Ledger
 from .ledger import Referral
 from .reasons import Refused
-from .report import Report
+from .received import ReceivedEvent
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Server:
     """A game server as MMOLove knows it.
 
     :param id: The server id.
-    :param secret: Its referral secret; ``None`` before the owner created one.
+    :param secret: Its referral secret; ``None`` until the owner creates one.
     :param registration_url: Where a share link leads.
     :param referrals: Whether the owner has referrals switched on.
     """
@@ -34,7 +34,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Message:
-    """A request, before anything in it is believed.
+    """A request, before anything in it is checked.
 
     :param body: The raw bytes; ``None`` if there were too many.
     :param signature: The value of ``X-MMOLove-Signature``, if it was sent.
@@ -47,70 +47,70 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is answered, and why.
+class Decision:
+    """The response to a request, and why.
 
     :param outcome: As in :class:`~flask_mmolove.sandbox.Arrival`.
     """
 
     status: int | None
-    answer: dict[str, t.Any]
+    response: dict[str, t.Any]
     outcome: str
     reason: str
     hint: str = ""
 
 
-_TEST = Verdict(
+_TEST = Decision(
     200,
     {"ok": True, "test": True},
     "test",
-    "A dry run: everything was verified, nothing was written.",
+    "A dry run: everything was verified, nothing was stored.",
     "No reward is due for a dry run.",
 )
-_DUPLICATE = Verdict(
+_DUPLICATE = Decision(
     200,
     {"ok": True, "duplicate": True},
     "duplicate",
-    "This very event was accepted before.",
+    "Exactly this event was accepted before.",
     "Nothing to fix: sending it again was harmless.",
 )
-_FIRST_TOUCH = Verdict(
+_FIRST_TOUCH = Decision(
     200,
     {"ok": True, "ignored": "first_touch_conflict"},
     "ignored",
     "Another referrer registered this account first.",
-    "Nothing to fix, and never reward this referral.",
+    "Nothing to fix; this referral never earns a reward.",
 )
 
 
-def judge(
+def decide(
     message: Message, servers: t.Mapping[str, Server], ledger: Ledger, now: float
-) -> Verdict:
-    """Take a request through every check. Call it inside a transaction of the ledger:
-    an event that is accepted changes it.
+) -> Decision:
+    """Check a request, and store the event if it is accepted. Call it inside a
+    transaction of the ledger.
     """
     try:
         signature = _read_signature(message)
         body = _read_body(message)
-        report = Report.parse(body)
-        server_id, secret = _find_secret(report, servers)
+        event = ReceivedEvent.parse(body)
+        server_id, secret = _find_secret(event, servers)
         _authenticate(signature, body, secret, now)
-        if report.test:
+        if event.test:
             return _TEST
-        referral = find_referral(ledger, report.token, server_id)
-        if ledger.has_accepted(*report.key):
+        referral = find_referral(ledger, event.token, server_id)
+        if ledger.has_accepted(*event.key):
             return _DUPLICATE
-        if _lost_first_touch(report, referral, ledger):
+        if _lost_first_touch(event, referral, ledger):
             return _FIRST_TOUCH
-        return _advance(report, referral, ledger, now)
+        return _advance(event, referral, ledger, now)
     except Refused as refused:
-        status, words, hint = refused.reason
-        return Verdict(status, {"error": refused.error}, "refused", words, hint)
+        status, text, hint = refused.reason
+        return Decision(status, {"error": refused.error}, "refused", text, hint)
 
 
 def find_referral(ledger: Ledger, token: str, server_id: str) -> Referral:
-    """The referral of a token. A token speaks for itself: one that was minted before
-    a ledger in memory was lost is taken up again.
+    """The referral of a token. The ledger of an earlier run may be lost; then its token
+    is added again, which holds all that is needed.
 
     :raises Refused: If it was not minted for this server.
     """
@@ -134,7 +134,7 @@ def _read_signature(message: Message) -> Signature:
 
 
 def _read_body(message: Message) -> bytes:
-    # The contract knows neither 413 nor 415: for good, and the site's fault, is 400.
+    # The contract has neither 413 nor 415; a permanent fault of the site's is 400.
     if message.body is None:
         raise Refused("body_too_large")
     if message.content_type != "application/json":
@@ -142,8 +142,10 @@ def _read_body(message: Message) -> bytes:
     return message.body
 
 
-def _find_secret(report: Report, servers: t.Mapping[str, Server]) -> tuple[str, str]:
-    server = servers.get(report.server_id)
+def _find_secret(
+    event: ReceivedEvent, servers: t.Mapping[str, Server]
+) -> tuple[str, str]:
+    server = servers.get(event.server_id)
     if server is None:
         raise Refused("unknown_server")
     if not server.referrals:
@@ -154,11 +156,8 @@ def _find_secret(report: Report, servers: t.Mapping[str, Server]) -> tuple[str, 
 
 
 def _authenticate(signature: Signature, body: bytes, secret: str, now: float) -> None:
-    try:
-        # Judged by its own time, so that only the bytes and the secret are in question.
-        signature.verify(body, secret, signature.timestamp)
-    except SignatureError as e:
-        raise Refused("bad_signature") from e
+    if not signature.matches(body, secret):
+        raise Refused("bad_signature")
     behind = now - signature.timestamp
     if abs(behind) > WINDOW:
         side = "behind" if behind > 0 else "ahead of"
@@ -169,44 +168,46 @@ def _authenticate(signature: Signature, body: bytes, secret: str, now: float) ->
         )
 
 
-def _lost_first_touch(report: Report, referral: Referral, ledger: Ledger) -> bool:
-    # Ignored events are not remembered as duplicates: `duplicate` tells a site that the
-    # referral was credited, which here it never is.
+def _lost_first_touch(event: ReceivedEvent, referral: Referral, ledger: Ledger) -> bool:
+    # Ignored events never become duplicates: `duplicate` tells a site that the referral
+    # was credited, which this one never is.
     if referral.state == "ignored":
         return True
-    if report.referee_identity is None:
+    if event.referee_identity is None:
         return False
-    anchored = ledger.anchored(referral.server_id, report.referee_identity)
+    anchored = ledger.anchored(referral.server_id, event.referee_identity)
     if anchored is None or anchored.token == referral.token:
         return False
-    # A token that lost can never be paid, whomever it names next. One that has won a
-    # referee of its own keeps it.
+    # A token that lost never earns a reward, whoever it names next. One that has a
+    # referee of its own keeps that.
     if referral.state == "clicked":
         ledger.move(referral.token, "ignored")
     return True
 
 
-def _advance(report: Report, referral: Referral, ledger: Ledger, now: float) -> Verdict:
-    state = _next_state(report, referral, now)
-    # Another referee on a registered token does not move the anchor: one referral has
-    # one referee.
-    referee = report.referee_identity if referral.state == "clicked" else None
+def _advance(
+    event: ReceivedEvent, referral: Referral, ledger: Ledger, now: float
+) -> Decision:
+    state = _next_state(event, referral, now)
+    # Another referee on a registered token does not move the anchor: a referral has one
+    # referee.
+    referee = event.referee_identity if referral.state == "clicked" else None
     ledger.move(referral.token, state, referee)
-    ledger.accept(*report.key)
-    answer = {"ok": True, "referral_id": referral.id, "state": state}
+    ledger.accept(*event.key)
+    response = {"ok": True, "referral_id": referral.id, "state": state}
     moved = "is now" if state != referral.state else "was already"
-    return Verdict(200, answer, "accepted", f"The referral {moved} {state}.")
+    return Decision(200, response, "accepted", f"The referral {moved} {state}.")
 
 
-def _next_state(report: Report, referral: Referral, now: float) -> str:
-    # The endpoint takes `reversed` and acts on the other two only.
-    if report.event == "reversed":
+def _next_state(event: ReceivedEvent, referral: Referral, now: float) -> str:
+    # The endpoint accepts `reversed`, and acts on the other two only.
+    if event.event == "reversed":
         return referral.state
     if referral.state in {"reversed", "rejected"}:
         raise Refused("referral_closed")
     # Only what was never registered expires; a registered referral can still qualify.
     if referral.state == "clicked" and now >= referral.expires:
         raise Refused("referral_expired")
-    if referral.state == "clicked" and report.event == "qualified":
+    if referral.state == "clicked" and event.event == "qualified":
         raise Refused("not_registered")
-    return "qualified" if referral.state == "qualified" else report.event
+    return "qualified" if referral.state == "qualified" else event.event

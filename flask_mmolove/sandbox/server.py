@@ -1,4 +1,4 @@
-"""Serving the stand-in on this machine: in a thread for tests, or in the foreground."""
+"""The sandbox, served on this machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .faults import Faults
 from .faults import NO_FAULTS
 from .ledger import Arrival
 from .ledger import Referral
-from .state import State
+from .service import Service
 
 
 class Sandbox:
-    """A stand-in for MMOLove, served on loopback by a thread of its own::
+    """A local MMOLove, served on loopback by a thread of its own::
 
         with Sandbox() as sandbox:
             app.config.update(sandbox.settings)
@@ -33,8 +33,8 @@ class Sandbox:
 
     The parameters are those of :func:`create_sandbox`.
 
-    :param port: A port to serve on; any free one, unless given. Once chosen it stays
-        the same, so :meth:`stop` and :meth:`start` make an outage.
+    :param port: A port to serve on; any free one, unless given. It does not change
+        afterwards, so :meth:`stop` and :meth:`start` make an outage.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Sandbox:
         self.close()
 
     def start(self) -> None:
-        """Begin to serve; nothing happens if it does already."""
+        """Start serving, unless it does already."""
         if self._server is not None:
             return
         self._server = _Server("127.0.0.1", self._port, self.app)
@@ -86,8 +86,8 @@ class Sandbox:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving, as in an outage; what was remembered stays. An answer that is
-        under way is still given.
+        """Stop serving, as in an outage, once running requests have their response. The
+        ledger is kept.
         """
         if self._server is None or self._thread is None:
             return
@@ -98,38 +98,38 @@ class Sandbox:
     def close(self) -> None:
         """Stop for good, and close the ledger."""
         self.stop()
-        self.state.ledger.close()
+        self.service.ledger.close()
 
     @property
-    def state(self) -> State:
+    def service(self) -> Service:
         """The servers, the ledger and the clock behind it."""
-        state: State = self.app.extensions["mmolove_sandbox"]
-        return state
+        service: Service = self.app.extensions["mmolove_sandbox"]
+        return service
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong; assign others while it runs."""
-        return self.state.faults
+        """What goes wrong; may be replaced while it runs."""
+        return self.service.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self.state.faults = faults
+        self.service.faults = faults
 
     @property
     def url(self) -> str:
-        """Where it is served, without a slash at the end."""
+        """The URL it is served at, without a slash at the end."""
         if not self._port:
             raise RuntimeError("A sandbox has no address before it is started.")
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def endpoint(self) -> str:
-        """Where events are sent to."""
+        """The URL to send events to."""
         return f"{self.url}{EVENTS_PATH}"
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a site sets in ``app.config`` to talk to it."""
+        """The settings for a site's ``app.config``."""
         return {
             "MMOLOVE_SERVER_ID": self.server_id,
             "MMOLOVE_REFERRAL_SECRET": self._secret or "",
@@ -137,47 +137,47 @@ class Sandbox:
         }
 
     def share_link(self, ref: str = "demo") -> str:
-        """The link that a player shares."""
+        """The link that the player with this code shares."""
         return f"{self.url}/r/{self.server_id}?{urlencode({'ref': ref})}"
 
     def mint(self, ref: str = "demo") -> str:
-        """A token, as a click on :meth:`share_link` would give."""
-        return self.state.mint(ref)
+        """Create a token, as a click on :meth:`share_link` does."""
+        return self.service.mint(ref)
 
     @property
     def events(self) -> list[Arrival]:
-        """What was accepted and changed something or could have, oldest first: no
-        duplicates, no dry runs, nothing ignored or refused.
+        """The accepted events, oldest first, without duplicates, dry runs and ignored
+        ones.
         """
         return [row for row in self.arrivals if row.outcome == "accepted"]
 
     @property
     def arrivals(self) -> list[Arrival]:
         """Every request to the endpoint, oldest first."""
-        return self.state.arrivals
+        return self.service.arrivals
 
     @property
     def referrals(self) -> list[Referral]:
         """Every referral, oldest first."""
-        return self.state.referrals
+        return self.service.referrals
 
 
 class _Handler(WSGIRequestHandler):
-    # No keep-alive: werkzeug closes each connection after its answer, on purpose, as it
-    # does not know where an unread body ends.
+    # Werkzeug closes each connection after the response, on purpose: it does not know
+    # where an unread body ends.
     protocol_version = "HTTP/1.1"
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        # The app has a Date of its own, from its own clock; two would be one too many.
+        # Without a Date: the app sends one, by its own clock.
         self.send_response_only(code, message)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """The page is the log."""
+        """Log nothing: the page shows it."""
 
 
 class _Server(ThreadedWSGIServer):
-    """Waits for its answers when it closes, and for nothing else: a browser keeps
-    connections open in reserve, and those would hold it up for ever.
+    """Waits for its responses when it closes, but not for idle connections, which a
+    browser keeps open for later.
     """
 
     daemon_threads = False

@@ -1,6 +1,6 @@
-"""The ``mmref`` tokens of the stand-in: signed, bound to one server, good for 90 days.
+"""The sandbox's ``mmref`` tokens: signed, bound to one server, valid for 90 days.
 
-A site must not look inside one, so nothing here is a promise about the real ones.
+Sites must not look inside a token: the real ones may look different.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itsdangerous import URLSafeSerializer
 
 from ..protocol.wire import TOKEN_LIFETIME
 
-# No secret: there is nothing to guard on this machine, and a key that never changes
-# lets a token outlive a restart, as it does at the real service.
+# Not a secret: there is nothing to protect on this machine, and with a constant key a
+# token outlives a restart, as at the real service.
 _KEY = "mmolove-sandbox"
 
-# It stands in front, so that shortened tokens can be told apart; the salt binds it.
+# It comes first, so that shortened tokens can be told apart; the salt binds it.
 _NONCE_LENGTH = 8
 
 _REF = re.compile(r"[\x21-\x7e]{1,256}")
@@ -26,7 +26,7 @@ _REF = re.compile(r"[\x21-\x7e]{1,256}")
 
 @dataclass(frozen=True)
 class Token:
-    """What a token says.
+    """The content of a token.
 
     :param ref: The code of the player who shared the link.
     :param expires: Unix seconds after which it cannot be registered any more.
@@ -44,21 +44,21 @@ def is_ref(value: str) -> bool:
 
 
 def mint(server_id: str, ref: str, now: float) -> str:
-    """A new token; two clicks in one second get two different ones."""
+    """Create a token; two clicks within a second get different ones."""
     nonce = secrets.token_hex(_NONCE_LENGTH // 2)
     content = {"ref": ref, "exp": int(now) + TOKEN_LIFETIME}
     return f"{nonce}{_serializer(server_id, nonce).dumps(content)!s}"
 
 
 def read(token: str, server_id: str) -> Token | None:
-    """What a token says, or ``None`` if it was not minted here for this server."""
+    """The content of a token; ``None`` if it was not minted here for this server."""
     nonce, signed = token[:_NONCE_LENGTH], token[_NONCE_LENGTH:]
     serializer = _serializer(server_id, nonce)
     try:
         content = serializer.loads(signed)
     except BadData:
         return None
-    # The last letter of a signature has spare bits, so a near-copy can verify too.
+    # The last letter of a signature has unused bits, so a changed one could match too.
     if serializer.dumps(content) != signed:
         return None
     return Token(content["ref"], content["exp"])

@@ -21,15 +21,15 @@ from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
-from tests.admin.test_browser import browser as browser
-from tests.admin.test_browser import fits
+from tests.browser import browser as browser
+from tests.browser import fits
 from tests.conftest import Hold
 from tests.conftest import MakeApp
 
 POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'"
 
 
-def add_page(mmolove: MMOLove, app: Flask) -> Flask:
+def add_dashboard(mmolove: MMOLove, app: Flask) -> Flask:
     page = mmolove.dashboard(access=lambda: session.get("owner"))
     app.register_blueprint(page, url_prefix="/mmolove")
 
@@ -55,7 +55,7 @@ def mmolove() -> MMOLove:
 
 @pytest.fixture
 def app(mmolove: MMOLove, make_app: MakeApp) -> Flask:
-    return add_page(mmolove, make_app(mmolove))
+    return add_dashboard(mmolove, make_app(mmolove))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def reject(app: Flask) -> int:
 
 class TestAccess:
     @pytest.mark.parametrize("access", [None, "admin"])
-    def test_without_one_to_ask_there_is_no_page(self, access: t.Any) -> None:
+    def test_without_access_there_is_no_dashboard(self, access: t.Any) -> None:
         with pytest.raises(ConfigError, match="needs to know who may see it"):
             MMOLove().dashboard(access=access)
 
@@ -107,7 +107,7 @@ class TestAccess:
             "/retry",
             "/events/1/retry",
             "/events/1/reward",
-            "/static/desk.css",
+            "/static/dashboard.css",
         ],
     )
     def test_whoever_is_refused_gets_what_an_unknown_url_gets(
@@ -119,10 +119,10 @@ class TestAccess:
 
         @app.errorhandler(404)
         def missing(error: Exception) -> tuple[str, int]:
-            show = "nothing here {{ health }}{{ examine }}{{ states }}{{ word }}"
+            show = "nothing here {{ health }}{{ examine }}{{ states }}{{ message }}"
             return render_template_string(show), 404
 
-        with Hold(app):  # nothing is asked of the store, or it would be waited for
+        with Hold(app):  # a read would have to wait
             client = app.test_client()
             refused = client.open(f"/mmolove{path}", method=method)
             unknown = client.open("/nothing", method=method)
@@ -144,10 +144,10 @@ class TestAccess:
     @pytest.mark.parametrize(
         "path", ["", "events", "events/1", "retry", "events/1/retry"]
     )
-    def test_a_page_waits_for_the_store_no_longer_than_a_request_may(
+    def test_a_page_waits_for_the_outbox_no_longer_than_a_request_may(
         self, app: Flask, owner: FlaskClient, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.05)
+        monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.05)
         with Hold(app):
             response = owner.get(f"/mmolove/{path}")
         assert response.status_code == 503
@@ -162,7 +162,7 @@ class TestAccess:
             r'name="token" value="([^"]+)"', owner.get("/mmolove/retry").text
         )
         assert found is not None
-        monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.05)
+        monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.05)
         with Hold(app):
             response = owner.post(f"/mmolove/{path}", data={"token": found[1]})
         assert response.status_code == 503
@@ -175,7 +175,8 @@ class TestAccess:
         self, mmolove: MMOLove, make_app: MakeApp, mmolove_sandbox: SiteSandbox
     ) -> None:
         first, second = (
-            add_page(mmolove, make_app(mmolove, OUTBOX=f"{name}.db")) for name in "ab"
+            add_dashboard(mmolove, make_app(mmolove, OUTBOX=f"{name}.db"))
+            for name in "ab"
         )
         sign_up(first, mmolove_sandbox, "7")
         for app, count in ((first, 1), (second, 0)):
@@ -199,7 +200,7 @@ class TestPage:
         )
         text = owner.get("/mmolove/").text
         assert words in text
-        assert "All is well. MMOLove took a signup 0 seconds ago." in text
+        assert "Everything works. MMOLove accepted a signup 0 seconds ago." in text
 
     def test_no_token_stands_on_it(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
@@ -240,18 +241,20 @@ class TestPage:
         assert owner.get("/mmolove/events?state=nonsense").status_code == 404
         assert owner.get("/mmolove/events/99999").status_code == 404
 
-    def test_one_event_tells_its_story(self, app: Flask, owner: FlaskClient) -> None:
+    def test_one_event_is_shown_with_its_responses(
+        self, app: Flask, owner: FlaskClient
+    ) -> None:
         id = reject(app)
         send(owner, f"/mmolove/events/{id}/retry")
         text = owner.get(f"/mmolove/events/{id}").text
         assert text.count("HTTP 404: ") == 2
         assert "MMOLOVE_SERVER_ID" in text
-        assert "<dt>Inviter</dt><dd>not known</dd>" in text
+        assert "<dt>Referrer</dt><dd>not known</dd>" in text
 
-    def test_a_store_that_fails_is_said_so(
+    def test_an_outbox_that_fails_is_a_503(
         self, mmolove: MMOLove, make_app: MakeApp, tmp_path: t.Any
     ) -> None:
-        app = add_page(mmolove, make_app(mmolove, OUTBOX=tmp_path))
+        app = add_dashboard(mmolove, make_app(mmolove, OUTBOX=tmp_path))
         client = app.test_client()
         client.get("/own")
         response = client.get("/mmolove/")
@@ -259,22 +262,22 @@ class TestPage:
         assert "The outbox cannot be read" in response.text
 
 
-class TestOrders:
+class TestActions:
     def test_one_event_is_sent_again(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
     ) -> None:
         id = reject(app)
         response = send(owner, f"/mmolove/events/{id}/retry")
-        assert f"Event {id} is sent again." in response.text
+        assert f"Event {id} will be sent again." in response.text
         assert len(mmolove_sandbox.sandbox.arrivals) == 2
-        assert "is sent again" not in owner.get("/mmolove/").text
+        assert "will be sent again" not in owner.get("/mmolove/").text
 
     def test_all_are_sent_again(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
     ) -> None:
         reject(app)
         response = send(owner, "/mmolove/retry")
-        assert "1 rejected event is sent again." in response.text
+        assert "1 rejected event will be sent again." in response.text
         assert len(mmolove_sandbox.sandbox.arrivals) == 2
 
     @pytest.mark.parametrize(
@@ -303,7 +306,7 @@ class TestOrders:
             data["token"] = re.findall(r'name="token" value="([^"]+)"', text)[0]
         owner.get("/mmolove/retry")
         for path in ("retry", f"events/{id}/retry", f"events/{id}/reward"):
-            response = owner.post(f"/mmolove/{path}", data={**data, "given": "yes"})
+            response = owner.post(f"/mmolove/{path}", data={**data, "granted": "yes"})
             assert response.status_code == 400
             assert "Nothing was changed" in response.text
         assert len(mmolove_sandbox.sandbox.arrivals) == 1
@@ -323,7 +326,7 @@ class TestOrders:
         response = owner.post("/mmolove/retry", data={"token": token})
         assert response.status_code == 303
 
-    def test_all_failed_rewards_are_granted_again(
+    def test_all_failed_rewards_are_retried(
         self,
         make_app: MakeApp,
         mmolove_sandbox: SiteSandbox,
@@ -347,17 +350,17 @@ class TestOrders:
         def grant(referral: t.Any) -> None:
             given.append(referral.identity)
 
-        assert "1 failed reward is being granted now." in send(owner, url).text
+        assert "1 failed reward will be granted now." in send(owner, url).text
         assert given == ["unlucky"]
         assert "No reward has failed." in owner.get(url).text
 
-    @pytest.mark.parametrize("given", ["yes", "no"])
-    def test_a_reward_in_doubt_is_settled(
+    @pytest.mark.parametrize("granted", ["yes", "no"])
+    def test_an_unconfirmed_reward_is_settled(
         self,
         app: Flask,
         owner: FlaskClient,
         mmolove_sandbox: SiteSandbox,
-        given: str,
+        granted: str,
     ) -> None:
         sign_up(app, mmolove_sandbox, "unlucky")
         with app.app_context():
@@ -365,17 +368,17 @@ class TestOrders:
         outbox = app.extensions["mmolove"].outbox
         (entry,) = outbox.inspector.page(state="unknown", limit=9)
         url = f"/mmolove/events/{entry.id}/reward"
-        if given == "no":
+        if granted == "no":
             outbox.renew([entry], 1 << 50)  # a process keeps it
-            text = send(owner, url, given="no").text
+            text = send(owner, url, granted="no").text
             assert "Nothing was done. The reward of event" in text
             outbox.renew([entry], 1)  # its lease ends
-        text = send(owner, url, given=given).text
-        words = {"yes": "is noted as given", "no": "is given now"}[given]
+        text = send(owner, url, granted=granted).text
+        words = {"yes": "is recorded as granted", "no": "will be granted now"}[granted]
         assert f"The reward of event {entry.id} {words}." in text
         state = outbox.inspector.get(entry.id).state
-        assert state == {"yes": "rewarded", "no": "unknown"}[given]
-        assert owner.post(url, data={"given": "perhaps"}).status_code == 400
+        assert state == {"yes": "rewarded", "no": "unknown"}[granted]
+        assert owner.post(url, data={"granted": "perhaps"}).status_code == 400
 
 
 @pytest.fixture
@@ -393,7 +396,7 @@ def served(app: Flask) -> t.Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_owner_mends_an_event(
+def test_the_owner_repairs_an_event(
     browser: Browser,
     app: Flask,
     served: str,
@@ -421,8 +424,8 @@ def test_the_owner_mends_an_event(
     mmolove_sandbox.sandbox.faults = Faults()
     page.get_by_role("link", name="Send it again").click()
     page.get_by_role("button", name="Send event 1 again").click()
-    expect(page.get_by_text("Event 1 is sent again.")).to_be_visible()
-    expect(page.get_by_text("accepted taken by MMOLove.")).to_be_visible()
+    expect(page.get_by_text("Event 1 will be sent again.")).to_be_visible()
+    expect(page.get_by_text("accepted accepted by MMOLove.")).to_be_visible()
     page.wait_for_load_state()
     assert fits(page)
     page.get_by_role("link", name="Overview").click()

@@ -9,21 +9,21 @@ from flask_mmolove import registered
 from flask_mmolove.admin.funnel import periods
 from flask_mmolove.admin.health import examine
 from flask_mmolove.admin.health import Health
-from flask_mmolove.admin.health import of_signs
+from flask_mmolove.admin.health import judge
 from flask_mmolove.admin.health import Signs
 from flask_mmolove.admin.health import survey
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.sandbox import Faults
-from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
-WELL = Signs(Breaker(), Worker(NOW), None, None, None, NOW - 5 * MINUTE, {})
+FINE = Signs(Breaker(), Worker(NOW), None, None, None, NOW - 5 * MINUTE, {})
 
 
 def of(app: Flask) -> Health:
@@ -33,89 +33,89 @@ def of(app: Flask) -> Health:
 @pytest.mark.parametrize(
     ("signs", "level", "words"),
     [
-        (WELL, "good", ["MMOLove took a signup 5 minutes ago"]),
-        (WELL._replace(spooled=NOW - MINUTE // 2), "good", ["All is well"]),
+        (FINE, "ok", ["MMOLove accepted a signup 5 minutes ago"]),
+        (FINE._replace(spooled=NOW - MINUTE // 2), "ok", ["Everything works"]),
         (
-            WELL._replace(spooled=NOW - 3 * MINUTE),
-            "look",
-            ["beside the outbox for 3 minutes", "flask mmolove check"],
+            FINE._replace(spooled=NOW - 3 * MINUTE),
+            "warning",
+            ["in the spool for 3 minutes", "flask mmolove check"],
         ),
-        (WELL._replace(accepted=None), "good", ["has not accepted a signup yet"]),
+        (FINE._replace(accepted=None), "ok", ["has not accepted a signup yet"]),
         (
-            WELL._replace(
+            FINE._replace(
                 breaker=Breaker(open_since=NOW - 3 * MINUTE, reason="no answer")
             ),
-            "bad",
-            ["out of reach for 3 minutes", "no answer"],
+            "critical",
+            ["unreachable for 3 minutes", "no answer"],
         ),
         (
-            WELL._replace(
+            FINE._replace(
                 breaker=Breaker(open_since=NOW, refusals=3, reason="REFUSED")
             ),
-            "bad",
+            "critical",
             ["has refused this site's events", "REFUSED"],
         ),
         (
-            WELL._replace(due=NOW - 9 * MINUTE, worker=Worker(NOW - 10 * MINUTE)),
-            "bad",
-            ["Nothing delivers", "last seen 10 minutes ago", "enable-threads"],
+            FINE._replace(due=NOW - 9 * MINUTE, worker=Worker(NOW - 10 * MINUTE)),
+            "critical",
+            ["Delivery has stalled", "last seen 10 minutes ago", "enable-threads"],
         ),
         (
-            WELL._replace(due=NOW - 9 * MINUTE, worker=None),
-            "bad",
-            ["9 minutes overdue, and no worker was ever seen"],
+            FINE._replace(due=NOW - 9 * MINUTE, worker=None),
+            "critical",
+            ["due for 9 minutes, and no worker was ever seen"],
         ),
-        (WELL._replace(due=NOW - 9 * MINUTE), "good", ["All is well"]),
+        (FINE._replace(due=NOW - 9 * MINUTE), "ok", ["Everything works"]),
         (
-            WELL._replace(worker=Worker(NOW, -400.2)),
-            "look",
+            FINE._replace(worker=Worker(NOW, -400.2)),
+            "warning",
             ["clock is 400 s ahead of MMOLove's", "NTP"],
         ),
         (
-            WELL._replace(stuck={"rejected": 2, "unknown": 1, "unpaid": 1}),
-            "look",
+            FINE._replace(stuck={"rejected": 2, "unknown": 1, "unpaid": 1}),
+            "warning",
             [
                 "Waiting for you: 2 rejected, 1 unknown, 1 unpaid.",
                 "See 'flask mmolove retry --list' and 'flask mmolove rewards'.",
             ],
         ),
         (
-            WELL._replace(oldest=NOW - 20 * MINUTE),
-            "look",
-            ["has waited 20 minutes"],
+            FINE._replace(oldest=NOW - 20 * MINUTE),
+            "warning",
+            ["has waited for 20 minutes"],
         ),
     ],
 )
-def test_a_line_says_what_is_and_what_to_do(
+def test_a_finding_says_what_is_wrong_and_what_to_do(
     signs: Signs, level: str, words: list[str]
 ) -> None:
-    (health,) = of_signs(signs, NOW, "thread")
+    (health,) = judge(signs, NOW, "thread")
     assert health.level == level
     for word in words:
-        assert word in f"{health.line} {health.cure}"
+        assert word in f"{health.summary} {health.action}"
 
 
 @pytest.mark.parametrize(
     ("due", "seen", "level"),
     [
-        (40, None, "good"),  # a message was lost, and the sweep will come
-        (50, None, "bad"),
-        (50, 51, "bad"),  # by one that was started anew on other queues
-        (50, 49, "good"),  # it is at work
-        (500, 100, "good"),
-        (500, 130, "bad"),
+        (40, None, "ok"),  # a message was lost, and the sweep will come
+        (50, None, "critical"),
+        (50, 51, "critical"),  # by one that was restarted with other queues
+        (50, 49, "ok"),  # it is working through a backlog
+        (500, 100, "ok"),
+        (500, 130, "critical"),
     ],
 )
 def test_under_celery_a_minute_without_a_worker_is_enough(
     due: int, seen: int | None, level: str
 ) -> None:
     worker = None if seen is None else Worker(NOW - seen * 1000)
-    signs = WELL._replace(due=NOW - due * 1000, worker=worker)
-    (health,) = of_signs(signs, NOW, "celery")
+    signs = FINE._replace(due=NOW - due * 1000, worker=worker)
+    (health,) = judge(signs, NOW, "celery")
     assert health.level == level
-    if level == "bad":
-        assert "Nothing delivers" in health.line
-        assert "takes from the task's queue" in health.cure
+    if level == "critical":
+        assert "Delivery has stalled" in health.summary
+        assert "takes from the task's queue" in health.action
 
 
 def test_what_delivers_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
@@ -124,7 +124,7 @@ def test_what_delivers_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None
     with app.app_context():
         registered("7", token=mmolove_sandbox.mint())
     assert milliseconds() - inspector.worker().seen < MINUTE
-    assert of(app).level == "good"
+    assert of(app).level == "ok"
 
 
 def test_it_is_seen_once_a_minute(app: Flask) -> None:
@@ -146,20 +146,20 @@ def test_a_refused_secret_is_named(
         for player in range(4):
             registered(player, token=mmolove_sandbox.mint())
     health = of(app)
-    assert "has refused this site's events" in health.line
-    assert "MMOLOVE_REFERRAL_SECRET" in health.cure
-    assert "a typo" not in health.cure
+    assert "has refused this site's events" in health.summary
+    assert "MMOLOVE_REFERRAL_SECRET" in health.action
+    assert "a typo" not in health.action
 
 
 def test_a_wrong_clock_is_seen(app: Flask, mmolove_sandbox: SiteSandbox) -> None:
     mmolove_sandbox.sandbox.faults = Faults(clock=400)
     with app.app_context():
         registered("7", token=mmolove_sandbox.mint())
-    assert "s behind MMOLove's" in of(app).line
+    assert "s behind MMOLove's" in of(app).summary
 
 
 def test_switched_off_is_said(make_app: MakeApp) -> None:
-    assert "Switched off" in of(make_app(ENABLED=False)).line
+    assert "Switched off" in of(make_app(ENABLED=False)).summary
 
 
 def test_a_funnel_has_the_shares_between_its_steps() -> None:
@@ -176,7 +176,7 @@ def survey_of(app: Flask) -> list[Health]:
     return survey(app.extensions["mmolove"], milliseconds())
 
 
-def test_all_that_is_wrong_is_told_the_worst_first(
+def test_everything_that_is_wrong_is_listed_worst_first(
     make_app: MakeApp, mmolove_sandbox: SiteSandbox
 ) -> None:
     app = make_app(TEST=True)
@@ -184,14 +184,14 @@ def test_all_that_is_wrong_is_told_the_worst_first(
     with app.app_context():
         registered("7", token="junk")  # a dry run of a token that is none
     state = app.extensions["mmolove"]
-    spooled = state.spool.write(state.note("8", None, "registered"))
+    spooled = state.spool.write(state.recorder.report("8", None, "registered"))
     spooled.rename(spooled.with_suffix(".unreadable"))
     found = survey_of(app)
-    assert [health.level for health in found] == ["bad", "look", "look"]
+    assert [health.level for health in found] == ["critical", "warning", "warning"]
     words = " ".join(map(str, found))
     for said in ("no SECRET_KEY", "MMOLOVE_TEST", "1 spooled file could not be"):
         assert said in words
-    assert "All is well" not in words
+    assert "Everything works" not in words
 
 
 def test_a_reward_without_a_referrer_is_counted_apart(
@@ -203,9 +203,9 @@ def test_a_reward_without_a_referrer_is_counted_apart(
     state = app.extensions["mmolove"]
     with app.app_context():
         for player, referrer in (("7", None), ("8", "3"), ("9", None)):
-            note = state.note(player, None, "registered")
+            note = state.recorder.report(player, None, "registered")
             token = mmolove_sandbox.mint()
-            state.record(note._replace(token=token, referrer=referrer))
+            state.recorder.record(note._replace(token=token, referrer=referrer))
             qualify(player)
     inspector = state.outbox.inspector
     *_, today = inspector.days(milliseconds(), milliseconds())

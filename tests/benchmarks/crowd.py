@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.state import REQUEST_TIMEOUT
+from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
 
 from .row import Row
 

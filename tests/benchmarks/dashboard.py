@@ -23,6 +23,7 @@ from sqlalchemy import insert
 from sqlalchemy import MetaData
 
 from flask_mmolove import MMOLove
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.counters import DAY
@@ -32,7 +33,6 @@ from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sql.tables import tables
-from flask_mmolove.state import milliseconds
 
 _ANSWER = '{"ok":true,"referral_id":"rfl_d3c0d7105b581c12","state":"registered"}'
 _TIMES = 20

@@ -22,12 +22,12 @@ from flask.sessions import SecureCookieSessionInterface
 from werkzeug.test import create_environ
 
 from flask_mmolove import MMOLove
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.state import milliseconds
 
 from . import host
 
@@ -169,8 +169,8 @@ def make_delivery(
         state = app.extensions["mmolove"]
         for number in range(count):
             invitation = Invitation(token_of(number))
-            note = state.note(str(number), invitation, "registered")
-            state.record(note)
+            report = state.recorder.report(str(number), invitation, "registered")
+            state.recorder.record(report)
         yield state.make_delivery()
 
 

@@ -26,9 +26,9 @@ from sqlalchemy.orm import mapped_column
 
 from example_app import servers
 from flask_mmolove import MMOLove
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.state import milliseconds
 from flask_mmolove.state import State
 
 #: Entries that a worker claims at once.
@@ -79,7 +79,9 @@ class Place:
     def alone(self) -> None:
         """An event in a transaction of its own."""
         player = f"alone-{next(self._numbers)}"
-        self.state.record(self.state.note(player, INVITATION, "registered"))
+        self.state.recorder.record(
+            self.state.recorder.report(player, INVITATION, "registered")
+        )
 
     def together(self) -> None:
         """Both in one, where the outbox is in the site's session."""
@@ -87,8 +89,8 @@ class Place:
             return
         player = self.player(name=str(next(self._numbers)))
         self.db.session.add(player)
-        note = self.state.note("", INVITATION, "registered")
-        self.state.session.enlist(note, player)
+        report = self.state.recorder.report("", INVITATION, "registered")
+        self.state.recorder.prepare(report, player).submit()
         self.db.session.commit()
 
     def deliver(self) -> int:

@@ -25,11 +25,11 @@ from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.admin.health import examine
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.delivery import celery as by_celery
 from flask_mmolove.delivery.celery import CeleryEngine
 from flask_mmolove.delivery.celery import TASK
 from flask_mmolove.sandbox import Faults
-from flask_mmolove.state import milliseconds
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import find_url
 from tests.conftest import MakeApp
@@ -437,11 +437,11 @@ class TestQueues:
         site.work(queues="game")
         site.sign_up("7")
         state = site.app.extensions["mmolove"]
-        assert examine(state, milliseconds()).level == "good"
+        assert examine(state, milliseconds()).level == "ok"
         health = examine(state, milliseconds() + 60_000)
-        assert health.level == "bad"
-        assert "no worker was ever seen" in health.line
-        assert "takes from the task's queue" in health.cure
+        assert health.level == "critical"
+        assert "no worker was ever seen" in health.summary
+        assert "takes from the task's queue" in health.action
         assert site.state("7") == "pending"
 
     @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import Settings
@@ -70,7 +70,7 @@ class Bench:
     def __init__(self, site: SiteSandbox, folder: Path, grant: Grant | None) -> None:
         self.site = site
         self.clock = Clock()
-        site.sandbox.state.clock = self.clock
+        site.sandbox.service.clock = self.clock
         self.outbox = SQLiteOutbox(folder / "bench.db")
         self.told: list[tuple[str, str]] = []
         self.grant = grant
@@ -160,7 +160,7 @@ def test_each_attempt_is_signed_at_its_own_time(bench: Bench) -> None:
 
 
 def test_a_lost_answer_is_sent_again_and_counts_once(bench: Bench) -> None:
-    bench.site.sandbox.faults = Faults(drop="answer")
+    bench.site.sandbox.faults = Faults(drop="response")
     bench.add("7", "registered", "qualified")
     bench.delivery.drain()
     assert bench.state("7", "registered") == "pending"
@@ -179,7 +179,7 @@ def test_a_duplicate_pays_when_our_ledger_shows_no_payment(bench: Bench) -> None
     token = bench.site.mint()
     bench.add("7", "registered", token=token)
     bench.delivery.drain()
-    bench.site.sandbox.faults = Faults(drop="answer")
+    bench.site.sandbox.faults = Faults(drop="response")
     bench.add("7", "qualified", token=token)
     bench.delivery.drain()
     bench.site.sandbox.faults = Faults()
@@ -328,11 +328,11 @@ def test_a_wrong_secret_stops_after_a_few_and_nothing_is_lost(
 def test_a_mend_at_mmolove_sends_what_was_refused_again(bench: Bench) -> None:
     for number in range(10):
         bench.add(str(number), "registered")
-    servers = bench.site.sandbox.state.servers
-    bench.site.sandbox.state.servers = {}
+    servers = bench.site.sandbox.service.servers
+    bench.site.sandbox.service.servers = {}
     bench.delivery.drain()
     assert bench.outbox.inspector.summary().counts == {"pending": 10}
-    bench.site.sandbox.state.servers = servers
+    bench.site.sandbox.service.servers = servers
     bench.pass_time(3600, steps=60)
     assert bench.outbox.inspector.summary().counts == {"accepted": 10}
 
@@ -352,7 +352,7 @@ def test_an_answer_that_quotes_the_token_shows_it_shortened(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bench.site.mint()
-    quoting = Outcome(400, False, f"no such\n  token: {token}", Verdict.REJECTED)
+    quoting = Outcome(400, f"no such\n  token: {token}", Verdict.REJECTED)
     monkeypatch.setattr(ReferralClient, "send", lambda self, body: quoting)
     bench.add("7", "registered", token=token)
     bench.delivery.drain()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flask_mmolove.delivery.watchdog import Watchdog
-from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
@@ -62,7 +62,9 @@ def test_it_speaks_of_what_only_this_machine_could_take_in(
     site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.time_ns", lambda: int(START * 1e9))
-    file = site.spool.write(Note("7", "tok", ["registered"], False, int(START * 1000)))
+    file = site.spool.write(
+        Report("7", "tok", ["registered"], False, int(START * 1000))
+    )
     site.requests(15 * 60)
     assert caplog.records == []
     site.requests(10 * 60)

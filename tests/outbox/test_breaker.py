@@ -6,14 +6,14 @@ from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox.breaker import FAILURES
 from flask_mmolove.outbox.breaker import PROBE_MOST
 from flask_mmolove.outbox.breaker import REFUSALS
-from flask_mmolove.protocol.client import Outcome
-from flask_mmolove.protocol.client import Verdict
+from flask_mmolove.protocol.response import Outcome
+from flask_mmolove.protocol.response import Verdict
 
-FINE = Outcome(200, True, "{}", Verdict.ACCEPTED)
-DOWN = Outcome(503, False, "", Verdict.RETRY)
-SLOW = Outcome(429, False, "", Verdict.RETRY, retry_after=120)
-REFUSED = Outcome(401, False, "bad_signature", Verdict.REFUSED, "Look at the secret.")
-BAD = Outcome(400, False, "", Verdict.REJECTED)
+FINE = Outcome(200, "{}", Verdict.ACCEPTED)
+DOWN = Outcome(503, "", Verdict.RETRY)
+SLOW = Outcome(429, "", Verdict.RETRY, retry_after=120)
+REFUSED = Outcome(401, "bad_signature", Verdict.REFUSED, "Look at the secret.")
+BAD = Outcome(400, "", Verdict.REJECTED)
 
 
 def most(low: float, high: float) -> float:

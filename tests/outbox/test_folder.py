@@ -17,13 +17,13 @@ import pytest
 
 from flask_mmolove import OutboxError
 from flask_mmolove import registered
-from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Spool
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
 SECRET = "the site's secret"
-NOTE = Note("7", "tok", ["registered"], False, 1_700_000_000_000)
+NOTE = Report("7", "tok", ["registered"], False, 1_700_000_000_000)
 NAME = "01700000000000000000-aaaaaaaa-bbbbbbbb.event"
 NOBODY = 65534
 
@@ -52,7 +52,7 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "outbox.db", SECRET)
 
 
-def unsigned(note: Note) -> bytes:
+def unsigned(note: Report) -> bytes:
     return json.dumps(note._asdict()).encode()
 
 

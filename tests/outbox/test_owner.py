@@ -16,8 +16,8 @@ from flask.cli import ScriptInfo
 
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
-from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import owner
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.file import SIDE_FILES
 from flask_mmolove.testing import SiteSandbox
@@ -115,7 +115,7 @@ def test_a_file_that_root_found_damaged_is_the_site_s_again(
     assert owners(home) == {SITE}
 
 
-NOTE = Note("7", "tok", ["registered"], False, 1_700_000_000_000, None)
+NOTE = Report("7", "tok", ["registered"], False, 1_700_000_000_000, None)
 
 
 def test_what_root_puts_into_the_emergency_exit_the_site_takes_in(home: Path) -> None:

@@ -16,7 +16,7 @@ from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.folder import Folder
 from flask_mmolove.testing import SiteSandbox
@@ -24,7 +24,7 @@ from tests.conftest import Hold
 from tests.conftest import MakeApp
 
 SECRET = "the site's secret"
-NOTE = Note("7", "tok", ["registered"], False, 1_700_000_000_000)
+NOTE = Report("7", "tok", ["registered"], False, 1_700_000_000_000)
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +234,7 @@ def test_a_signup_takes_it_when_the_outbox_is_busy_and_nothing_is_lost(
 ) -> None:
     with Hold(site), caplog.at_level(logging.ERROR):
         assert sign_up(site, mmolove_sandbox.mint()) < 5
-    assert "taken in by itself" in caplog.text
+    assert "imported automatically" in caplog.text
     assert mmolove_sandbox.reported == []
     site.extensions["mmolove"].engine.wake()
     assert mmolove_sandbox.reported == [("registered", "7")]
@@ -244,7 +244,7 @@ def test_a_signup_takes_it_when_the_outbox_is_busy_and_nothing_is_lost(
 def test_a_milestone_takes_it_too(
     site: Flask, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_mmolove.state.TIMEOUT", 0.01)
+    monkeypatch.setattr("flask_mmolove.recording.recorder.TIMEOUT", 0.01)
     sign_up(site, mmolove_sandbox.mint())
     with site.app_context():
         with Hold(site):

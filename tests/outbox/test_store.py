@@ -46,7 +46,7 @@ from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME
-from flask_mmolove.state import REQUEST_TIMEOUT
+from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
 from tests.conftest import find_url
 from tests.conftest import SERVERS
 from tests.conftest import SQL

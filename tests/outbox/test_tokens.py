@@ -27,8 +27,8 @@ from flask_mmolove import signals
 from flask_mmolove.admin.cli import mmolove as group
 from flask_mmolove.admin.wording import hint
 from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Note
 from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
@@ -81,7 +81,7 @@ def add(
     test: bool = False,
     now: int = NOW,
 ) -> list[Entry]:
-    note = Note(player, token, names or BOTH, test, now)
+    note = Report(player, token, names or BOTH, test, now)
     return outbox.record(note, "srv")
 
 
@@ -533,7 +533,7 @@ def test_a_second_account_is_visible_to_the_owner(site: Site) -> None:
     assert "A token counts once" in hint(second)
     assert TOKEN_USED in site.command("show", str(second.id))
     assert "ignored" in site.command("events", "--player", "2")
-    assert "another account, was first" in site.command("status")
+    assert "another account came first" in site.command("status")
     assert site.qualify("2").state == "ignored"
 
 
@@ -542,7 +542,7 @@ def test_a_second_account_from_the_spool_is_ignored_with_a_warning(
 ) -> None:
     token = site.sandbox.mint()
     site.sign_up("1", token)
-    site.state.spool.write(Note("2", token, ["registered"], False, NOW))
+    site.state.spool.write(Report("2", token, ["registered"], False, NOW))
     site.deliver()
     assert site.state.outbox.of("2", False)["registered"].is_second
     assert "Player 2 was reported with the token" in caplog.text
@@ -575,7 +575,7 @@ def test_a_forgotten_account_s_id_is_a_new_player(site: Site) -> None:
 
 
 def test_forget_uses_up_the_token_of_a_signup_in_the_spool(site: Site) -> None:
-    spooled = Note("1", "spooled", ["registered"], False, NOW)
+    spooled = Report("1", "spooled", ["registered"], False, NOW)
     site.state.spool.write(spooled)
     with site.app.app_context():
         site.mmolove.forget("1")
@@ -599,7 +599,7 @@ def test_forget_raises_what_keeps_it_from_erasing(
 def test_forget_waits_in_a_request_no_longer_than_a_request_may(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_mmolove.state.REQUEST_TIMEOUT", 0.01)
+    monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.01)
     site.state.outbox.create()
     other = sqlite3.connect(site.state.settings.outbox, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -619,7 +619,7 @@ def test_a_known_player_with_another_token_is_warned_of(
     if way == "a request":
         site.sign_up("1", token)
     else:
-        site.state.spool.write(Note("1", token, ["registered"], False, NOW))
+        site.state.spool.write(Report("1", token, ["registered"], False, NOW))
         site.deliver()
     warned = [r for r in caplog.records if "mmolove.forget(player)" in r.getMessage()]
     assert [record.levelno for record in warned] == [logging.WARNING]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 import threading
@@ -14,7 +15,7 @@ OK = b'{"ok":true}'
 Act = t.Callable[["RawServer", socket.socket], None]
 
 #: Or bytes to send, after which it is kept.
-Answer = bytes | Act
+Reply = bytes | Act
 
 
 class Request(t.NamedTuple):
@@ -32,12 +33,12 @@ class Request(t.NamedTuple):
 
 
 class RawServer:
-    """Answers each request on loopback with the next of its answers; the last one is
+    """Answers each request on loopback with the next of its responses; the last one is
     repeated. All that it does ends when it is closed.
     """
 
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = list(answers)
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = list(replies)
         self.requests: list[Request] = []
         self.connections = 0
         self.hung_up = threading.Event()
@@ -112,13 +113,13 @@ class RawServer:
             request = request._replace(body=stream.read(length))
             with self._lock:
                 self.requests.append(request)
-                answer = self.answers.pop(0)
-                if not self.answers:
-                    self.answers.append(answer)
-            if not isinstance(answer, bytes):
-                answer(self, connection)
+                reply = self.replies.pop(0)
+                if not self.replies:
+                    self.replies.append(reply)
+            if not isinstance(reply, bytes):
+                reply(self, connection)
                 return
-            connection.sendall(answer)
+            connection.sendall(reply)
 
 
 class Chatterbox(RawServer):
@@ -127,22 +128,26 @@ class Chatterbox(RawServer):
     def _converse(
         self, connection: socket.socket, stream: t.BinaryIO, number: int
     ) -> None:
-        for answer in self.answers:
-            assert not isinstance(answer, bytes)
-            answer(self, connection)
+        for reply in self.replies:
+            assert not isinstance(reply, bytes)
+            reply(self, connection)
 
 
-def answer(status: int = 200, body: bytes = OK, **headers: str) -> bytes:
-    """A well-formed answer. In the names of headers ``_`` stands for ``-``."""
+def response(status: int = 200, body: bytes = OK, **headers: str) -> bytes:
+    """A well-formed response. In the names of headers ``_`` stands for ``-``."""
     fields = {"Content_Length": str(len(body)), **headers}
     head = [f"HTTP/1.1 {status} Words"]
     head += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+def json_response(**fields: t.Any) -> bytes:
+    return response(body=json.dumps(fields).encode())
+
+
 def chunked(body: bytes) -> bytes:
     chunks = [body[i : i + 7] for i in range(0, len(body), 7)]
-    return answer(body=b"", Transfer_Encoding="chunked").replace(
+    return response(body=b"", Transfer_Encoding="chunked").replace(
         b"Content-Length: 0\r\n", b""
     ) + b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in [*chunks, b""])
 

@@ -24,7 +24,6 @@ from flask_mmolove.protocol.wire import is_token
 from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.protocol.wire import TOKEN_LIMIT
-from flask_mmolove.protocol.wire import WINDOW
 
 # The test vector of the contract.
 SECRET = "mmolove-test-secret"
@@ -51,7 +50,7 @@ def make_event(**changes: t.Any) -> Event:
     return Event(**fields | changes)
 
 
-# -- the body --------------------------------------------------------------------------
+# -- the body ------------------------------------------------------------------------
 
 
 def test_the_vector_of_the_contract_byte_for_byte() -> None:
@@ -150,7 +149,7 @@ def test_a_shown_token_cannot_be_used(token: str, shown: str) -> None:
     assert shorten(token) == shown
 
 
-# -- the signature ---------------------------------------------------------------------
+# -- the signature -------------------------------------------------------------------
 
 
 def test_the_signature_of_the_contracts_vector() -> None:
@@ -232,17 +231,6 @@ def test_no_header_whatever_raises_anything_else(header: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("off", [0, WINDOW, -WINDOW, 299.9])
-def test_a_signature_holds_within_five_minutes(off: float) -> None:
-    Signature.parse(HEADER).verify(BODY, SECRET, NOW + off)
-
-
-@pytest.mark.parametrize("off", [WINDOW + 1, -WINDOW - 1, 300.5, 10**9])
-def test_a_signature_does_not_hold_beyond_and_says_by_how_much(off: float) -> None:
-    with pytest.raises(SignatureError, match=f"{off:+.0f} s off".replace("+", r"\+")):
-        Signature.parse(HEADER).verify(BODY, SECRET, NOW + off)
-
-
 @pytest.mark.parametrize(
     ("body", "secret", "timestamp", "mac"),
     [
@@ -258,18 +246,17 @@ def test_a_signature_does_not_hold_beyond_and_says_by_how_much(off: float) -> No
 def test_another_body_secret_or_time_does_not_match(
     body: bytes, secret: str, timestamp: int, mac: str
 ) -> None:
-    with pytest.raises(SignatureError, match="does not match"):
-        Signature(timestamp, mac).verify(body, secret, NOW)
+    assert not Signature(timestamp, mac).matches(body, secret)
 
 
 @given(st.binary(max_size=64), st.text(st.characters(codec="utf-8"), max_size=16))
 @settings(max_examples=50, deadline=None)
-def test_what_is_signed_is_verified(body: bytes, secret: str) -> None:
+def test_what_is_signed_matches(body: bytes, secret: str) -> None:
     header = sign_referral_body(body, secret, timestamp=NOW)
-    Signature.parse(header).verify(body, secret, NOW)
+    assert Signature.parse(header).matches(body, secret)
 
 
-# -- the token -------------------------------------------------------------------------
+# -- the token -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -303,7 +290,7 @@ def test_anything_else_is_no_token(value: object) -> None:
     assert not is_token(value)
 
 
-# -- the other side's own tools --------------------------------------------------------
+# -- the other side's own tools ------------------------------------------------------
 
 NODE = shutil.which("node")
 
@@ -311,12 +298,12 @@ NODE = shutil.which("node")
 SCRIPT = """
 const crypto = require("node:crypto");
 const cases = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-const answers = cases.map(({ fields, secret, t }) => {
+const signed = cases.map(({ fields, secret, t }) => {
   const body = Buffer.from(JSON.stringify(fields));
   const mac = crypto.createHmac("sha256", secret).update(`${t}.`).update(body);
   return [body.toString("hex"), `t=${t},v1=sha256=${mac.digest("hex")}`];
 });
-process.stdout.write(JSON.stringify(answers));
+process.stdout.write(JSON.stringify(signed));
 """
 
 _ALPHABETS = [
@@ -365,9 +352,9 @@ def test_the_bytes_and_signatures_are_those_of_node() -> None:
         check=True,
         timeout=30,
     )
-    answers = json.loads(node.stdout)
-    assert len(answers) == len(cases)
-    for case, (body, header) in zip(cases, answers, strict=True):
+    signed = json.loads(node.stdout)
+    assert len(signed) == len(cases)
+    for case, (body, header) in zip(cases, signed, strict=True):
         ours = Event(**case["fields"]).encode()
         assert ours.hex() == body, case
         assert (

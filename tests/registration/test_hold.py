@@ -189,8 +189,10 @@ def test_of_two_in_the_spool_the_first_is_taken(
     """Two machines may each spool one, and only the files' order tells."""
     state = site.app.extensions["mmolove"]
     for each in (token, mmolove_sandbox.mint("another")):
-        note = state.note("", Invitation(each))._replace(held=hashed("anna"))
-        state.spool.write(note)
+        report = state.recorder.report("", Invitation(each))._replace(
+            held=hashed("anna")
+        )
+        state.spool.write(report)
     if imported:
         state.make_delivery().drain()
     site.app.test_client().get("/activate/anna/7")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import typing as t
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -403,29 +404,36 @@ def test_a_commit_that_fails_reports_nobody(site: Site, token: str) -> None:
     assert list(site.tokens().values()) == [token]
 
 
+@pytest.mark.parametrize("how", ["rollback", "savepoint"])
 def test_a_view_that_tries_again_reports_whom_it_commits(
-    site: Site, token: str
+    site: Site, token: str, how: str
 ) -> None:
+    session = site.db.session
+
     @site.signup()
     def register() -> str:
         for name in ("anna", "anna2"):
-            site.add(name=name)
             try:
-                site.db.session.commit()
+                with session.begin_nested() if how == "savepoint" else nullcontext():
+                    site.add(name=name)
+                session.commit()
                 break
             except IntegrityError:
-                site.db.session.rollback()
+                if how == "rollback":
+                    session.rollback()
         return "welcome"
 
     site.app.test_client().post("/register", data={"name": "anna"})
     site.sign_up(token)
     with site.app.app_context():
-        user = site.db.session.scalar(select(User).filter_by(name="anna2"))
+        user = session.scalar(select(User).filter_by(name="anna2"))
         assert user is not None
         assert site.tokens() == {str(user.id): token}
 
 
-@pytest.mark.parametrize("how", ["rollback", "savepoint", "delete", "forget"])
+@pytest.mark.parametrize(
+    "how", ["rollback", "savepoint", "after savepoint", "delete", "forget"]
+)
 def test_a_row_that_does_not_last_is_nobody(
     site: Site, token: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -434,11 +442,13 @@ def test_a_row_that_does_not_last_is_nobody(
     @site.signup()
     def register() -> str:
         session.add(Visit())
-        if how == "savepoint":
+        if "savepoint" in how:
             savepoint = session.begin_nested()
         user = site.add()
         session.flush()
-        if how == "rollback":
+        if how == "after savepoint":
+            savepoint.commit()
+        if how in ("rollback", "after savepoint"):
             session.rollback()
         if how == "savepoint":
             savepoint.rollback()
@@ -470,6 +480,7 @@ def test_of_several_rows_in_one_commit_none_is_taken(
     assert site.count() == 2
     assert site.tokens() == {}
     assert "one commit had 2 rows of User" in caplog.text
+    assert "registered(player)" in caplog.text
 
 
 def test_the_first_commit_that_has_a_row_decides(site: Site, token: str) -> None:
@@ -519,6 +530,25 @@ def test_without_a_token_and_in_other_views_nothing_is_watched(
         site.db.session.commit()
     assert site.count() == 3
     assert site.tokens() == {}
+
+
+def test_an_account_that_is_changed_is_nobody_new(
+    site: Site, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @site.signup()
+    def rename() -> str:
+        user = site.db.session.scalars(select(User)).one()
+        user.name = request.form["name"]
+        site.db.session.add(Visit())
+        site.db.session.commit()
+        return "renamed"
+
+    with site.app.app_context():
+        site.add(name="ben")
+        site.db.session.commit()
+    site.sign_up(token)
+    assert site.tokens() == {}
+    assert "it committed no row of User" in caplog.text
 
 
 def test_rows_of_before_the_view_are_nobody(site: Site, token: str) -> None:
@@ -571,6 +601,29 @@ def test_a_session_of_the_sites_own_is_watched_alike(
 
     app.test_client().post(f"/register?mmref={mmolove_sandbox.mint()}")
     assert mmolove_sandbox.reported == FIRST
+    engine.dispose()
+    app.extensions["mmolove"].outbox.close()
+
+
+def test_a_row_that_the_view_deletes_again_is_nobody(
+    mmolove_sandbox: SiteSandbox, tmp_path: Path
+) -> None:
+    app = make_plain_app(mmolove_sandbox, tmp_path)
+    engine = create_engine(f"sqlite:///{tmp_path / 'site.db'}")
+    Base.metadata.create_all(engine)
+
+    @app.post("/register")
+    @referral_register(player=new_row(User))
+    def register() -> str:
+        with sessionmaker(engine)() as session:
+            session.add(user := User(name="anna"))
+            session.commit()
+            session.delete(user)
+            session.commit()
+        return "changed my mind"
+
+    app.test_client().post(f"/register?mmref={mmolove_sandbox.mint()}")
+    assert mmolove_sandbox.reported == []
     engine.dispose()
     app.extensions["mmolove"].outbox.close()
 
@@ -648,6 +701,17 @@ def test_an_async_session_is_watched_alike(
     assert mmolove_sandbox.reported == FIRST
     Base.metadata.drop_all(sync)
     app.extensions["mmolove"].outbox.close()
+
+
+@pytest.mark.parametrize("model", [dict, "User", User(name="anna"), None, object])
+def test_what_is_no_model_is_refused(model: t.Any) -> None:
+    with pytest.raises(TypeError, match="takes a model of SQLAlchemy"):
+        new_row(model)
+
+
+def test_a_model_in_its_place_is_told_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"write player=new_row\(User\)"):
+        referral_register(player=User)  # type: ignore[arg-type]
 
 
 def test_sqlalchemy_is_loaded_only_where_it_is_used() -> None:

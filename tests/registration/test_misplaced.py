@@ -1,4 +1,4 @@
-"""A view whose decorators stand in the wrong order."""
+"""A view whose decorators are in the wrong order."""
 
 from __future__ import annotations
 

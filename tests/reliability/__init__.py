@@ -1,7 +1,7 @@
 """Harnesses that try to break the promise of the outbox, and count what they broke.
 
 ``python -m tests.reliability`` lists them. Each is a file with a ``run`` that gives a
-:class:`~tests.reliability.report.Report` and a ``command`` around it; the list is in
+:class:`~tests.reliability.report.Findings` and a ``command`` around it; the list is in
 ``__main__.py``. What they share:
 
 ``report.py``

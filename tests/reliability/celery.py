@@ -39,9 +39,9 @@ from example_app import servers
 
 from . import processes
 from .evidence import Evidence
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import Mood
 from .server import StandIn
 from .server import TAKEN
@@ -69,7 +69,7 @@ _BROKER = "RELIABILITY_BROKER"
 _SITE = ("RELIABILITY_FOLDER", "RELIABILITY_ENDPOINT", "RELIABILITY_DATABASE")
 
 
-def run(kills: int, each_broker: int = 10) -> Report:
+def run(kills: int, each_broker: int = 10) -> Findings:
     """Kill a Celery worker and its broker while a site takes signups."""
     warm_up()
     with contextlib.ExitStack() as stack:
@@ -106,7 +106,7 @@ def run(kills: int, each_broker: int = 10) -> Report:
         evidence = Evidence.of(folder, database=database)
         history = server.history()
     counters = evidence.weigh(history)
-    return Report(
+    return Findings(
         "celery",
         counters,
         figures={

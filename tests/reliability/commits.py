@@ -27,9 +27,9 @@ from . import processes
 from .accounts import AccountSite
 from .database import weigh
 from .evidence import Evidence
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import Mood
 from .server import StandIn
 from .site import read_diary
@@ -39,7 +39,7 @@ from .site import warm_up
 TURNS = 200
 
 
-def run(url: str | None = None, only: t.Collection[str] = ()) -> Report:
+def run(url: str | None = None, only: t.Collection[str] = ()) -> Findings:
     """Kill a site before and after each commit.
 
     :param url: A PostgreSQL database that is to itself; one is started, unless given.

@@ -50,9 +50,9 @@ from flask_mmolove.rewards.callback import CallbackRewarder
 from . import processes
 from .evidence import Evidence
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import Arrival
 from .server import Mood
 from .server import StandIn
@@ -287,7 +287,7 @@ def _tell_all(
 def run(
     only: t.Sequence[str] = (),
     at_most_once: t.Sequence[bool] = (False, True),
-) -> Report:
+) -> Findings:
     """Kill a process at every step, and compare what is left.
 
     :param only: Phases whose points are tried; all, unless given.
@@ -326,7 +326,7 @@ def run(
             repeated_calls=counters.repeated_calls,
             broken=len(counters.broken() + wrong),
         )
-    return Report(
+    return Findings(
         "crashpoints",
         total,
         figures={

@@ -37,9 +37,9 @@ from .inprocess import Client
 from .inprocess import Site
 from .inprocess import Surprises
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 
 PAGE = 4096
 NOBODY = 65534
@@ -411,9 +411,9 @@ def _mend(path: Path) -> None:
         path.chmod(0o600)
 
 
-def run(rounds: int, seed: int) -> Report:
+def run(rounds: int, seed: int) -> Findings:
     """Damage the file in one way after the other."""
-    report = Report("damage", counters := Counters())
+    report = Findings("damage", counters := Counters())
     pages = len(whole_image()) // PAGE
     older_image()
     plan = list(itertools.islice(_plan(pages), rounds))

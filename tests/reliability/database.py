@@ -43,9 +43,9 @@ from . import processes
 from .accounts import AccountSite
 from .accounts import Rows
 from .evidence import Evidence
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import Arrival
 from .server import Mood
 from .server import StandIn
@@ -66,7 +66,7 @@ AWAY = 0.5
 BACK = 20.0
 
 
-def run(kills: int, server_kills: int = 0) -> Report:
+def run(kills: int, server_kills: int = 0) -> Findings:
     """Kill a site whose database has the outbox as well."""
     warm_up()
     with contextlib.ExitStack() as stack:
@@ -95,7 +95,7 @@ def run(kills: int, server_kills: int = 0) -> Report:
     return report
 
 
-def weigh(evidence: Evidence, rows: Rows, history: t.Sequence[Arrival]) -> Report:
+def weigh(evidence: Evidence, rows: Rows, history: t.Sequence[Arrival]) -> Findings:
     """Compare what the site was told, its tables, and the server's history."""
     # Each gift counts, as each call of an at-most-once callback does.
     given = replace(evidence, rewards=rows.gifts, at_most_once=True)
@@ -111,7 +111,7 @@ def weigh(evidence: Evidence, rows: Rows, history: t.Sequence[Arrival]) -> Repor
         "acknowledged_without_change": len(evidence.acknowledged - rows.made),
         "rewards_in_doubt": Counter(evidence.states.values())["unknown"],
     }
-    return Report(
+    return Findings(
         "database",
         counters,
         figures={

@@ -35,9 +35,9 @@ from .inprocess import Client
 from .inprocess import Site
 from .inprocess import Surprises
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 
 PAGE = 4096
 
@@ -200,9 +200,9 @@ class Trial:
         }
 
 
-def run() -> Report:
+def run() -> Findings:
     """Fill the disk, and then limit the files."""
-    report = Report("diskfull", Counters())
+    report = Findings("diskfull", Counters())
     with processes.scratch() as folder, Surprises() as surprises:
         with _other_disk(folder / "other"):
             with _mounted(folder / "mounted") as mounted:
@@ -215,7 +215,7 @@ def run() -> Report:
     return report
 
 
-def _try(report: Report, name: str, disk: Disk) -> None:
+def _try(report: Findings, name: str, disk: Disk) -> None:
     trial = Trial(disk)
     trial.run(name)
     report.rows.append(trial.row(name))

@@ -49,9 +49,9 @@ from . import processes
 from .doorsite import DoorSite
 from .doorsite import GAME_KEY
 from .doorsite import HOST
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import SECRET
 from .visitor import DOORS
 from .visitor import EMBEDDED
@@ -133,7 +133,7 @@ class Result:
         self.examples = other.examples | self.examples
 
 
-def run(requests: int, seed: int, only: int | None) -> Report:
+def run(requests: int, seed: int, only: int | None) -> Findings:
     """Send requests of every shape to every route, on all processors."""
     numbers = range(requests) if only is None else range(only, only + 1)
     batches = [numbers[i : i + BATCH] for i in range(0, len(numbers), BATCH)]
@@ -149,7 +149,7 @@ def run(requests: int, seed: int, only: int | None) -> Report:
     ]
     if only is None:
         faults += [f"never: {name}" for name in DEPTHS if not result.reached[name]]
-    return Report(
+    return Findings(
         "doors",
         figures={
             "requests": sum(result.statuses.values()),

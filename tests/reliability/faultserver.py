@@ -2,9 +2,9 @@
 
 Measured: whether each event that the outbox took ends at the server, accepted once,
 whatever the server answers meanwhile; and in the run with each fault once, whether it
-ends as the table in :mod:`flask_mmolove.protocol.client` says, after the pause that was
-asked for. It can fail because the server alone decides what was accepted: a fault that
-is taken for a success leaves an event here that the server never had. The table of
+ends as the table in :mod:`flask_mmolove.protocol.response` says, after the pause that
+was asked for. It can fail because the server alone decides what was accepted: a fault
+that is taken for a success leaves an event here that the server never had. The table of
 faults is written out below and asks nothing of the client's own.
 
 Time is injected: a pause of an hour takes no time. The machine's zone is not UTC, so
@@ -31,22 +31,22 @@ from pathlib import Path
 import click
 
 from flask_mmolove.delivery import Delivery
-from flask_mmolove.errors import SignatureError
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.protocol.client import Outcome
 from flask_mmolove.protocol.client import ReferralClient
+from flask_mmolove.protocol.response import Outcome
 from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.protocol.wire import SIGNATURE_HEADER
+from flask_mmolove.protocol.wire import WINDOW
 from flask_mmolove.settings import Settings
 
 from . import processes
 from .inprocess import Surprises
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 
 SECRET = "a secret"
 SERVER_ID = "srv-1"
@@ -392,9 +392,8 @@ class FaultServer:
         """What MMOLove does, as far as these runs need it."""
         now = self._clock() + self._ahead.get(event_id, 0)
         headers = [f"Date: {formatdate(now, usegmt=True)}"]
-        try:
-            Signature.parse(signature).verify(body, SECRET, now)
-        except SignatureError:
+        signed = Signature.parse(signature)
+        if not signed.matches(body, SECRET) or abs(now - signed.timestamp) > WINDOW:
             return _answer(401, headers)
         if event_id in self.accepted:
             self.duplicates += 1
@@ -529,7 +528,7 @@ class _Run:
         while self.turn():
             pass
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str) -> Findings:
         """Compare what was recorded with what the server has."""
         server = self.server
         recorded = {f"reg-{number}" for number in range(self.attempted)}
@@ -543,7 +542,7 @@ class _Run:
         # Two attempts: one more is made when the clock was found wrong.
         if self.client.slowest > 2 * self.client.timeout + 1:
             faults.append(f"an attempt took {self.client.slowest:.1f} s")
-        return Report(
+        return Findings(
             name,
             Counters(
                 attempted=self.attempted,
@@ -569,7 +568,7 @@ _ANSWERS = [fault for fault in FAULTS if not fault.refuses]
 (_REFUSED,) = [fault for fault in FAULTS if fault.refuses]
 
 
-def run(events: int | None, seed: int) -> Report:
+def run(events: int | None, seed: int) -> Findings:
     """Meet each fault once, or ``events`` events with random faults."""
     with _elsewhere(), processes.scratch() as folder, Surprises() as surprises:
         timeout = TIMEOUT_LONG if events else TIMEOUT

@@ -20,7 +20,7 @@ from flask_mmolove import ReferralClient
 from flask_mmolove import registered
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.errors import OutboxError
-from flask_mmolove.protocol.client import read_answer
+from flask_mmolove.protocol.response import read_response
 from flask_mmolove.state import State
 
 SERVER_ID = "srv-1"
@@ -43,12 +43,12 @@ class Client(ReferralClient):
         try:
             event_id = str(json.loads(body)["server_event_id"])
         except (ValueError, KeyError):
-            return read_answer(400, {}, b'{"error":"bad_request"}', 0)
+            return read_response(400, {}, b'{"error":"bad_request"}', 0)
         known = event_id in self.posts
         self.posts[event_id] = self.posts.get(event_id, 0) + 1
         self.meanwhile()
         answer = {"ok": True, **({"duplicate": True} if known else {})}
-        return read_answer(200, {}, json.dumps(answer).encode(), 0)
+        return read_response(200, {}, json.dumps(answer).encode(), 0)
 
     @property
     def duplicates(self) -> int:

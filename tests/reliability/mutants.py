@@ -40,7 +40,7 @@ from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.grant import Granter
 from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Note
+from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import rules
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import statements as transaction
@@ -48,17 +48,17 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteTransaction
-from flask_mmolove.protocol.client import Verdict
-from flask_mmolove.rewards.callback import Referral
-from flask_mmolove.state import State
+from flask_mmolove.protocol.response import Verdict
+from flask_mmolove.recording.session import SessionReport
+from flask_mmolove.rewards.referral import Referral
 
 from . import commits
 from . import crashpoints
 from . import processes
 from .evidence import Evidence
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import Mood
 from .server import StandIn
 from .site import Site
@@ -106,8 +106,8 @@ def _answers_before_the_row() -> None:
         while kept:
             kept.pop(0)()
 
-    def later(outbox: SQLiteOutbox, *note: t.Any) -> list[Entry]:
-        kept.append(partial(record, outbox, *note))
+    def later(outbox: SQLiteOutbox, *report: t.Any) -> list[Entry]:
+        kept.append(partial(record, outbox, *report))
         return _Unseen()
 
     def write_and_claim(outbox: SQLiteOutbox, *wanted: t.Any) -> list[Entry]:
@@ -231,7 +231,7 @@ def _takes_any_200() -> None:
         outcome = send(client, body)
         if outcome.status != 200 or outcome.ok:
             return outcome
-        return outcome._replace(ok=True, verdict=Verdict.ACCEPTED)
+        return outcome._replace(verdict=Verdict.ACCEPTED)
 
     _put(ReferralClient, send=take)
 
@@ -251,18 +251,18 @@ def _changes_the_key() -> None:
     """Make a new reward key for each call."""
     from_entries = Referral.from_entries
 
-    def anew(entries: t.Mapping[str, Entry]) -> Referral:
+    def rebuild(entries: t.Mapping[str, Entry]) -> Referral:
         referral = from_entries(entries)
         key = f"{referral.reward_key}-{entries['qualified'].claim}"
         return replace(referral, reward_key=key)
 
-    _put(Referral, from_entries=staticmethod(anew))
+    _put(Referral, from_entries=staticmethod(rebuild))
 
 
 def _settles_a_reward_first() -> None:
     """Write down in a transaction of its own that a reward is given, and give it."""
 
-    def pay(
+    def grant(
         outbox: SessionOutbox, paid: Settlement, now: int, give: t.Callable[[], t.Any]
     ) -> Entry | None:
         (changed,) = outbox._outbox.settle([paid], now)
@@ -270,13 +270,13 @@ def _settles_a_reward_first() -> None:
         outbox._session.commit()
         return changed
 
-    _put(SessionOutbox, pay=pay)
+    _put(SessionOutbox, grant=grant)
 
 
 def _settles_a_reward_afterwards() -> None:
     """Give a reward, and write it down in a transaction of its own."""
 
-    def pay(
+    def grant(
         outbox: SessionOutbox, paid: Settlement, now: int, give: t.Callable[[], t.Any]
     ) -> Entry | None:
         give()
@@ -284,14 +284,16 @@ def _settles_a_reward_afterwards() -> None:
         (changed,) = outbox._outbox.settle([paid], now)
         return changed
 
-    _put(SessionOutbox, pay=pay)
+    _put(SessionOutbox, grant=grant)
 
 
 def _records_before_the_commit() -> None:
     """Record in a transaction of its own while the site's is open."""
 
-    def write(outbox: SessionOutbox, session: object, note: Note) -> list[Entry]:
-        return outbox._outbox.record(note, outbox._server_id)
+    def write(
+        outbox: SessionOutbox, session: object, report: Report, timeout: float
+    ) -> list[Entry]:
+        return outbox._outbox.record(report, outbox._server_id)
 
     _put(SessionOutbox, write=write)
 
@@ -299,17 +301,14 @@ def _records_before_the_commit() -> None:
 def _records_after_the_commit() -> None:
     """Record in a transaction of its own when the site's has committed."""
 
-    def write(*_: object) -> list[Entry]:
-        return []
+    def write(report: SessionReport, session: object) -> None:
+        report._identify()
+        report._stands_alone, report._depends = True, False
 
-    def committed(state: State, note: Note, *_: object) -> None:
-        state.record(note)
-
-    _put(SessionOutbox, write=write)
-    _put(State, committed=committed)
+    _put(SessionReport, write=write)
 
 
-def _try_two_at_work() -> Report:
+def _try_two_at_work() -> Findings:
     def scene(site: Site, server: StandIn) -> None:
         site.sign_up("scene")
         first, second = site.state.make_delivery(), site.state.make_delivery()
@@ -329,8 +328,8 @@ def _try_two_at_work() -> Report:
     return report
 
 
-def _try_two_accounts() -> Report:
-    report = Report("scene")
+def _try_two_accounts() -> Findings:
+    report = Findings("scene")
     with processes.scratch() as folder:
         outbox = SQLiteOutbox(folder / "outbox.db")
         for player in ("first", "second"):
@@ -343,7 +342,7 @@ def _try_two_accounts() -> Report:
     return report
 
 
-def _try_an_hour_later() -> Report:
+def _try_an_hour_later() -> Findings:
     first = crashpoints.FIRST
 
     def scene(site: Site, server: StandIn) -> None:
@@ -355,8 +354,8 @@ def _try_an_hour_later() -> Report:
     return _play(scene, Mood(first=first))
 
 
-def _try_a_late_failure() -> Report:
-    report = Report("scene")
+def _try_a_late_failure() -> Findings:
+    report = Findings("scene")
     event = make_event("registered", "scene", "token", "srv", NOW, False)
     with processes.scratch() as folder:
         outbox = SQLiteOutbox(folder / "outbox.db")
@@ -371,7 +370,7 @@ def _try_a_late_failure() -> Report:
     return report
 
 
-def _play(scene: t.Callable[[Site, StandIn], None], mood: Mood) -> Report:
+def _play(scene: t.Callable[[Site, StandIn], None], mood: Mood) -> Findings:
     """Play a scene, deliver what is left, and compare."""
     with processes.scratch() as folder, StandIn(mood) as server:
         site = Site(folder, server.endpoint)
@@ -384,14 +383,14 @@ def _play(scene: t.Callable[[Site, StandIn], None], mood: Mood) -> Report:
         evidence = Evidence.of(folder)
         site.close()
         counters = evidence.weigh(server.history())
-    return Report("scene", counters, faults=evidence.faults())
+    return Findings("scene", counters, faults=evidence.faults())
 
 
-def _crash(phase: str, at_most_once: bool = False) -> t.Callable[[], Report]:
+def _crash(phase: str, at_most_once: bool = False) -> t.Callable[[], Findings]:
     return partial(crashpoints.run, only=(phase,), at_most_once=(at_most_once,))
 
 
-Trials = dict[str, t.Callable[[], Report]]
+Trials = dict[str, t.Callable[[], Findings]]
 
 SCENES: Trials = {
     "two at work": _try_two_at_work,
@@ -531,9 +530,9 @@ MUTANTS = [
 ]
 
 
-def run() -> Report:
+def run() -> Findings:
     """Put a deliberate fault into the package and see whether it is found."""
-    report = Report("mutants")
+    report = Findings("mutants")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(processes.scratch())
         trials = {**TRIALS, **_on_postgresql(stack)}
@@ -577,7 +576,7 @@ def _breaks_nothing() -> None:
     pass
 
 
-def _try(mutant: Mutant, trial: t.Callable[[], Report], result: Path) -> list[str]:
+def _try(mutant: Mutant, trial: t.Callable[[], Findings], result: Path) -> list[str]:
     """Make the trial in a child, for the fault stays in its process."""
 
     def work() -> None:

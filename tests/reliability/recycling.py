@@ -46,9 +46,9 @@ from .faultserver import FaultServer
 from .faultserver import SECRET
 from .faultserver import SERVER_ID
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 
 #: Signups at once, seconds between them, and requests of a worker before the server
 #: recycles it.
@@ -364,9 +364,9 @@ class Load:
                 self.acknowledged.add(f"reg-{player}")
 
 
-def run(server: str | None, recycles: int) -> Report:
+def run(server: str | None, recycles: int) -> Findings:
     """Recycle the workers of one server, or of one after the other."""
-    report = Report("recycling", counters := Counters())
+    report = Findings("recycling", counters := Counters())
     for name, each in SERVERS.items():
         if server in (None, name):
             if missing := each.missing():
@@ -384,7 +384,7 @@ def _row(name: str, *cells: t.Any) -> dict[str, t.Any]:
     return {"server": name, **dict(zip(heads, filled, strict=True))}
 
 
-def _recycle(name: str, server: Server, recycles: int, report: Report) -> Counters:
+def _recycle(name: str, server: Server, recycles: int, report: Findings) -> Counters:
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(processes.scratch())

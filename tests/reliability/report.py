@@ -78,7 +78,7 @@ class Counters:
 
 
 @dataclass
-class Report:
+class Findings:
     """What a harness prints.
 
     :param harness: Its name.
@@ -120,7 +120,7 @@ class Report:
         return "\n".join(lines if self.broken else [*lines, "Passed."])
 
 
-Make = t.Callable[..., Report]
+Make = t.Callable[..., Findings]
 
 
 def harness(*options: t.Callable[[t.Any], t.Any]) -> t.Callable[[Make], click.Command]:

@@ -25,10 +25,10 @@ from flask_mmolove.protocol.wire import TOKEN_LIFETIME
 from flask_mmolove.sandbox import tokens
 from flask_mmolove.sandbox.ledger import Ledger
 from flask_mmolove.sandbox.ledger import Referral
-from flask_mmolove.sandbox.rules import judge
+from flask_mmolove.sandbox.rules import decide
+from flask_mmolove.sandbox.rules import Decision
 from flask_mmolove.sandbox.rules import Message
 from flask_mmolove.sandbox.rules import Server
-from flask_mmolove.sandbox.rules import Verdict
 
 from . import processes
 
@@ -157,23 +157,23 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: t.Any, client_address: t.Any) -> None:
         pass  # the client was killed, and its connection with it
 
-    def take(self, message: Message) -> tuple[Verdict | None, str]:
-        """Judge one post, and give the verdict and the fault that it meets. No verdict
+    def take(self, message: Message) -> tuple[Decision | None, str]:
+        """Judge one post, and give the decision and the fault it meets. No decision
         means that the fault came before anything was done.
         """
         with self.ledger.transaction():
             fields = json.loads(message.body or b"")
             event, key = str(fields["event"]), str(fields["server_event_id"])
             fault = self._fault(event, key)
-            verdict = None
+            decision = None
             if fault in {"", "after", "slow", "late"}:
                 self._take_away(str(fields.get("referee_identity", "")))
                 servers = {SERVER_ID: Server(SERVER_ID, SECRET, "http://localhost/")}
-                verdict = judge(message, servers, self.ledger, self.now())
-            outcome = verdict.outcome if verdict else "fault"
-            status = (verdict and verdict.status) or 0
+                decision = decide(message, servers, self.ledger, self.now())
+            outcome = decision.outcome if decision else "fault"
+            status = (decision and decision.status) or 0
             self.history.append(Arrival(event, key, outcome, status))
-        return verdict, fault
+        return decision, fault
 
     def now(self) -> float:
         return time.time() + self.mood.ahead
@@ -215,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _take(self, body: bytes) -> None:
         kind = self.headers.get_content_type()
         signature = self.headers.get(SIGNATURE_HEADER)
-        verdict, fault = self.server.take(Message(body, signature, kind))
+        decision, fault = self.server.take(Message(body, signature, kind))
         if fault == "slow":
             time.sleep(0.03)
         elif fault == "late":
@@ -223,8 +223,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in {"before", "after"}:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
-        elif verdict is not None:
-            self._answer(verdict.status or 500, json.dumps(verdict.answer))
+        elif decision is not None:
+            self._answer(decision.status or 500, json.dumps(decision.response))
         elif fault == "portal":
             self._answer(200, "<h1>Welcome to our WiFi</h1>", kind="text/html")
         elif fault == "timeout":

@@ -39,9 +39,9 @@ import click
 
 from . import processes
 from .evidence import Evidence
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 from .server import Mood
 from .server import StandIn
 from .server import TAKEN
@@ -60,7 +60,7 @@ PACE = 0.05
 RATE = 0.25
 
 
-def run(kills: int, at_most_once: bool = False) -> Report:
+def run(kills: int, at_most_once: bool = False) -> Findings:
     """Kill while two workers sign up, qualify and deliver."""
     warm_up()
     with processes.scratch() as folder, StandIn(Mood(rate=RATE)) as server:
@@ -82,7 +82,7 @@ def run(kills: int, at_most_once: bool = False) -> Report:
         evidence = Evidence.of(folder, at_most_once)
         site.close()
     counters = evidence.weigh(history)
-    return Report(
+    return Findings(
         "soak",
         counters,
         figures={

@@ -27,13 +27,13 @@ from flask_mmolove.outbox.sqlite.store import _SCHEMA
 from flask_mmolove.outbox.sqlite.store import _SIGNS
 from flask_mmolove.outbox.sqlite.store import _TOKENS
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.state import REQUEST_TIMEOUT
+from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
 
 from . import processes
 from .report import Counters
+from .report import Findings
 from .report import harness
 from .report import progress
-from .report import Report
 
 PROCESSES = 8
 
@@ -47,7 +47,7 @@ MIGRATION = "ALTER TABLE event ADD COLUMN note TEXT"
 _TIMES = struct.Struct("dd")
 
 
-def run(rounds: int) -> Report:
+def run(rounds: int) -> Findings:
     """Start eight processes at once on one new file, again and again."""
     counters = Counters()
     faults: list[str] = []
@@ -78,7 +78,7 @@ def run(rounds: int) -> Report:
             if len(times) < PROCESSES:
                 faults.append(f"{start}: {PROCESSES - len(times)} processes failed")
             path.unlink()
-    return Report(
+    return Findings(
         "startrace",
         counters,
         figures={

@@ -50,8 +50,8 @@ from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 
 from . import processes
+from .report import Findings
 from .report import harness
-from .report import Report
 
 #: Opens the outbox that stands at a path.
 Factory = t.Callable[[Path], Outbox]
@@ -390,13 +390,13 @@ class OutboxMachine(RuleBasedStateMachine):
                 qualified.state = "ignored"
 
 
-def run(examples: int, factory: Factory = SQLiteOutbox) -> Report:
+def run(examples: int, factory: Factory = SQLiteOutbox) -> Findings:
     """Compare an outbox with a dictionary.
 
     :param examples: Games that are played.
     :param factory: Opens the outbox; another store's may be given.
     """
-    report = Report("statemachine")
+    report = Findings("statemachine")
     with processes.scratch() as folder:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.sandbox import Sandbox
-from flask_mmolove.state import milliseconds
 from tests.reliability.accounts import Rows
 from tests.reliability.database import weigh
 from tests.reliability.evidence import Evidence
 from tests.reliability.report import Counters
-from tests.reliability.report import Report
+from tests.reliability.report import Findings
 from tests.reliability.server import Arrival
 from tests.reliability.server import SECRET
 from tests.reliability.server import SERVER_ID
@@ -169,7 +169,7 @@ class TestCounters:
         assert evidence.faults() == []
         counters = evidence.weigh(HISTORY)
         assert counters == Counters(attempted=2, acknowledged=2, delivered=2)
-        assert Report("soak", counters).broken == []
+        assert Findings("soak", counters).broken == []
 
     @pytest.mark.parametrize(
         ("evidence", "history", "broken"),
@@ -194,7 +194,7 @@ class TestCounters:
     def test_each_promise_can_be_broken(
         self, evidence: Evidence, history: list[Arrival], broken: list[str]
     ) -> None:
-        assert Report("soak", evidence.weigh(history)).broken == broken
+        assert Findings("soak", evidence.weigh(history)).broken == broken
 
     def test_a_second_call_counts_for_nothing_where_the_game_honours_the_key(
         self,
@@ -205,7 +205,7 @@ class TestCounters:
     def test_at_most_once_a_reward_may_be_left_to_a_person(self) -> None:
         states = {"reg-ada": "accepted", "qual-ada": "unknown"}
         evidence = left(rewards=[], at_most_once=True, states=states)
-        assert Report("soak", evidence.weigh(HISTORY)).broken == []
+        assert Findings("soak", evidence.weigh(HISTORY)).broken == []
 
     def test_what_is_left_over_or_not_foreseen_is_a_fault(self) -> None:
         evidence = left(states={"reg-ada": "pending"}, surprises=["KeyError"])

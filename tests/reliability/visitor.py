@@ -208,7 +208,7 @@ class Visitor:
         if page == "retry" and self._chance(0.05):
             return "/mmolove/retry", {}
         given = self._pick("yes", "no", "no", self._any_text())
-        return f"/mmolove/events/{id}/{page}", {"given": given}
+        return f"/mmolove/events/{id}/{page}", {"granted": given}
 
     def _hold(self) -> Environ:
         path = self._pick("/hold", "/confirm")

@@ -20,9 +20,10 @@ from flask_mmolove import player_rewarded
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
-from flask_mmolove import reward_failed
+from flask_mmolove import reward_raised
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.delivery import Delivery
+from flask_mmolove.rewards.callback import CallbackRewarder
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
@@ -131,7 +132,7 @@ def test_one_that_cannot_be_told_of_holds_up_no_other(
         for player in (7, 8):
             registered(player, token=mmolove_sandbox.mint())
             qualify(player)
-    monkeypatch.setattr("flask_mmolove.extension.tell_rewarded", fail)
+    monkeypatch.setattr(CallbackRewarder, "_tell_rewarded", fail)
     app.extensions["mmolove"].make_delivery().drain()
     assert sorted(referral.identity for referral in given) == ["7", "8"]
     assert "could not be told" in log.getvalue()
@@ -254,7 +255,7 @@ def test_the_signals_tell_of_a_reward_and_of_a_failure(
         if referral.identity == "8":
             raise ValueError("no such player in the game")
 
-    with reward_failed.connected_to(failed), player_rewarded.connected_to(rewarded):
+    with reward_raised.connected_to(failed), player_rewarded.connected_to(rewarded):
         for player in (7, 8):
             registered(player, token=mmolove_sandbox.mint())
             qualify(player)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 import sqlite3
@@ -76,6 +77,14 @@ class Plug:
             state = app.extensions["mmolove"]
             state.engine.stop()
             state.outbox.close()
+
+
+@pytest.fixture(autouse=True)
+def enabled_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The migrations of ihatemoney configure logging with ``fileConfig``, which
+    disables the loggers that exist, for the tests that follow too.
+    """
+    monkeypatch.setattr(logging.getLogger("flask_mmolove"), "disabled", False)
 
 
 @pytest.fixture

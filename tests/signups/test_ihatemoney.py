@@ -6,6 +6,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from flask import current_app
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
@@ -29,6 +30,7 @@ def app(plug: Plug, tmp_path: Path) -> t.Iterator[Flask]:
     need("ihatemoney")
     from ihatemoney import models
     from ihatemoney.run import create_app
+    from ihatemoney.versioning import version_privacy_predicate
 
     class Config:
         SECRET_KEY = "k"
@@ -40,6 +42,10 @@ def app(plug: Plug, tmp_path: Path) -> t.Iterator[Flask]:
         TESTING = True
 
     app = t.cast(Flask, create_app(configuration=Config, instance_path=str(tmp_path)))
+    # It hears of every session in the process, those of other applications too.
+    models.Project.__versioning_manager__.tracking_predicate = lambda: (
+        current_app and current_app.name == app.name and version_privacy_predicate()
+    )
     plug.run(app, CODE, Project=models.Project)
     yield app
     with app.app_context():

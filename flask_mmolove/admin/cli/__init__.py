@@ -1,4 +1,4 @@
-"""``flask mmolove …``, for the person who runs the game."""
+"""``flask mmolove …``, for the owner of a site."""
 
 import io
 import sys
@@ -38,7 +38,7 @@ from .status import status
     ]
 )
 def mmolove() -> None:
-    """Referrals with MMOLove: is it well, what waits, what went wrong."""
+    """Check, watch and repair referrals with MMOLove."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe may lack a character of a player's id.
         if isinstance(stream, io.TextIOWrapper):

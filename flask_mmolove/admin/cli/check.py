@@ -1,4 +1,4 @@
-"""``check``: do the settings work?"""
+"""``check``: find what loses referrals."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from pathlib import Path
 
 import click
 
+from ...callbacks import name_of
 from ...capture.invite import find_page
+from ...clock import milliseconds
 from ...errors import MMOLoveError
 from ...errors import OutboxError
-from ...mask import mask
 from ...outbox.owner import is_root
 from ...outbox.owner import strangers
 from ...outbox.owner import user_name
 from ...outbox.sqlite.file import SIDE_FILES
 from ...outbox.sqlite.schema import lock_file
-from ...protocol.client import Outcome
-from ...protocol.client import ReferralClient
-from ...protocol.client import said
 from ...protocol.proxy import read_proxy
+from ...protocol.response import Outcome
+from ...protocol.response import response_line
+from ...recording.views import Record
 from ...registration.misplaced import decorated
 from ...registration.misplaced import in_words
 from ...registration.misplaced import misplaced
-from ...registration.views import Record
-from ...state import milliseconds
-from ...state import name_of
 from ...state import State
+from ...text import mask
 from ...text import printable
-from ..health import of_store
+from ..health import check_outbox
+from ..health import Level
 from ..wording import ago
-from ..wording import many
+from ..wording import plural
 from .site import json_option
 from .site import with_site
 
@@ -54,8 +54,14 @@ _NO_VIEWS = (
     "registered()"
 )
 
-#: Seconds by which a clock may be wrong without a word about it.
+#: Seconds by which a clock may be wrong without a warning.
 _CLOCK_FINE = 30
+
+_MARKS = {
+    "ok": click.style("ok  ", fg="green"),
+    "warning": click.style("warn", fg="yellow"),
+    "critical": click.style("FAIL", fg="red", bold=True),
+}
 
 
 @click.command()
@@ -65,59 +71,47 @@ def check(state: State, as_json: bool) -> None:
     """Look for what loses referrals, and try the settings with two dry runs.
 
     MMOLove verifies a signed event of each kind and writes nothing. What loses
-    referrals is a FAIL; what may be meant is a warning.
+    referrals is a FAIL; what may be intended is a warning.
     """
     findings = list(_check(state))
     if as_json:
-        click.echo(json.dumps([f._asdict() for f in findings]))
+        click.echo(json.dumps([finding._asdict() for finding in findings]))
     else:
-        for finding in findings:
-            click.echo(
-                f"{finding.mark}  {finding.subject:<10}  {printable(finding.words)}"
-            )
-    if not all(finding.ok or finding.may_be_meant for finding in findings):
+        for level, subject, summary in findings:
+            click.echo(f"{_MARKS[level]}  {subject:<10}  {printable(summary)}")
+    if any(finding.level == "critical" for finding in findings):
         sys.exit(1)
 
 
 class _Finding(t.NamedTuple):
+    level: Level
     subject: str
-    ok: bool
-    words: str
-    may_be_meant: bool = False
-
-    @property
-    def mark(self) -> str:
-        if self.ok:
-            return click.style("ok  ", fg="green")
-        if self.may_be_meant:
-            return click.style("warn", fg="yellow")
-        return click.style("FAIL", fg="red", bold=True)
+    summary: str
 
 
 def _check(state: State) -> t.Iterator[_Finding]:
     settings = state.settings
     proxy = read_proxy(settings.proxy or "")
     way = f" by the proxy {proxy.address}" if proxy else ""
-    words = f"server {settings.server_id} at {mask(settings.endpoint)}{way}"
-    yield _Finding("settings", True, words)
+    summary = f"server {settings.server_id} at {mask(settings.endpoint)}{way}"
+    yield _Finding("ok", "settings", summary)
     yield _check_key(state)
     yield _check_reward(state)
-    if find_page(state.app) is None:
-        yield _Finding("invite", False, _NO_INVITATIONS, may_be_meant=True)
+    if find_page() is None:
+        yield _Finding("warning", "invite", _NO_INVITATIONS)
     yield from _check_views(state)
     for endpoint, view, _ in misplaced(state.app):
-        yield _Finding("decorators", False, in_words(endpoint, view), may_be_meant=True)
+        yield _Finding("warning", "decorators", in_words(endpoint, view))
     yield _check_outbox(state)
     yield from _check_owner(state)
     if settings.test:
-        yield _Finding("test", False, _DRY_RUNS, may_be_meant=True)
-    for health in of_store(state, milliseconds()):
-        if health.level != "good":
-            may_be_meant = health.level == "look"
-            yield _Finding("health", False, str(health), may_be_meant)
+        yield _Finding("warning", "test", _DRY_RUNS)
+    for health in check_outbox(state, milliseconds()):
+        if health.level != "ok":
+            yield _Finding(health.level, "health", str(health))
     if settings.delivery == "celery":
         yield _check_celery(state)
-    client = ReferralClient.from_settings(settings)
+    client = settings.make_client()
     moment = int(time.time())
     outcomes = {
         "registered": client.registered(
@@ -128,62 +122,63 @@ def _check(state: State) -> t.Iterator[_Finding]:
     client.close()
     yield from _check_clock(outcomes["registered"])
     for name, outcome in outcomes.items():
-        yield _Finding(name, outcome.ok, _in_words(outcome))
+        level: Level = "ok" if outcome.ok else "critical"
+        yield _Finding(level, name, _in_words(outcome))
 
 
 def _check_key(state: State) -> _Finding:
     if state.app.secret_key:
-        return _Finding("session", True, "the site has a SECRET_KEY")
-    words = "without app.config['SECRET_KEY'] no visitor's token can be kept: set it"
-    return _Finding("session", False, words)
+        return _Finding("ok", "session", "the site has a SECRET_KEY")
+    summary = "tokens cannot be kept: set app.config['SECRET_KEY']"
+    return _Finding("critical", "session", summary)
 
 
 def _check_reward(state: State) -> _Finding:
     callbacks = state.callbacks
     if callbacks.reward is None:
-        words = (
+        summary = (
             "no @mmolove.reward is registered: rewards wait in 'flask mmolove rewards'"
         )
-        return _Finding("reward", False, words, may_be_meant=True)
+        return _Finding("warning", "reward", summary)
     name = name_of(callbacks.reward)
     if callbacks.replaced:
         others = ", ".join(callbacks.replaced)
-        words = f"{name} is called, and {others} is not: a site has one callback"
-        return _Finding("reward", False, words)
-    return _Finding("reward", True, f"granted by {name}")
+        summary = f"{name} is called, and {others} is not: a site has one callback"
+        return _Finding("critical", "reward", summary)
+    return _Finding("ok", "reward", f"granted by {name}")
 
 
 def _check_views(state: State) -> t.Iterator[_Finding]:
     try:
         records = state.views.read()
     except OutboxError:
-        return  # which is said of the outbox
+        return  # another finding tells
     endpoints = sorted({*decorated(state.app), *records})
     if not endpoints:
-        yield _Finding("signup", False, _NO_VIEWS, may_be_meant=True)
+        yield _Finding("warning", "signup", _NO_VIEWS)
     for endpoint in endpoints:
         yield _check_view(endpoint, records.get(endpoint, Record()))
 
 
 def _check_view(endpoint: str, record: Record) -> _Finding:
-    words = f"{endpoint} has named {many(record.named, 'player')}"
+    summary = f"{endpoint} has named {plural(record.named, 'player')}"
     if record.last is not None:
-        words += f", the last {ago(record.last, milliseconds())} ago"
+        summary += f", the last {ago(record.last, milliseconds())} ago"
     if not record.in_a_row:
-        return _Finding("signup", True, words)
-    words += (
-        f"; {many(record.in_a_row, 'visitor')} with a token posted to it since, and "
+        return _Finding("ok", "signup", summary)
+    summary += (
+        f"; {plural(record.in_a_row, 'visitor')} with a token posted to it since, and "
         f"nobody was named: {record.reason}"
     )
-    return _Finding("signup", False, words, may_be_meant=record.named > 0)
+    return _Finding("warning" if record.named else "critical", "signup", summary)
 
 
 def _check_outbox(state: State) -> _Finding:
     try:
         state.outbox.probe()
     except OutboxError as e:
-        return _Finding("outbox", False, str(e))
-    return _Finding("outbox", True, str(state.outbox))
+        return _Finding("critical", "outbox", str(e))
+    return _Finding("ok", "outbox", str(state.outbox))
 
 
 def _check_owner(state: State) -> t.Iterator[_Finding]:
@@ -193,20 +188,21 @@ def _check_owner(state: State) -> t.Iterator[_Finding]:
         files += [outbox.with_name(outbox.name + suffix) for suffix in SIDE_FILES]
         files.append(lock_file(outbox))
     found = strangers(files, home)
-    # Who can open them all has nothing to fear from their owner; root always can.
+    # Files that we can open need no other owner; root always can.
     if not found or not is_root() and all(map(_is_open, found)):
         return
-    # Those in the folder of the emergency exit are many.
+    # The spool may have many: name its folder instead.
     tops = dict.fromkeys(file if file.parent == home else file.parent for file in found)
     listed = " ".join(shlex.quote(str(file)) for file in tops)
     owner = user_name(home.stat().st_uid)
     others = " and ".join(sorted({user_name(uid) for uid in found.values()}))
-    words = (
+    summary = (
         f"{listed} belongs to {others}, and the folder to {owner}. If the site runs as "
         f"{owner}, it cannot open it: run 'chown -R {owner}: {listed}' as root"
     )
-    # The site may well run as somebody else than the folder's owner, but not as root.
-    yield _Finding("owner", is_root() and 0 not in found.values(), words)
+    # The site may well run as another user than the folder's owner, but not as root.
+    is_fine = is_root() and 0 not in found.values()
+    yield _Finding("ok" if is_fine else "critical", "owner", summary)
 
 
 def _is_open(file: Path) -> bool:
@@ -221,21 +217,24 @@ def _check_celery(state: State) -> _Finding:
         queue = engine.queue()
         workers = engine.ask_workers()
     except MMOLoveError as e:
-        return _Finding("celery", False, str(e))
+        return _Finding("critical", "celery", str(e))
     except Exception as e:  # each broker has its own errors
-        words = f"the broker does not answer: {type(e).__name__}: {mask(str(e))}"
-        return _Finding("celery", False, words)
+        summary = f"the broker does not answer: {type(e).__name__}: {mask(str(e))}"
+        return _Finding("critical", "celery", summary)
     if not workers:
-        words = "no worker answers: start one with 'celery -A ... worker --beat'"
-        return _Finding("celery", False, words)
+        summary = "no worker answers: start one with 'celery -A ... worker --beat'"
+        return _Finding("critical", "celery", summary)
     takers = {name for name, worker in workers.items() if worker.takes_from(queue)}
     if not takers:
-        return _Finding("celery", False, _wrong_queue(queue, workers))
+        return _Finding("critical", "celery", _wrong_queue(queue, workers))
     ignorant = [name for name in takers if not workers[name].knows]
     if ignorant:
-        words = f"{', '.join(ignorant)}: does not know the site. Make the Flask app in "
-        return _Finding("celery", False, words + "the module that 'celery -A' names")
-    return _Finding("celery", True, f"answered by {', '.join(sorted(takers))}")
+        summary = (
+            f"{', '.join(ignorant)}: does not know the site. Create the Flask app in "
+            "the module that 'celery -A' names"
+        )
+        return _Finding("critical", "celery", summary)
+    return _Finding("ok", "celery", f"answered by {', '.join(sorted(takers))}")
 
 
 def _wrong_queue(queue: str | None, workers: t.Mapping[str, Answer]) -> str:
@@ -256,19 +255,19 @@ def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:
     if outcome.clock is None:
         return
     wrong = abs(outcome.clock)
-    words = f"{wrong:.0f} s {'behind' if outcome.clock > 0 else 'ahead of'} MMOLove's"
+    summary = f"{wrong:.0f} s {'behind' if outcome.clock > 0 else 'ahead of'} MMOLove's"
     if wrong < 2:
-        words = "agrees with MMOLove's"
+        summary = "agrees with MMOLove's"
     if wrong <= _CLOCK_FINE:
-        yield _Finding("clock", True, words)
+        yield _Finding("ok", "clock", summary)
     else:
-        cure = "set this machine's clock (NTP); signatures more than 300 s off fail"
-        yield _Finding("clock", False, f"{words}: {cure}")
+        action = "set this machine's clock (NTP); signatures more than 300 s off fail"
+        yield _Finding("critical", "clock", f"{summary}: {action}")
 
 
 def _in_words(outcome: Outcome) -> str:
     if outcome.ok:
         return "verified by MMOLove (a dry run)"
     is_page = outcome.body.lstrip().startswith("<")  # of a proxy, and long
-    words = said(outcome.status, "" if is_page else outcome.body)
-    return f"{words}. {outcome.hint}"
+    response = response_line(outcome.status, "" if is_page else outcome.body)
+    return f"{response}. {outcome.hint}"

@@ -8,26 +8,26 @@ import sys
 
 import click
 
+from ...clock import milliseconds
 from ...delivery import Senders
 from ...delivery import ThreadEngine
-from ...state import milliseconds
 from ...state import State
 from ..health import examine
 from .site import wait_for_a_signal
 from .site import with_site
 
-#: Pending events from which on ``deliver`` shows its progress.
+#: Pending events from which ``deliver`` shows its progress.
 _MUCH = 50
 
 
 @click.command()
-@click.option("--forever", is_flag=True, help="Keep on until stopped: for a service.")
-@click.option("--now", is_flag=True, help="Do not wait for pauses after failures.")
+@click.option("--forever", is_flag=True, help="Deliver until stopped, as a service.")
+@click.option("--now", is_flag=True, help="Skip the pauses after failures.")
 @with_site
 def deliver(state: State, forever: bool, now: bool) -> None:
-    """Send what is due, and give due rewards.
+    """Send what is due, and grant due rewards.
 
-    Once a cause is fixed, --now tries at once what would be retried later.
+    Once the cause of a failure is fixed, --now retries at once.
     """
     if now:
         state.outbox.resume(milliseconds())
@@ -52,14 +52,14 @@ def deliver(state: State, forever: bool, now: bool) -> None:
     waiting = state.outbox.inspector.summary().counts.get("pending", 0)
     click.echo(f"{became}; {waiting:,} pending.")
     health = examine(state, delivery.now())
-    if health.level != "good":
+    if health.level != "ok":
         click.echo(str(health))
-    if health.level == "bad":
+    if health.level == "critical":
         sys.exit(1)
 
 
 def _deliver_forever(state: State) -> None:
-    # The engine's own thread works, so that a signal finds this one with empty hands.
+    # The engine's thread does the work, so that a signal interrupts nothing.
     engine = ThreadEngine(state.make_delivery, state.settings.concurrency)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     click.echo("Delivering until stopped (Ctrl+C).", err=True)

@@ -6,46 +6,45 @@ import csv
 import json
 import time
 import typing as t
-from datetime import datetime
-from datetime import timezone
 
 import click
 
+from ...clock import milliseconds
 from ...errors import ActionError
 from ...outbox import Entry
 from ...outbox.entry import EntryState
-from ...protocol.client import said
-from ...state import milliseconds
+from ...protocol.response import response_line
 from ...state import State
 from ...text import printable
 from ..health import planned
 from ..wording import attempts
 from ..wording import data
 from ..wording import hint
-from ..wording import many
+from ..wording import plural
 from ..wording import STATES
+from ..wording import utc
 from .site import check_player
 from .site import json_option
 from .site import print_table
 from .site import with_site
 
-#: Seconds between two looks of ``--follow``, and the rows that each looks at.
+#: Seconds between two reads of ``--follow``, and how many rows each reads.
 _PAUSE = 1.0
-_LOOK = 200
+_FOLLOWED = 200
 
 _WIDTHS = (7, 10, 16, 8, 19)
 
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
-# Rows that are read at a time for an export.
+# Rows read at a time for an export.
 _PAGE = 1000
 
 _state_option = click.option(
-    "--state", "name", type=click.Choice(list(STATES)), help="Only in this state."
+    "--state", "name", type=click.Choice(list(STATES)), help="Only those in this state."
 )
 _player_option = click.option(
-    "--player", callback=check_player, metavar="ID", help="Only of this player."
+    "--player", callback=check_player, metavar="ID", help="Only those of this player."
 )
 
 
@@ -53,8 +52,10 @@ _player_option = click.option(
 @_state_option
 @_player_option
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--before", type=int, metavar="ID", help="Only older than this event.")
-@click.option("--follow", is_flag=True, help="Go on with what happens. Ctrl+C ends it.")
+@click.option(
+    "--before", type=int, metavar="ID", help="Only those older than this event."
+)
+@click.option("--follow", is_flag=True, help="Print changes until Ctrl+C.")
 @json_option
 @with_site
 def events(
@@ -68,7 +69,7 @@ def events(
 ) -> None:
     """List events, newest last.
 
-    With --json, one a line.
+    With --json, one event a line.
     """
     entries = state.outbox.inspector.page(
         state=name, player=player, before=before, limit=limit + 1
@@ -79,28 +80,29 @@ def events(
         click.echo("No events match." if is_filtered else "No events yet.")
     if not as_json and (entries or follow):
         print_table(
-            [("id", "event", "player", "state", "recorded, UTC", "answer")], _WIDTHS
+            [("id", "event", "player", "state", "recorded, UTC", "response")],
+            _WIDTHS,
         )
     _print(entries[::-1], as_json)
     if follow:
         for changed in _changes(state, name, player):
             _print(changed, as_json)
     elif is_more and not as_json:
-        click.echo(f"Older ones: --before {entries[-1].id}")
+        click.echo(f"Older events: --before {entries[-1].id}")
 
 
 def _changes(
     state: State, name: EntryState | None, player: str | None
 ) -> t.Iterator[list[Entry]]:
-    """What is new or changed among the newest, again and again."""
+    """What is new or changed among the newest events, again and again."""
     ask = state.outbox.inspector.page
-    seen = {e.id: e for e in ask(state=name, player=player, limit=_LOOK)}
+    seen = {e.id: e for e in ask(state=name, player=player, limit=_FOLLOWED)}
     while True:
         try:
             time.sleep(_PAUSE)
         except KeyboardInterrupt:
             return
-        found = ask(state=name, player=player, limit=_LOOK)
+        found = ask(state=name, player=player, limit=_FOLLOWED)
         new = [e for e in found if _mark(e) != _mark(seen.get(e.id))]
         seen = {entry.id: entry for entry in found}
         yield new[::-1]
@@ -125,13 +127,12 @@ def _row(entry: Entry) -> tuple[str, ...]:
         printable(entry.identity),
         entry.state,
         _when(entry.recorded),
-        said(entry.status, entry.answer),
+        response_line(entry.status, entry.answer),
     )
 
 
 def _when(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return utc(milliseconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @click.command()
@@ -139,7 +140,7 @@ def _when(milliseconds: int) -> str:
 @json_option
 @with_site
 def show(state: State, id: int, as_json: bool) -> None:
-    """Show one event: its attempts, answers and reward."""
+    """Show one event with its attempts and responses."""
     entry = state.outbox.inspector.get(id)
     if entry is None:
         raise ActionError(f"There is no event {id}.")
@@ -149,7 +150,7 @@ def show(state: State, id: int, as_json: bool) -> None:
         return
     click.echo(f"Event {entry.id}: {entry.event} of player {printable(entry.identity)}")
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
-    click.echo(f"inviter   {printable(entry.referrer or 'not known')}")
+    click.echo(f"referrer  {printable(entry.referrer or 'not known')}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
     if moment := planned(state, entry, milliseconds()):
         click.echo(f"next      {_when(moment)} UTC")
@@ -157,8 +158,8 @@ def show(state: State, id: int, as_json: bool) -> None:
     if entry.referral_id:
         click.echo(f"referral  {printable(entry.referral_id)}")
     for answer in entry.answers:
-        words = said(answer.status, answer.words)
-        click.echo(f"answer    {_when(answer.settled)} UTC  {words}")
+        words = response_line(answer.status, answer.words)
+        click.echo(f"response  {_when(answer.settled)} UTC  {words}")
     if hint(entry):
         click.echo(hint(entry))
 
@@ -197,7 +198,7 @@ def export(
                 writer.writerow(values)
             writer.writerow(map(_cell, values.values()))
         count += 1
-    click.echo(f"{many(count, 'event')} written.", err=True)
+    click.echo(f"{plural(count, 'event')} written.", err=True)
 
 
 def _cell(value: t.Any) -> t.Any:

@@ -1,15 +1,15 @@
-"""``forget`` and ``purge``: what is erased."""
+"""``forget`` and ``purge``: erase events."""
 
 from __future__ import annotations
 
 import click
 
+from ...clock import milliseconds
 from ...outbox.counters import DAY
-from ...state import milliseconds
 from ...state import State
 from ...text import printable
-from .. import actions as desk
-from ..wording import many
+from .. import actions
+from ..wording import plural
 from .site import check_player
 from .site import with_site
 from .site import yes_option
@@ -20,24 +20,25 @@ from .site import yes_option
 @yes_option
 @with_site
 def forget(state: State, player: str, yes: bool) -> None:
-    """Erase everything stored about PLAYER, named by id.
+    """Erase everything stored about PLAYER, who is named by id.
 
-    What was not sent yet never will be, and no reward is given any more. Friends whom
-    PLAYER invited stay, and nobody is known to have invited them. The counts of
-    the days stay.
+    Events that were not sent yet never will be, and no reward is granted any more.
+    Friends that PLAYER referred stay, without a referrer. The daily counts stay.
     """
     found = state.outbox.inspector.page(player=player)
     count = state.outbox.inspector.count_friends(player)
-    friends = many(count, "friend")
+    friends = plural(count, "friend")
     if not yes:
         for entry in found:
             click.echo(f"Event {entry.id}: {entry.event}, {entry.state}")
-        what = f"{many(len(found), 'event')} of player {printable(player)}"
-        click.confirm(f"Erase {what}, and that they invited {friends}?", abort=True)
-    erased = desk.forget(state, player)
-    click.echo(f"{many(len(erased), 'event')} of player {printable(player)} erased.")
+        what = f"{plural(len(found), 'event')} of player {printable(player)}"
+        click.confirm(f"Erase {what}, referrer of {friends}?", abort=True)
+    erased = actions.forget(state, player)
+    click.echo(f"{plural(len(erased), 'event')} of player {printable(player)} erased.")
     if count:
-        click.echo(f"Nobody is known any more to have invited {friends} of theirs.")
+        click.echo(
+            f"{friends} of theirs now {'has' if count == 1 else 'have'} no referrer."
+        )
     elif not erased:
         click.echo("If you expected some: PLAYER is the account's id, not its name.")
     unsent = sum(entry.state == "pending" for entry in erased)
@@ -52,18 +53,20 @@ def forget(state: State, player: str, yes: bool) -> None:
     type=click.IntRange(1),
     required=True,
     metavar="DAYS",
-    help="Only what finished at least this many days ago.",
+    help="Only what was done at least this many days ago.",
 )
 @yes_option
 @with_site
 def purge(state: State, days: int, yes: bool) -> None:
-    """Remove the events of players with nothing left to do.
+    """Remove the events of players for whom everything is done.
 
-    Finished is a milestone that was rewarded or needs no reward, and a player whom
-    another referrer brought first. A signup whose milestone is still to come stays, and
-    so does what waits for you. The counts stay.
+    That is so once a milestone was rewarded or needs no reward, or another referrer
+    came first. A signup without a milestone stays, and so do events that wait for you.
+    The daily counts stay.
     """
     if not yes:
-        click.confirm(f"Remove what was finished {days} days ago?", abort=True)
+        click.confirm(
+            f"Remove what was done {plural(days, 'day')} ago or earlier?", abort=True
+        )
     count = state.outbox.inspector.purge(milliseconds() - days * DAY)
-    click.echo(f"{many(count, 'event')} removed.")
+    click.echo(f"{plural(count, 'event')} removed.")

@@ -1,4 +1,4 @@
-"""``referrers``: who brings players."""
+"""``referrers``: the players with the most friends."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .site import with_site
 @json_option
 @with_site
 def referrers(state: State, limit: int, as_json: bool) -> None:
-    """Show the players who brought most friends.
+    """List the players whose invite links brought the most friends.
 
-    They are known where friends come by the site's own invite links. Counted is since
-    then, and a friend counts once MMOLove has accepted the signup.
+    A friend counts once MMOLove has accepted the signup. Friends who came by another
+    link have no known referrer.
     """
     best = state.outbox.inspector.best_referrers(limit)
     if as_json:
@@ -29,7 +29,7 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
     elif not best:
         click.echo("No invite link has brought a friend yet.")
     else:
-        # An identity can be long, and the last column is what may be cut.
+        # An identity can be long, and only the last column may be cut.
         rows = [(*map(str, counts), printable(player)) for player, *counts in best]
         head = ("FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
         print_table([head, *rows], [len(name) for name in head[:-1]])

@@ -1,4 +1,4 @@
-"""``rewards``: the ones that a person has to decide."""
+"""``rewards``: settle the ones that failed or are unconfirmed."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from functools import partial
 import click
 
 from ...state import State
-from .. import actions as desk
-from ..wording import many
+from .. import actions
+from ..wording import rewards_retried
+from ..wording import settled
 from .site import json_option
 from .site import show_entries
 from .site import with_site
 
 
 @click.command()
-@click.option("--paid", type=int, multiple=True, metavar="ID", help="It was given.")
+@click.option("--granted", type=int, multiple=True, metavar="ID", help="It was given.")
 @click.option(
-    "--again",
+    "--retry",
     multiple=True,
     is_flag=False,
     flag_value="",
     metavar="ID",
-    help="Give it now; with --all, all that failed.",
+    help="Grant it now; with --all, all that failed.",
 )
-@click.option("--all", "all_", is_flag=True, help="With --again: all that failed.")
+@click.option("--all", "all_", is_flag=True, help="With --retry: all that failed.")
 @json_option
 @with_site
 def rewards(
     state: State,
-    paid: tuple[int, ...],
-    again: tuple[str, ...],
+    granted: tuple[int, ...],
+    retry: tuple[str, ...],
     all_: bool,
     as_json: bool,
 ) -> None:
-    """Show and decide rewards that are in doubt.
+    """List and settle rewards that failed or are unconfirmed.
 
-    An "unknown" one may have been given when its process died; an "unpaid" one failed
+    An "unknown" one may have been granted when its process died; an "unpaid" one failed
     for days while others were granted, or the site had no @mmolove.reward. Check in the
-    game whether it was given, then say --paid or --again. Once the cause is fixed,
-    --again --all gives all that are "unpaid".
+    game whether it was granted, then use --granted or --retry. Once the cause is fixed,
+    --retry --all grants all that are "unpaid".
     """
-    ids = _ids(again, all_)
-    if not (paid or again):
+    ids = _ids(retry, all_)
+    if not (granted or retry):
         _show(state, as_json)
-    for id in paid:
-        desk.settle_reward(state, id, given=True)
-        click.echo(f"The reward of event {id} is noted as given.", err=as_json)
+    for id in granted:
+        actions.settle_reward(state, id, granted=True)
+        click.echo(settled(id, granted=True), err=as_json)
     for id in ids:
-        desk.settle_reward(state, id, given=False)
-        click.echo(f"The reward of event {id} will be given now.", err=as_json)
+        actions.settle_reward(state, id, granted=False)
+        click.echo(settled(id, granted=False), err=as_json)
     if all_:
-        count = many(desk.retry_rewards(state), "failed reward")
-        click.echo(f"{count} will be given now.", err=as_json)
+        click.echo(rewards_retried(actions.retry_rewards(state)), err=as_json)
 
 
-def _ids(again: tuple[str, ...], all_: bool) -> list[int]:
-    """The ids after ``--again``, which has none before ``--all``."""
-    if all_ != ("" in again):
-        raise click.UsageError("Write '--again ID', or '--again --all'.")
+def _ids(retry: tuple[str, ...], all_: bool) -> list[int]:
+    """The ids after ``--retry``, which has none before ``--all``."""
+    if all_ != ("" in retry):
+        raise click.UsageError("Write '--retry ID', or '--retry --all'.")
     try:
-        return [int(id) for id in again if id]
+        return [int(id) for id in retry if id]
     except ValueError:
         raise click.UsageError(
-            "The ID after --again is the number that 'flask mmolove rewards' shows."
+            "The ID after --retry is the number that 'flask mmolove rewards' shows."
         ) from None
 
 
@@ -73,6 +73,6 @@ def _show(state: State, as_json: bool) -> None:
     show_entries(found, as_json)
     if found and not as_json:
         click.echo(
-            "Where it was given: flask mmolove rewards --paid ID\n"
-            "Where it was not:   flask mmolove rewards --again ID"
+            "If it was granted: flask mmolove rewards --granted ID\n"
+            "If it was not:     flask mmolove rewards --retry ID"
         )

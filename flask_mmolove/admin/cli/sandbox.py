@@ -1,4 +1,4 @@
-"""``sandbox``: a stand-in for MMOLove on this machine."""
+"""``sandbox``: run a local MMOLove."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     default=8765,
     show_default=True,
-    help="0 takes a free one.",
+    help="0 for a free one.",
 )
 @click.option(
     "--register-url",
@@ -32,32 +32,32 @@ if t.TYPE_CHECKING:
     "--server-id",
     default="demo-server",
     envvar="FLASK_MMOLOVE_SERVER_ID",
-    help="From FLASK_MMOLOVE_SERVER_ID where it is set, else demo-server.",
+    help="From FLASK_MMOLOVE_SERVER_ID if it is set, else demo-server.",
 )
 @click.option(
     "--secret",
     default="demo-secret",
     envvar="FLASK_MMOLOVE_REFERRAL_SECRET",
-    help="From FLASK_MMOLOVE_REFERRAL_SECRET where it is set, else demo-secret.",
+    help="From FLASK_MMOLOVE_REFERRAL_SECRET if it is set, else demo-secret.",
 )
 @click.option(
     "--state",
     "path",
     type=click.Path(dir_okay=False),
-    help="Keep what arrived in this file, which only you can read.",
+    help="Store what arrives in this file, which only you can read.",
 )
 @click.option(
     "--host-name",
     "host_names",
     multiple=True,
-    help="Answer to this name too, besides 127.0.0.1 and localhost. Repeatable.",
+    help="Answer to this name as well as 127.0.0.1 and localhost. Repeatable.",
 )
 @click.option("--fail", type=click.IntRange(300, 599), help="Answer with this status.")
 @click.option(
     "--drop",
-    type=click.Choice(["request", "answer"]),
+    type=click.Choice(["request", "response"]),
     is_flag=False,
-    flag_value="answer",
+    flag_value="response",
     help="Hang up before the event is processed, or after it (the default).",
 )
 @click.option("--latency", type=float, default=0.0, help="Seconds before an answer.")
@@ -65,7 +65,7 @@ if t.TYPE_CHECKING:
     "--rate",
     type=click.FloatRange(0, 1),
     default=1.0,
-    help="Share of the requests that meet the fault, 0 to 1.",
+    help="Share of the requests that get the fault, 0 to 1.",
 )
 def sandbox(
     port: int,
@@ -77,12 +77,12 @@ def sandbox(
     rate: float,
     **faults: t.Any,
 ) -> None:
-    """Run a stand-in for MMOLove on this machine."""
+    """Run a local MMOLove, to try a site against."""
     from ...sandbox import Faults
     from ...sandbox import Sandbox
 
     try:
-        stand_in = Sandbox(
+        server = Sandbox(
             server_id=server_id,
             secret=secret,
             registration_url=register_url,
@@ -93,23 +93,23 @@ def sandbox(
         )
     except ValueError as e:
         raise click.UsageError(str(e)) from e
-    with stand_in:
-        click.echo(_introduction(stand_in, secret, register_url))
+    with server:
+        click.echo(_introduction(server, secret, register_url))
         wait_for_a_signal()
 
 
-def _introduction(stand_in: Sandbox, secret: str, register_url: str) -> str:
+def _introduction(server: Sandbox, secret: str, register_url: str) -> str:
     variable = "FLASK_MMOLOVE_REFERRAL_SECRET"
     line = f"  export {variable}={shlex.quote(secret)}\n"
     if secret == os.environ.get(variable):
         line = f"  # {variable} stays as it is\n"
     return (
-        f"A stand-in for MMOLove, on this machine only. What arrives: {stand_in.url}/\n"
-        f"A share link to click: {stand_in.share_link()}\n"
+        f"The sandbox, a local MMOLove, shows what arrives at {server.url}/\n"
+        f"A share link to click: {server.share_link()}\n"
         f"It leads to {register_url}; --register-url names another page.\n"
         "\nThe site's settings:\n"
-        f"  export FLASK_MMOLOVE_SERVER_ID={stand_in.server_id}\n"
+        f"  export FLASK_MMOLOVE_SERVER_ID={server.server_id}\n"
         f"{line}"
-        f"  export FLASK_MMOLOVE_ENDPOINT={stand_in.endpoint}\n"
+        f"  export FLASK_MMOLOVE_ENDPOINT={server.endpoint}\n"
         "\nStop it with Ctrl+C."
     )

@@ -1,4 +1,4 @@
-"""What the commands have in common: the site, and how they print."""
+"""What the commands share: the site, options and tables."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from flask.cli import ScriptInfo
 
 from ...errors import MMOLoveError
 from ...outbox import Entry
-from ...protocol.client import said
+from ...protocol.response import response_line
 from ...protocol.wire import is_trimmed
 from ...state import current_state
 from ...text import printable
 from ..wording import data
 from ..wording import hint
 
-json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def check_player(
@@ -33,14 +33,13 @@ def check_player(
     """The id of a player, exactly as it is stored."""
     if value is not None and not is_trimmed(value):
         raise click.BadParameter(
-            f"{value!r} has white space around it, and no player's id has. Write the "
-            "id alone."
+            f"{value!r} has white space around it, which no player's id has: remove it."
         )
     return value
 
 
 def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
-    """Run a command in the site's app context, and put our errors in one line."""
+    """Run a command in the site's app context, and print our errors in a line."""
 
     @click.pass_context
     def wrapper(ctx: click.Context, *args: t.Any, **kwargs: t.Any) -> t.Any:
@@ -60,7 +59,7 @@ def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
 
 
 def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
-    """Print entries with their last answer and what is to be done."""
+    """Print entries with their last response and what to do."""
     if as_json:
         click.echo(json.dumps([data(entry) for entry in entries]))
         return
@@ -71,15 +70,15 @@ def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
             f"{entry.id:>7}  {entry.event:<10}  player {printable(entry.identity)}  "
             f"{entry.state}"
         )
-        for line in (said(entry.status, entry.answer), hint(entry)):
+        for line in (response_line(entry.status, entry.answer), hint(entry)):
             if line:
                 click.echo(f"         {line}")
 
 
 def print_table(rows: t.Iterable[t.Sequence[str]], widths: t.Sequence[int]) -> None:
-    """Print rows, the last column cut where the terminal ends, if it is one.
+    """Print rows, and cut the last column where the terminal ends.
 
-    :param widths: Of each column but the last; a longer text pushes the row.
+    :param widths: Those of all columns but the last; a longer text moves the rest.
     """
     room = shutil.get_terminal_size((0, 0)).columns or sys.maxsize
     for row in rows:

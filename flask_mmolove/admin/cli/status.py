@@ -1,4 +1,4 @@
-"""``status``: what waits and what is done."""
+"""``status``: the health, the funnel and the counts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import typing as t
 
 import click
 
-from ...mask import mask
+from ...clock import milliseconds
 from ...outbox import Summary
-from ...state import milliseconds
 from ...state import State
+from ...text import mask
 from ..funnel import periods
 from ..funnel import read_days
 from ..health import survey
 from ..wording import ago
-from ..wording import FOR_A_PERSON
-from ..wording import many
+from ..wording import NEEDS_ACTION
+from ..wording import plural
 from ..wording import STATES
-from ..wording import UNREFERRED
+from ..wording import unreferred
 from .site import json_option
 from .site import with_site
 
@@ -27,15 +27,15 @@ from .site import with_site
 @json_option
 @with_site
 def status(state: State, as_json: bool) -> None:
-    """Show what waits and what is done."""
+    """Show the health, how far players got, and how many events are in each state."""
     summary = state.outbox.inspector.summary()
     spooled = len(state.spool.read())
     now = milliseconds()
     found = survey(state, now)
     if as_json:
         data = {"health": found[0]._asdict()} | _status_data(summary, now)
-        data["problems"] = [each._asdict() for each in found if each.level != "good"]
-        data["in_emergency_exit"] = spooled
+        data["problems"] = [each._asdict() for each in found if each.level != "ok"]
+        data["spooled"] = spooled
         click.echo(json.dumps(data))
         return
     click.echo(
@@ -48,22 +48,25 @@ def status(state: State, as_json: bool) -> None:
     click.echo()
     _print_funnel(state, now)
     if not summary.counts:
-        click.echo("No events yet: nobody has signed up with an invitation.")
-    for name, note in STATES.items():
+        click.echo("No events yet: nobody has signed up with a token.")
+    width = max(map(len, STATES))
+    for name, meaning in STATES.items():
         count = summary.counts.get(name, 0)
         if count:
-            where = f"; see {FOR_A_PERSON[name]}" if name in FOR_A_PERSON else ""
-            click.echo(f"{name:<9} {count:>8}  {note}{where}")
+            where = f"; see {NEEDS_ACTION[name]}" if name in NEEDS_ACTION else ""
+            click.echo(f"{name:<{width}} {count:>8}  {meaning}{where}")
     if summary.waiting:
         click.echo(
             f"\n{summary.waiting} of the pending wait until their player's "
-            "'registered' is accepted; a rejected one blocks them until it is retried."
+            "'registered' is accepted; a rejected one blocks them until you retry it."
         )
     if spooled:
-        more = f"{many(spooled, 'event')} more in files beside the outbox"
-        click.echo(f"\n{more}; the next delivery reads them in.")
+        more = f"{plural(spooled, 'event')} more in the spool"
+        click.echo(f"\n{more}; the next delivery imports them.")
     if summary.oldest is not None:
-        click.echo(f"\nThe oldest pending event has waited {ago(summary.oldest, now)}.")
+        click.echo(
+            f"\nThe oldest pending event has waited for {ago(summary.oldest, now)}."
+        )
 
 
 def _print_funnel(state: State, now: int) -> None:
@@ -75,7 +78,7 @@ def _print_funnel(state: State, now: int) -> None:
             counts = [f"{step.players:>10,}" for step in period.steps]
             click.echo(" ".join([f"{period.name:<9}", *counts]))
         if rows[-1].unreferred:
-            click.echo(f"\n{UNREFERRED.format(many(rows[-1].unreferred, 'reward'))}")
+            click.echo(f"\n{unreferred(rows[-1].unreferred)}")
         click.echo()
 
 

@@ -1,3 +1,3 @@
-"""The operator's page: a blueprint that a site registers if it wants it."""
+"""The dashboard: a blueprint that a site registers if it wants it."""
 
 from .pages import make_dashboard as make_dashboard

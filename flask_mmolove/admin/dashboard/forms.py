@@ -1,6 +1,4 @@
-"""Forms that nobody else can send in a visitor's name, and a word that waits for the
-next page.
-"""
+"""Forms that nobody can send in the owner's name, and a message for the next page."""
 
 from __future__ import annotations
 
@@ -13,42 +11,41 @@ from flask import session
 
 from ...capture.cookies import read
 from ...capture.cookies import sign
-from ...state import current_state
 
-# In the site's session, under names of our own. Flask's own flashed messages are the
-# site's to show.
-_NONCE = "mmolove_desk"
-_WORD = "mmolove_said"
+# Keys in the site's session. Flask's own flashed messages are the site's to show.
+_NONCE = "mmolove_dashboard"
+_MESSAGE = "mmolove_message"
 
-#: Seconds for which a form may stand open.
+#: Seconds for which a form may be open before it is sent.
 LASTS = 12 * 3600
 
 FIELD = "token"
 
-_PURPOSE = "desk"
+_PURPOSE = "dashboard"
 
 
 def make_token() -> str:
     """A token for a form of this visitor."""
     if not current_app.secret_key:
-        abort(500, "The page needs the site's SECRET_KEY.")
+        abort(500, "The dashboard needs the site's SECRET_KEY.")
     nonce = session.setdefault(_NONCE, secrets.token_urlsafe(16))
-    return sign(current_state(), _PURPOSE, nonce)
+    return sign(_PURPOSE, nonce)
 
 
 def check_token() -> None:
     """Refuse a form that was not made for this visitor."""
-    nonce = read(current_state(), _PURPOSE, request.form.get(FIELD), LASTS)
+    nonce = read(_PURPOSE, request.form.get(FIELD), LASTS)
     if nonce is None or nonce != session.get(_NONCE):
-        abort(400, "The form has expired, or was not this page's. Nothing was changed.")
+        abort(400, "The form has expired or was forged. Nothing was changed.")
 
 
-def say(word: str) -> None:
-    """Keep a word for the next page that is shown."""
-    session[_WORD] = word
+def leave_message(message: str) -> None:
+    """Keep a message for the next page."""
+    session[_MESSAGE] = message
 
 
-def take_word() -> str | None:
-    """The word that was kept, once."""
-    word: str | None = session.pop(_WORD, None) if _WORD in session else None
-    return word
+def take_message() -> str | None:
+    """The message that was left, once."""
+    # To pop what is not there would mark the session as modified.
+    message: str | None = session.pop(_MESSAGE) if _MESSAGE in session else None
+    return message

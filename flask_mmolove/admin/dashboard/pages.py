@@ -1,10 +1,8 @@
-"""The pages: what is, the delivery log, one event, and what a person may order."""
+"""The pages: the overview, the delivery log, one event, and the actions."""
 
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime
-from datetime import timezone
 from functools import partial
 
 from flask import abort
@@ -18,32 +16,35 @@ from flask import url_for
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
+from ...clock import milliseconds
 from ...errors import ConfigError
 from ...errors import MMOLoveError
 from ...errors import OutboxError
 from ...outbox import Entry
-from ...protocol.client import said
+from ...protocol.response import response_line
 from ...state import current_state
-from ...state import milliseconds
 from ...text import printable
-from .. import actions as desk
+from .. import actions
 from ..funnel import periods
 from ..funnel import read_days
 from ..health import count_stuck
-from ..health import Health
 from ..health import planned
 from ..health import survey
-from ..wording import ago
+from ..health import unreadable_outbox
 from ..wording import attempts
 from ..wording import hint
-from ..wording import many
+from ..wording import plural
+from ..wording import retried
+from ..wording import rewards_retried
+from ..wording import settled
 from ..wording import STATES
-from ..wording import UNREFERRED
+from ..wording import unreferred
+from ..wording import utc
 from .forms import check_token
 from .forms import FIELD
+from .forms import leave_message
 from .forms import make_token
-from .forms import say
-from .forms import take_word
+from .forms import take_message
 from .pictures import draw
 from .pictures import HEIGHT
 from .pictures import LINES
@@ -57,31 +58,31 @@ _POLICY = (
     "frame-ancestors 'none'; base-uri 'none'"
 )
 
-#: The views that act, when a form is sent to them.
+#: The views that a form may be sent to.
 _ACTIONS = {"retry_all", "retry_rewards", "retry", "reward"}
 
 Access = t.Callable[[], t.Any]
 
 
 def make_dashboard(access: Access | None) -> Blueprint:
-    """The operator's page as a blueprint.
+    """Make the dashboard's blueprint.
 
-    :param access: Asked in each request whether this visitor may see it.
-    :raises ConfigError: If there is nobody to ask.
+    :param access: Called in each request: whether this visitor may see it.
+    :raises ConfigError: If it is missing.
     """
     if access is None or not callable(access):
         raise ConfigError(
-            "The operator's page shows who plays and takes orders, so it needs to know "
+            "The dashboard shows who plays and can change events, so it needs to know "
             "who may see it: mmolove.dashboard(access=lambda: current_user.is_admin). "
-            "Whoever is refused gets a 404."
+            "Everybody else gets a 404."
         )
     pages = Blueprint(
         "mmolove", __name__, template_folder="templates", static_folder="static"
     )
 
     @pages.before_request
-    def ask() -> None:
-        # Its static files are asked for too.
+    def check_access() -> None:
+        # It is called for the static files too.
         if not current_app.ensure_sync(access)():
             _deny()
         if request.method == "POST" and _view() in _ACTIONS:
@@ -91,9 +92,9 @@ def make_dashboard(access: Access | None) -> Blueprint:
 
     pages.after_request(_harden)
     pages.context_processor(_tools)
-    pages.add_app_template_filter(_moment, "mmolove_moment")
+    pages.add_app_template_filter(utc, "mmolove_utc")
     pages.add_app_template_filter(printable, "mmolove_text")
-    # A redirect to the slash would tell whoever is refused that there is something.
+    # A redirect to the slash would tell strangers that there is a dashboard.
     pages.get("/", strict_slashes=False)(overview)
     pages.get("/events")(events)
     pages.get("/events/<int:id>")(event)
@@ -111,8 +112,8 @@ def _view() -> str:
 
 
 def _match_all_methods(setup: BlueprintSetupState) -> None:
-    """Have ``access`` asked whatever the method is: a 405 from the routing would tell
-    whoever is refused that there is something.
+    """Call ``access`` whatever the method is: a 405 from the routing would tell
+    strangers that there is a dashboard.
     """
     own = f"{setup.name_prefix}.{setup.name}.".lstrip(".")
     for rule in setup.app.url_map.iter_rules():
@@ -121,18 +122,15 @@ def _match_all_methods(setup: BlueprintSetupState) -> None:
 
 
 def _deny() -> t.NoReturn:
-    """Answer as to a URL that is not there: with the site's own 404, and nothing of
-    ours on it.
-    """
+    """Answer as for an unknown URL: with the site's own 404, and nothing of ours."""
     request.url_rule = request.view_args = None
     abort(404)
 
 
 def overview() -> ResponseReturnValue:
-    """The funnel, who brings players, and what waits for a person."""
-    now = milliseconds()
+    """The funnel, the best referrers, and what waits for the owner."""
     inspector = current_state().inspector
-    days = read_days(inspector, now)
+    days = read_days(inspector, milliseconds())
     return render_template(
         "mmolove/overview.html",
         periods=periods(days),
@@ -140,7 +138,7 @@ def overview() -> ResponseReturnValue:
         lines=LINES,
         width=WIDTH,
         height=HEIGHT,
-        unreferred=UNREFERRED,
+        unreferred=unreferred,
         stuck=count_stuck(inspector),
         pending=inspector.count("pending"),
         referrers=inspector.best_referrers(),
@@ -175,7 +173,7 @@ def events() -> ResponseReturnValue:
 
 
 def event(id: int) -> ResponseReturnValue:
-    """One event's story."""
+    """One event with its responses."""
     entry = _find(id)
     state = current_state()
     player = state.outbox.of(entry.identity, entry.test, state.timeout)
@@ -194,10 +192,10 @@ def retry(id: int) -> ResponseReturnValue:
     entry = _find(id)
     if request.method != "POST":
         return render_template("mmolove/retry.html", entry=entry, count=1)
-    if desk.send_again(current_state(), [id]):
-        say(f"Event {id} is sent again.")
+    if actions.retry(current_state(), [id]):
+        leave_message(f"Event {id} will be sent again.")
     else:
-        say(f"Event {id} is not rejected any more: nothing was done.")
+        leave_message(f"Event {id} is not rejected any more: nothing was done.")
     return _go("event", id=id)
 
 
@@ -206,8 +204,7 @@ def retry_all() -> ResponseReturnValue:
     if request.method != "POST":
         count = current_state().inspector.count("rejected")
         return render_template("mmolove/retry.html", entry=None, count=count)
-    sent = len(desk.send_again(current_state()))
-    say(f"{many(sent, 'rejected event')} {'is' if sent == 1 else 'are'} sent again.")
+    leave_message(retried(len(actions.retry(current_state()))))
     return _go("events")
 
 
@@ -217,30 +214,26 @@ def retry_rewards() -> ResponseReturnValue:
         count = current_state().inspector.count("unpaid")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
-        count = desk.retry_rewards(current_state())
+        leave_message(rewards_retried(actions.retry_rewards(current_state())))
     except MMOLoveError as e:
-        say(f"Nothing was done. {e}")
-    else:
-        be = "is" if count == 1 else "are"
-        say(f"{many(count, 'failed reward')} {be} being granted now.")
+        leave_message(f"Nothing was done. {e}")
     return _go("events")
 
 
 def reward(id: int) -> ResponseReturnValue:
-    """Settle a reward in doubt."""
+    """Settle a reward that failed or is unconfirmed."""
     entry = _find(id)
     if request.method != "POST":
         return render_template("mmolove/reward.html", entry=entry)
-    given = {"yes": True, "no": False}.get(request.form.get("given", ""))
-    if given is None:
+    granted = {"yes": True, "no": False}.get(request.form.get("granted", ""))
+    if granted is None:
         abort(400)
     try:
-        desk.settle_reward(current_state(), id, given=given)
+        actions.settle_reward(current_state(), id, granted=granted)
     except MMOLoveError as e:
-        say(f"Nothing was done. {e}")
+        leave_message(f"Nothing was done. {e}")
     else:
-        what = "is noted as given" if given else "is given now"
-        say(f"The reward of event {id} {what}.")
+        leave_message(settled(id, granted=granted))
     return _go("event", id=id)
 
 
@@ -258,28 +251,22 @@ def _go(page: str, **values: t.Any) -> Response:
 
 
 def _no_outbox(error: OutboxError) -> ResponseReturnValue:
-    # Asked once more, it would keep the visitor waiting once more.
-    found = [Health("bad", "The outbox cannot be read.", str(error))]
+    # A survey would wait for the outbox once more.
+    found = [unreadable_outbox(error)]
     return render_template("mmolove/trouble.html", found=found), 503
 
 
 def _tools() -> dict[str, t.Any]:
-    now = milliseconds()
     return {
-        "survey": partial(survey, current_state(), now),
-        "word": take_word(),
+        "survey": partial(survey, current_state(), milliseconds()),
+        "message": take_message(),
         "form_token": make_token,
         "form_field": FIELD,
         "states": STATES,
-        "ago": lambda moment: ago(moment, now),
         "hint": hint,
-        "said": said,
-        "many": many,
+        "response_line": response_line,
+        "plural": plural,
     }
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def _harden(response: Response) -> Response:

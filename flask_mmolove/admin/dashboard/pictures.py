@@ -1,18 +1,18 @@
-"""The numbers that a picture is drawn by; the drawing itself is a template."""
+"""The coordinates of the chart; a template draws it."""
 
 from __future__ import annotations
 
 import typing as t
 from datetime import datetime
-from datetime import timezone
 
 from ...outbox import Day
+from ..wording import utc
 
-# The size of the line's field, in the picture's own units.
+# The size of the plot, in SVG units.
 WIDTH = 600
 HEIGHT = 180
 
-#: The lines that are drawn, and what they are called.
+#: The lines, with their names.
 LINES = {"signed_up": "signed up", "qualified": "qualified"}
 
 
@@ -21,14 +21,13 @@ class Dot(t.NamedTuple):
 
     x: float
     y: float
-    day: datetime
     players: int
 
 
 class Picture(t.NamedTuple):
     """Lines over days.
 
-    :param top: What the upper edge stands for.
+    :param top: The value at the upper edge.
     :param lines: The dots of each line.
     """
 
@@ -37,33 +36,31 @@ class Picture(t.NamedTuple):
     days: list[datetime]
 
     def points(self, name: str) -> str:
-        """A line, as SVG wants it."""
+        """The points of a polyline in SVG."""
         return " ".join(f"{dot.x:g},{dot.y:g}" for dot in self.lines[name])
 
 
 def draw(days: t.Sequence[Day]) -> Picture:
     """The lines of some days."""
-    top = _round_up(max((day.signed_up for day in days), default=0))
-    top = max(top, _round_up(max((day.qualified for day in days), default=0)))
-    moments = [datetime.fromtimestamp(day.start / 1000, timezone.utc) for day in days]
+    most = max((getattr(day, name) for day in days for name in LINES), default=0)
+    top = _round_up(most)
     step = WIDTH / max(1, len(days) - 1)
     lines = {
         name: [
             Dot(
                 round(number * step, 1),
                 round(HEIGHT * (1 - getattr(day, name) / top), 1),
-                moment,
                 getattr(day, name),
             )
-            for number, (day, moment) in enumerate(zip(days, moments, strict=True))
+            for number, day in enumerate(days)
         ]
         for name in LINES
     }
-    return Picture(top, lines, moments)
+    return Picture(top, lines, [utc(day.start) for day in days])
 
 
 def _round_up(count: int) -> int:
-    """The next number that is easy to read, and even."""
+    """The next even number that is easy to read."""
     size = 1
     while True:
         for digit in (2, 4, 10):

@@ -10,9 +10,7 @@ from sqlalchemy import Connection
 
 from ...errors import ConfigError
 from ...settings import Settings
-from .session import listen
 from .session import SessionOutbox
-from .session import Site
 from .store import SQLAlchemyOutbox
 from .tables import tables
 
@@ -31,7 +29,6 @@ class SiteDatabase:
         self._db = db
         self._session = db.session
         tables(db.metadata)
-        listen(db.session)
 
     def open(self, app: Flask, settings: Settings) -> SQLAlchemyOutbox:
         """The outbox of an app.
@@ -82,8 +79,6 @@ class SiteDatabase:
         bind = self._db.engines.get(None) if is_own else session.get_bind()
         return bind if isinstance(bind, Connection) else None
 
-    def join(
-        self, outbox: SQLAlchemyOutbox, settings: Settings, site: t.Callable[[], Site]
-    ) -> SessionOutbox:
+    def join(self, outbox: SQLAlchemyOutbox, settings: Settings) -> SessionOutbox:
         """The outbox as part of the site's session."""
-        return SessionOutbox(outbox, lambda: self._db.session, settings.server_id, site)
+        return SessionOutbox(outbox, lambda: self._db.session, settings.server_id)

@@ -29,9 +29,9 @@ from sqlalchemy.pool import StaticPool
 from ...errors import ConfigError
 from ...errors import OutboxBusy
 from ...errors import OutboxError
-from ...mask import is_secret
-from ...mask import mask
-from ...mask import mask_values
+from ...text import is_secret
+from ...text import mask
+from ...text import mask_values
 from ..statements import Transaction
 from ..store import Outbox
 from .tables import Place

@@ -10,9 +10,9 @@ from sqlalchemy import URL
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
-from flask_mmolove.registration.views import IN_A_ROW
-from flask_mmolove.registration.views import Record
-from flask_mmolove.registration.views import SignupViews
+from flask_mmolove.recording.views import IN_A_ROW
+from flask_mmolove.recording.views import Record
+from flask_mmolove.recording.views import SignupViews
 from tests.conftest import find_url
 from tests.conftest import SQL
 

@@ -1,4 +1,4 @@
-"""The stand-in as its tests see it: servers, ledger, clock and faults in one place."""
+"""The service behind the links and the endpoint: servers, ledger, clock, faults."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .faults import Faults
 from .ledger import Arrival
 from .ledger import Ledger
 from .ledger import Referral
-from .report import glance
+from .received import read_texts
+from .rules import decide
+from .rules import Decision
 from .rules import find_referral
-from .rules import judge
 from .rules import Message
 from .rules import Server
-from .rules import Verdict
 
 
-class State:
-    """Everything that one stand-in is and knows; it stands in
+class Service:
+    """What a sandbox is and does, apart from HTTP. It is
     ``app.extensions["mmolove_sandbox"]``.
 
-    :param server: The server that :meth:`mint` takes unless told otherwise.
-    :param ledger: What is remembered.
+    :param server: The server that :meth:`mint` uses unless told otherwise.
+    :param ledger: Where everything is stored.
     :param faults: What goes wrong; may be replaced at any time.
     :param now: Unix seconds.
     """
@@ -36,23 +36,23 @@ class State:
         faults: Faults,
         now: t.Callable[[], float],
     ) -> None:
-        #: The servers by id. Add others, or put a changed one in place of an old one:
+        #: The servers by id. Add others, or replace one by a changed copy:
         #: ``dataclasses.replace(server, referrals=False)``.
         self.servers = {server.id: server}
         self.ledger = ledger
         self.faults = faults
-        #: Set while the stand-in stops, so that latency does not hold it up.
+        #: Set while the sandbox stops, to cut latencies short.
         self.stopping = threading.Event()
         self._server_id = server.id
         #: Unix seconds; may be replaced at any time.
         self.clock = now
 
     def time(self) -> float:
-        """The stand-in's clock, with the fault that it may have."""
+        """The sandbox's time, with the fault of its clock."""
         return self.clock() + self.faults.clock
 
     def mint(self, ref: str = "demo", server_id: str | None = None) -> str:
-        """Do what a click on a share link does, and return the token."""
+        """Create a token, as a click on a share link does."""
         if not tokens.is_ref(ref):
             raise ValueError("A ref is 1 to 256 visible ASCII characters.")
         server = self.servers[server_id or self._server_id]
@@ -63,8 +63,8 @@ class State:
     def close_referral(
         self, token: str, state: t.Literal["reversed", "rejected"]
     ) -> None:
-        """Do what happens at MMOLove alone: the owner reverses a referral, or the
-        guard against abuse rejects it.
+        """Close a referral, as MMOLove does when the owner reverses it or its guard
+        against abuse rejects it.
         """
         self.ledger.move(token, state)
 
@@ -79,45 +79,45 @@ class State:
         return self.ledger.referrals()
 
     def receive(self, message: Message) -> tuple[Arrival, Faults]:
-        """Take in one request; also returns the faults it met. What it changes and the
+        """Handle a request, and return the faults it met as well. Its changes and its
         line in the history are written together.
         """
         now = self.time()
         faults = self.faults.strike()
         self.stopping.wait(faults.latency)
         with self.ledger.transaction():
-            verdict = _fault(faults) or judge(message, self.servers, self.ledger, now)
+            decision = _fail(faults) or decide(message, self.servers, self.ledger, now)
             body = message.body or b""
             arrival = Arrival(
                 when=now,
-                outcome=verdict.outcome,
-                status=verdict.status,
-                answer=json.dumps(verdict.answer, separators=(",", ":")),
-                reason=verdict.reason,
-                hint=verdict.hint,
+                outcome=decision.outcome,
+                status=decision.status,
+                response=json.dumps(decision.response, separators=(",", ":")),
+                reason=decision.reason,
+                hint=decision.hint,
                 lost=faults.drop is not None,
                 body=body,
-                **glance(body),
+                **read_texts(body),
             )
             self.ledger.record(arrival)
         return arrival, faults
 
 
-def _fault(faults: Faults) -> Verdict | None:
+def _fail(faults: Faults) -> Decision | None:
     if faults.drop == "request":
-        return Verdict(
+        return Decision(
             None,
             {},
             "fault",
-            "By order, the connection was closed before anything was done.",
-            "Nothing to fix: the site should send it again by itself.",
+            "The fault closed the connection before anything was done.",
+            "Nothing to fix: the site retries by itself.",
         )
     if faults.fail is not None:
-        return Verdict(
+        return Decision(
             faults.fail,
             {"error": "fault"},
             "fault",
-            f"By order, the answer was {faults.fail} and nothing was done.",
-            "Nothing to fix: this is the fault that was asked for.",
+            f"The fault made the response {faults.fail}, and nothing was done.",
+            "Nothing to fix: this fault is switched on.",
         )
     return None

@@ -23,7 +23,7 @@ from flask_mmolove import current_referrer
 from flask_mmolove import invitations
 from flask_mmolove import MMOLove
 from flask_mmolove.sandbox import Sandbox
-from tests.admin.test_browser import browser as browser
+from tests.browser import browser as browser
 from tests.conftest import MakeApp
 
 pytestmark = pytest.mark.slow

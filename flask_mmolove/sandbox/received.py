@@ -1,4 +1,4 @@
-"""From raw bytes to a report: the rules about form, before anything is looked up."""
+"""From raw bytes to an event: the rules that need no look-up."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ EVENTS = ("registered", "qualified", "reversed")
 
 
 @dataclass(frozen=True)
-class Report:
-    """The fields of an event, checked and trimmed. Unknown extra fields are accepted
-    and forgotten.
+class ReceivedEvent:
+    """The fields of an event, checked and trimmed. Unknown fields are ignored.
 
-    :param referee_identity: Only on ``registered``; later events have theirs ignored.
+    :param referee_identity: Ignored on events other than ``registered``.
     """
 
     event: str
@@ -29,10 +28,10 @@ class Report:
     test: bool
 
     @classmethod
-    def parse(cls, body: bytes) -> Report:
-        """Read a body.
+    def parse(cls, body: bytes) -> ReceivedEvent:
+        """Parse a body.
 
-        :raises Refused: If it is no event.
+        :raises Refused: If it is not an event.
         """
         fields = _load(body)
         event = _text(fields, "event", EVENTS)
@@ -53,18 +52,18 @@ class Report:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two reports the same."""
+        """Two deliveries with the same key are duplicates."""
         return self.token, self.event, self.server_event_id
 
 
-def glance(body: bytes) -> dict[str, str]:
-    """The texts of a body that may be malformed, for the list of what arrived."""
+def read_texts(body: bytes) -> dict[str, str]:
+    """The texts of a body that may be malformed, for the history."""
     names = ("event", "token", "server_id", "server_event_id", "referee_identity")
     try:
         fields = _load(body)
     except Refused:
         return {}
-    # A lone surrogate can be written in JSON, but neither stored nor shown.
+    # JSON can contain a lone surrogate, which can be neither stored nor shown.
     return {
         name: fields[name].strip().encode(errors="replace").decode()
         for name in names
@@ -73,7 +72,7 @@ def glance(body: bytes) -> dict[str, str]:
 
 
 def _load(body: bytes) -> dict[str, t.Any]:
-    # Strict where the contract is silent: no other encoding, no NaN.
+    # Strict where the contract does not say: no other encoding, no NaN.
     try:
         fields = json.loads(body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as e:

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_mmolove.testing import SiteSandbox
+from tests.admin.cli.conftest import Run
+
+
+def test_they_are_listed_newest_last(site: Flask, run: Run) -> None:
+    lines = run(site, "events").output.splitlines()
+    assert [line.split()[0] for line in lines] == ["id", "1", "2", "3", "4"]
+    result = run(site, "events", "--limit", "2")
+    assert "Older events: --before 3" in result.output
+    (entry,) = run(site, "events", "--json", "--before", "2").output.splitlines()
+    assert json.loads(entry)["identity"] == "7"
+
+
+def test_they_are_filtered(site: Flask, run: Run) -> None:
+    for args in (["--state", "rejected"], ["--player", "9"]):
+        _, line = run(site, "events", *args).output.splitlines()
+        assert line.split()[:4] == ["4", "registered", "9", "rejected"]
+    assert "No events match." in run(site, "events", "--player", "x").output
+
+
+def test_nothing_yet(app: Flask, run: Run) -> None:
+    assert run(app, "events").output == "No events yet.\n"
+
+
+def test_a_table_fits_the_terminal(
+    site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run(site, "events").output.splitlines()
+    assert {len(line) for line in lines} == {40}
+
+
+def test_where_there_is_no_terminal_nothing_is_cut(
+    site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert '"unknown_token"}' in run(site, "events").output
+
+
+def test_it_follows_what_happens(
+    site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [False, True]
+
+    def wait(seconds: float) -> None:
+        if not looks:
+            raise KeyboardInterrupt
+        if looks.pop():
+            run(site, "retry", "4")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    output = run(site, "events", "--limit", "1", "--follow").output
+    assert [line.split()[0] for line in output.splitlines()] == ["id", "4", "4"]
+
+
+def test_one_is_shown_with_its_responses(site: Flask, run: Run) -> None:
+    run(site, "retry", "4")
+    output = run(site, "show", "4").output
+    assert output.count("HTTP 404: ") == 2
+    assert "referrer  not known" in output
+    assert "MMOLOVE_SERVER_ID" in output
+    assert len(json.loads(run(site, "show", "4", "--json").output)["answers"]) == 2
+    assert "There is no event 99." in run(site, "show", "99").output
+
+
+def test_all_are_exported_without_tokens(
+    site: Flask, run: Run, tmp_path: Path, mmolove_sandbox: SiteSandbox
+) -> None:
+    for form in ("csv", "jsonl"):
+        file = tmp_path / f"events.{form}"
+        result = run(site, "export", "--format", form, "--output", str(file))
+        assert result.output == "4 events written.\n"
+        text = file.read_text()
+        assert len(text.splitlines()) == 4 + (form == "csv")
+        assert all(r.token not in text for r in mmolove_sandbox.sandbox.referrals)
+    assert ""","'=1+1",""" in (tmp_path / "events.csv").read_text()

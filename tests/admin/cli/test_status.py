@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+from flask import Flask
+
+from flask_mmolove import qualify
+from flask_mmolove import registered
+from flask_mmolove.sandbox import Faults
+from flask_mmolove.testing import SiteSandbox
+from tests.admin.cli.conftest import Run
+from tests.conftest import MakeApp
+
+
+def test_nothing_yet(app: Flask, run: Run) -> None:
+    assert "No events yet" in run(app, "status").output
+
+
+def test_it_counts_events_by_state(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(DELIVERY="manual")
+    with app.app_context():
+        registered(7, token=mmolove_sandbox.mint())
+        qualify(7)
+    output = run(app, "status").output
+    assert "pending         2  not delivered yet" in output
+    assert "The oldest pending event has waited" in output
+    data = json.loads(run(app, "status", "--json").output)
+    assert data["counts"]["pending"] == 2
+    assert data["waiting_for_registered"] == 1
+    assert data["oldest_pending_seconds"] >= 0
+
+
+def test_trouble_is_named(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    mmolove_sandbox.sandbox.faults = Faults(fail=503)
+    app = make_app()
+    with app.app_context():
+        for player in range(6):
+            registered(player, token=mmolove_sandbox.mint())
+    output = run(app, "status").output
+    assert output.count("MMOLove has been failing for") == 1
+    assert output.count("HTTP 503") == 1
+    health = json.loads(run(app, "status", "--json").output)["health"]
+    assert health["level"] == "critical"
