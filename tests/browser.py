@@ -25,7 +25,7 @@ def browser() -> t.Iterator[Browser]:
     if chromium is None:
         if "CI" in os.environ:
             pytest.fail("Chromium is missing, and in CI nothing is skipped.")
-        pytest.skip("There is no 'chromium' on the PATH.")
+        pytest.skip("Not installed: a browser: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
         yield browser

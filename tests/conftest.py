@@ -4,9 +4,11 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import sqlite3
 import typing as t
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from sqlalchemy import URL
 from example_app import servers
 from flask_mmolove import MMOLove
 from flask_mmolove.testing import SiteSandbox
+from tests import shared
 
 MakeApp = t.Callable[..., Flask]
 
@@ -28,15 +31,57 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first, or one worker would still be at them when all is done."""
-    items.sort(key=lambda item: "reliability" not in item.path.parts)
+    """Long files first, or one worker would still be at them when all is done."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda i: ("reliability" not in i.path.parts, -tests[i.path]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what to install for the tests that were skipped for want of something."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+    )
+    needs: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        missing = re.search(r"(?:comes with|Not installed): (.*)", reason)
+        needs[missing[1] if missing else ""] += count
+    others = needs.pop("", 0)
+    for need, count in needs.most_common():
+        terminalreporter.line(f"{count} skipped tests need: {need}")
+    if others:
+        terminalreporter.line(f"{others} skipped tests do not apply here; -rs says why")
+
+
+# -- servers ---------------------------------------------------------------------------
+
+ASK = pytest.StashKey[shared.Ask]()
+RUN = pytest.StashKey[shared.Servers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        config.stash[ASK] = lambda name: shared.ask(worker["servers"], name)
+        return
+    if folder := servers.memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+    run = config.stash[RUN] = shared.Servers()
+    config.stash[ASK] = run.start
+    config.add_cleanup(run.close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: t.Any) -> None:
+    """Tell a worker of pytest-xdist where to ask."""
+    node.workerinput["servers"] = node.config.stash[RUN].listen()
 
 
 S = t.TypeVar("S")
 
 
 def serve(start: t.Callable[[], t.ContextManager[S]]) -> t.Iterator[S]:
-    """A server for the whole run."""
+    """A server for as long as the fixture lasts, or a test that is skipped."""
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(start())
@@ -47,18 +92,28 @@ def serve(start: t.Callable[[], t.ContextManager[S]]) -> t.Iterator[S]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> t.Iterator[URL]:
-    yield from serve(servers.postgresql)
+@contextlib.contextmanager
+def database(name: str, config: pytest.Config) -> t.Iterator[URL]:
+    """A worker's own database, on the server that all share."""
+    url = shared.find(name, config.stash[ASK])
+    own = f"site_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    execute(url, f"CREATE DATABASE {own} {LETTERS[name]}")
+    yield url.set(database=own)
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> t.Iterator[URL]:
-    yield from serve(servers.mariadb)
+def postgresql(pytestconfig: pytest.Config) -> t.Iterator[URL]:
+    yield from serve(lambda: database("postgresql", pytestconfig))
+
+
+@pytest.fixture(scope="session")
+def mariadb(pytestconfig: pytest.Config) -> t.Iterator[URL]:
+    yield from serve(lambda: database("mariadb", pytestconfig))
 
 
 @pytest.fixture(scope="session")
 def valkey() -> t.Iterator[servers.Broker]:
+    """A broker of the worker's own: some tests kill it."""
     yield from serve(servers.valkey)
 
 
@@ -82,8 +137,7 @@ def make_app(
 ) -> t.Iterator[MakeApp]:
     """Makes sites that report to the sandbox; keyword arguments are ``MMOLOVE_*``.
 
-    At the end of each test, no secret may stand in a log or a file, and no token in a
-    log.
+    At the end of each test, no log or file may hold a secret, and no log a token.
     """
     made: list[Flask] = []
 
@@ -103,8 +157,8 @@ def make_app(
         secret = app.config["MMOLOVE_REFERRAL_SECRET"]
         assert secret not in log.getvalue()
         folder = state.settings.spool.parent
-        for file in folder.glob("*") if folder.is_dir() else []:
-            assert file.is_dir() or secret.encode() not in file.read_bytes()
+        for file in filter(Path.is_file, folder.glob("*")):
+            assert secret.encode() not in file.read_bytes()
     for referral in mmolove_sandbox.sandbox.referrals:
         assert referral.token not in log.getvalue()
 
@@ -138,10 +192,22 @@ class Hold:
 
 SERVERS = ("postgresql", "mariadb")
 SQL = ("sqlite", *SERVERS)
+LETTERS = {"postgresql": "", "mariadb": servers.MARIADB_LETTERS}
 EMPTY = {
     "postgresql": ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"),
-    "mariadb": ("DROP DATABASE site", servers.MARIADB_SITE),
+    "mariadb": (
+        "DROP DATABASE {0}",
+        f"CREATE DATABASE {{0}} {servers.MARIADB_LETTERS}",
+    ),
 }
+
+
+def execute(url: URL, *statements: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
 def find_url(name: str, request: pytest.FixtureRequest) -> URL:
@@ -150,11 +216,7 @@ def find_url(name: str, request: pytest.FixtureRequest) -> URL:
         folder = request.getfixturevalue("tmp_path")
         return URL.create("sqlite+pysqlite", database=str(folder / "site.db"))
     url: URL = request.getfixturevalue(name)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for statement in EMPTY[name]:
-            connection.exec_driver_sql(statement)
-    engine.dispose()
+    execute(url, *(statement.format(url.database) for statement in EMPTY[name]))
     return url
 
 

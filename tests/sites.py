@@ -60,7 +60,6 @@ class Site:
         self.db.init_app(self.app)
         self.mmolove = MMOLove(self.app, db=self.db)
         with self.app.app_context():
-            self.db.drop_all()
             self.db.create_all()
 
     @property
@@ -85,7 +84,6 @@ class Site:
         self.state.engine.stop()
         self.state.outbox.close()
         with self.app.app_context():
-            self.db.drop_all()
             self.db.engine.dispose()
 
 

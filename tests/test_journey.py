@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 PASSWORD = "will-o-the-wisp"
 LOOT = "cape received"
 
+pytestmark = pytest.mark.slow
+
 
 class Site:
     """The example site in a process of its own, with its sandbox."""

@@ -78,6 +78,7 @@ def serve(sandbox: Sandbox, tmp_path: Path) -> Serve:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_signup_arrives_by_itself_and_a_stop_leaves_no_claim(
     name: str, serve: Serve, sandbox: Sandbox, outbox: SQLiteOutbox
@@ -99,6 +100,7 @@ def test_a_signup_arrives_by_itself_and_a_stop_leaves_no_claim(
     assert "Traceback" not in running.log
 
 
+@pytest.mark.slow
 def test_without_threads_events_wait_and_the_site_says_so(
     serve: Serve, sandbox: Sandbox, outbox: SQLiteOutbox
 ) -> None:
@@ -267,6 +269,7 @@ def test_nothing_is_started_or_made_at_import(script: t.Callable[[str], str]) ->
     assert script(AT_IMPORT) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 20])
 @pytest.mark.parametrize("latency", [0, 30])
 def test_the_end_of_a_process_with_events_pending_is_quiet(
@@ -312,6 +315,7 @@ def test_the_end_of_a_fork_gives_back_nothing_of_its_parent(
     script(FORK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1])
 def test_no_thread_is_started_at_exit(
     before: int, script: t.Callable[[str], str], outbox: SQLiteOutbox

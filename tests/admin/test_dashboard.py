@@ -394,6 +394,7 @@ def served(app: Flask) -> t.Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_owner_repairs_an_event(
     browser: Browser,

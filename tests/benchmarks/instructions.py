@@ -19,8 +19,8 @@ from pathlib import Path
 #: Numbers of turns that are compared, unless a probe is told otherwise.
 TURNS = (50, 350)
 
-#: Seeds of Python's hashes. Each lays things out anew in memory, and CPython's cache of
-#: types' attributes minds that: two names of one place replace each other.
+#: Seeds of Python's hashes. Each lays things out differently in memory, which matters
+#: to CPython's cache of types' attributes: two names of one place replace each other.
 SEEDS = (0, 1, 2)
 
 _ROOT = Path(__file__).parents[2]

@@ -121,7 +121,7 @@ def measure_signup() -> t.Iterator[Row]:
     )
     yield Row(
         "the same while MMOLove is down",
-        "while it is well and events go out",
+        "while MMOLove answers and events go out",
         ratios(downs, wells),
         1,
         note=f"{ms[3]:.2f} ms, {ms[2]:.2f} ms",

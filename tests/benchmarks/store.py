@@ -20,8 +20,8 @@ from flask_mmolove.outbox.sqlite.store import SQLiteTransaction
 from flask_mmolove.signals import event_accepted
 
 from . import host
-from .desk import fill
-from .desk import make_entries
+from .dashboard import fill
+from .dashboard import make_entries
 from .instructions import count
 from .probes import CLAIMED
 from .probes import make_app

@@ -26,6 +26,8 @@ from flask_mmolove.sandbox import Sandbox
 from tests.browser import browser as browser
 from tests.conftest import MakeApp
 
+pytestmark = pytest.mark.slow
+
 
 class Request(t.NamedTuple):
     """What a browser said of a request."""

@@ -183,6 +183,7 @@ def sent(broker: servers.Broker) -> list[t.Any]:
     return [json.loads(body)[0][0] for body in bodies]
 
 
+@pytest.mark.slow
 def test_a_signup_its_milestone_and_its_reward_are_a_worker_s(site: Site) -> None:
     worker = site.work()
     site.sign_up("7")
@@ -193,12 +194,14 @@ def test_a_signup_its_milestone_and_its_reward_are_a_worker_s(site: Site) -> Non
     assert rewards == ["mmolove-demo-server-7", str(worker.pid)]
 
 
+@pytest.mark.slow
 def test_what_a_worker_records_is_delivered_too(site: Site) -> None:
     site.work()
     site.celery.send_task("signup", ("7", site.sandbox.mint()), ignore_result=True)
     site.wait(lambda: site.sandbox.reported == [("registered", "7")])
 
 
+@pytest.mark.slow
 def test_a_lost_message_is_made_up_for_by_the_sweep(
     site: Site, broker: servers.Broker
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_lost_message_is_made_up_for_by_the_sweep(
     site.wait(lambda: site.state("7") == "accepted")
 
 
+@pytest.mark.slow
 def test_a_doubled_message_changes_nothing(site: Site) -> None:
     site.work()
     site.work("threads")
@@ -226,6 +230,7 @@ def test_a_doubled_message_changes_nothing(site: Site) -> None:
     assert len(site.sandbox.sandbox.arrivals) == len(ids)
 
 
+@pytest.mark.slow
 def test_two_workers_share_an_outbox_in_a_database(
     make_site: Fixture, request: pytest.FixtureRequest
 ) -> None:
@@ -270,6 +275,7 @@ class TestBroker:
         site.sign_up("8")
         assert set(threads) == {"flask-mmolove"}
 
+    @pytest.mark.slow
     def test_a_dead_one_loses_nothing_and_is_said_once(
         self, site: Site, broker: servers.Broker, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -285,6 +291,7 @@ class TestBroker:
         ours = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert len([r for r in ours if r.name == "flask_mmolove"]) == 1
 
+    @pytest.mark.slow
     def test_a_worker_goes_on_when_it_is_back(
         self, site: Site, broker: servers.Broker
     ) -> None:
@@ -360,6 +367,7 @@ class TestSite:
             make_app(DELIVERY="celery")
 
 
+@pytest.mark.slow
 class TestCheck:
     def check(self, site: Site) -> str:
         info = ScriptInfo(create_app=lambda: site.app)
@@ -413,6 +421,7 @@ class TestCheck:
 class TestQueues:
     """A site whose workers take from queues of their own."""
 
+    @pytest.mark.slow
     def test_a_task_that_is_sent_to_their_queue_is_run(self, site: Site) -> None:
         site.celery.conf.task_routes = {"flask_mmolove.*": "game"}
         site.work(queues="game")
@@ -421,6 +430,7 @@ class TestQueues:
         check = TestCheck().check(site)
         assert check == "ok    celery      answered by 0@here"
 
+    @pytest.mark.slow
     def test_a_task_that_nobody_takes_is_told_of_within_a_minute(
         self, site: Site
     ) -> None:

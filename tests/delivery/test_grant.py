@@ -101,6 +101,7 @@ class TestReward:
         bench.delivery.drain()
         assert grant.given == ["7"]
 
+    @pytest.mark.slow
     def test_one_that_fails_for_days_is_left_to_a_person(
         self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -120,6 +121,7 @@ class TestReward:
         bench.delivery.drain()
         assert grant.given == ["7"]
 
+    @pytest.mark.slow
     def test_first_retries_are_quick_and_later_ones_a_quarter_of_an_hour_apart(
         self, make_bench: Fixture
     ) -> None:

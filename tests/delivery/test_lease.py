@@ -97,7 +97,10 @@ class Process:
         return [word for word in said if word not in ("renewed", "failed")]
 
 
-@pytest.fixture(params=("own", *SQL))
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SQL]
+
+
+@pytest.fixture(params=("own", *SLOW))
 def due(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[Due]:
     if request.param == "own":
         where = str(tmp_path / "outbox.db")
@@ -137,6 +140,7 @@ def test_nobody_takes_one_in_doubt_whose_callback_runs(due: Due) -> None:
         assert first.finish() == ["rewarded", "done"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_process_that_was_paused_calls_nothing_that_another_has_claimed(
     due: Due, promise: str
@@ -152,6 +156,7 @@ def test_a_process_that_was_paused_calls_nothing_that_another_has_claimed(
     assert due.entry.state == "rewarded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("due", ["own"], indirect=True)
 def test_a_process_that_was_paused_goes_on_with_what_is_still_its_own(
     due: Due,
@@ -164,6 +169,7 @@ def test_a_process_that_was_paused_goes_on_with_what_is_still_its_own(
     assert due.entry.state == "rewarded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("due", ["own"], indirect=True)
 def test_what_a_paused_process_has_given_is_settled_by_whoever_is_first(
     due: Due,

@@ -104,6 +104,7 @@ def site(
     site.end()
 
 
+@pytest.mark.slow
 def test_a_storm_is_delivered_once_and_in_order(
     site: Site, engine: Engine, mmolove_sandbox: SiteSandbox
 ) -> None:

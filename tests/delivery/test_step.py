@@ -169,6 +169,8 @@ def test_it_gives_up_by_age_and_attempts(bench: Bench, days: int) -> None:
     assert ("registered", "rejected") in bench.told
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_an_outage_makes_no_event_too_old(bench: Bench) -> None:
     bench.site.sandbox.stop()
     for identity in "abcdefgh":

@@ -324,6 +324,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @as_root
 @pytest.mark.parametrize("mode", [0o1777, 0o777], ids=["sticky", "open"])
 def test_an_attacker_who_swaps_folders_is_never_believed(

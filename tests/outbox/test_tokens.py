@@ -215,6 +215,7 @@ class TestStores:
         (day,) = outbox.inspector.days(NOW, NOW)
         assert (day.signed_up, day.accepted, day.rewarded) == (1, 1, 1)
 
+    @pytest.mark.slow
     def test_processes_that_race_for_a_token_have_one_owner(self, where: str) -> None:
         context = processes_context()
         count = 8

@@ -52,7 +52,7 @@ def reach(clock: Clock) -> t.Iterator[Reach]:
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     if shutil.which("openssl") is None:
         assert not os.environ.get("CI"), "openssl is not installed."
-        pytest.skip("openssl is not installed.")
+        pytest.skip("Not installed: OpenSSL: apt-get install openssl")
     folder = tmp_path_factory.mktemp("authority")
 
     def make(name: str, *options: str) -> None:

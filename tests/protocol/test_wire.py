@@ -334,7 +334,7 @@ def random_fields(rng: random.Random) -> dict[str, t.Any]:
     return fields
 
 
-@pytest.mark.skipif(NODE is None, reason="Node is not installed")
+@pytest.mark.skipif(NODE is None, reason="Not installed: Node.js: apt install nodejs")
 def test_the_bytes_and_signatures_are_those_of_node() -> None:
     rng = random.Random(7842)
     cases: list[dict[str, t.Any]] = [

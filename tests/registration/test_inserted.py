@@ -722,6 +722,7 @@ def test_sqlalchemy_is_loaded_only_where_it_is_used() -> None:
 # -- many at once ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5])
 def test_forty_signups_at_once_keep_all_their_referrals(
     url: URL,

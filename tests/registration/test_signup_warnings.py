@@ -53,6 +53,7 @@ def test_each_view_and_each_app_has_a_warning_of_its_own(
     assert len(caplog.records) == 4
 
 
+@pytest.mark.slow
 def test_each_of_many_short_lived_apps_is_warned_of(
     mmolove_sandbox: SiteSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -128,14 +128,14 @@ class AccountSite(Site):
             super().qualify(player)
 
     def empty(self) -> None:
-        """Make the tables anew."""
+        """Recreate the tables."""
         with self.app.app_context():
             self.db.drop_all()
             self.db.create_all()
             self.db.engine.dispose()
 
     def rows(self) -> Rows:
-        """What stands in the site's tables."""
+        """What the site's tables hold."""
         with self.app.app_context():
             accounts = self.db.session.scalars(select(Account)).all()
             gifts = self.db.session.scalars(select(Gift)).all()

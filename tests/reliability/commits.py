@@ -3,7 +3,7 @@
 **What runs.** One story: a player signs up, that is delivered, they reach the
 milestone, that is delivered and rewarded. These are its chapters. A first telling
 counts the commits, the site's and the package's. For each of them, before it and after
-it, the story is then told anew by a child that kills itself there, and a new process
+it, then a child tells the story again and kills itself there, and a new process
 delivers what is left.
 
 **What is measured, and why it can fail.** As in ``database.py``. What belongs together
@@ -35,7 +35,7 @@ from .server import StandIn
 from .site import read_diary
 from .site import warm_up
 
-#: Turns after which a drain is given up.
+#: The most turns of a drain.
 TURNS = 200
 
 

@@ -1,15 +1,15 @@
 """A kill at every step of an event's life, before it and after it.
 
 **What runs.** One story: the outbox is made, one player signs up and reaches the
-milestone, another signs up while the outbox is busy (the emergency exit), what can be
+milestone, another signs up while the outbox is busy (spooled files), what can be
 sent is sent and rewarded, the other player reaches the milestone as well, and that is
 sent and rewarded. Each event's first post meets a fault, so that retries are part of
 it.
 
 A first run writes down every step: each statement to SQLite, each file that the
-emergency exit makes or removes, each call from claim to reward, and the site's own
+spool makes or removes, each call from claim to reward, and the site's own
 answers. For each of them, before it and after it, a child is then forked that tells the
-story anew and kills itself there. A new process delivers what is left, with its clock
+story again and kills itself there. A new process delivers what is left, with its clock
 moved on past the leases, and the site's diary is compared with the server's history as
 after a soak. The steps are found by wrapping methods, from outside; the package knows
 nothing of it.
@@ -67,7 +67,7 @@ FIRST = {"registered": "unavailable", "qualified": "portal"}
 #: The steps of the reward, the only ones that differ with ``at_most_once``.
 REWARD = ("claim accepted", "reward", "settle accepted", "settle reward_unconfirmed")
 
-#: Turns after which a drain of two players is given up.
+#: The most turns of a drain of two players.
 TURNS = 200
 
 #: Times the story is told at most until it takes the same course. On a machine that is
@@ -79,7 +79,7 @@ PHASES = (
     "migrate",
     "enqueue",
     "spool",
-    "take in",
+    "import",
     "claim pending",
     "send",
     "settle pending",
@@ -148,7 +148,7 @@ class _Steps:
         self.wrap(http.client.HTTPConnection, "getresponse", "answer")
         self.wrap(CallbackRewarder, "_give", "reward")
         self.wrap(Spool, "write", "spool")
-        self.wrap(Spool, "remove", "take in")
+        self.wrap(Spool, "remove", "import")
         self.wrap(Path, "rename", "rename")
         self.wrap(Path, "unlink", "unlink")
         self.wrap(os, "fsync", "fsync")
@@ -288,7 +288,7 @@ def run(
     only: t.Sequence[str] = (),
     at_most_once: t.Sequence[bool] = (False, True),
 ) -> Findings:
-    """Kill at every point, and compare.
+    """Kill a process at every step, and compare what is left.
 
     :param only: Phases whose points are tried; all, unless given.
     :param at_most_once: The kinds of callback that the story is told with.

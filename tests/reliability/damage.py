@@ -2,7 +2,7 @@
 
 **What runs.** An outbox with eighty pending events fills about twenty pages. In each
 round another process damages the file in one of the ways of :data:`KINDS`, at another
-page each time; signups come in, the delivery runs, the site is started anew, and more
+page each time; signups come in, the delivery runs, the site is started again, and more
 signups come in. In half of the rounds the site is quiet: the delivery has to notice the
 damage by itself. Each round is a process of its own, and an ordinary user's: nothing is
 read-only for root.
@@ -11,7 +11,7 @@ read-only for root.
 the package: those whose body stands, byte for byte, on no other page than those that
 the damage left alone. Each of them has to be delivered, and so has each new signup; no
 request may raise or be answered with anything but 200; and in the end the outbox itself
-takes events again, not the emergency exit alone. How many rows a round was to save is
+takes events again, not the spool alone. How many rows a round was to save is
 counted, for a round in which nothing had to survive shows little.
 
 A row on a damaged page may come back altered, as SQLite keeps no checksums; how many
@@ -53,7 +53,7 @@ class Scene(t.NamedTuple):
     """Where damage is done.
 
     :param path: The file of the outbox.
-    :param image: What stands in it.
+    :param image: What it holds.
     :param page: The page to damage, counted from 0.
     :param running: Whether the site has the file open.
     """
@@ -169,13 +169,13 @@ def move(scene: Scene) -> set[int]:
 
 
 def replace(scene: Scene) -> set[int]:
-    """Another file stands there: the same outbox, older."""
+    """Another file is there: the same outbox, older."""
     scene.replace(older_image())
     return scene.touched_by_removal
 
 
 def replace_by_garbage(scene: Scene) -> set[int]:
-    """Another file stands there, and it is no outbox."""
+    """Another file is there, and it is no outbox."""
     scene.replace(scene.random.randbytes(len(scene.image)))
     return scene.touched_by_removal
 
@@ -267,7 +267,7 @@ def _image(rows: int) -> bytes:
 
 @functools.cache
 def whole_image() -> bytes:
-    """What stands in the file at the beginning of each round."""
+    """What the file holds at the beginning of each round."""
     return _image(ROWS)
 
 

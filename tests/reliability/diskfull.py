@@ -3,13 +3,13 @@
 **What runs.** On a file system of a fixed size, a site takes signups while no page is
 free, then one, then two, and so on, until everything fits: once from an empty disk,
 where not even the outbox can be made, and once while events are on their way, where the
-disk fills after the first post. The second place of the emergency exit lies on another
+disk fills after the first post. The second folder of the spool lies on another
 disk. The same with a limit on the size of files (``RLIMIT_FSIZE``) in place of the full
 disk; where no file system can be mounted, for want of the right to, only that.
 
 **What is measured, and why it can fail.** Each signup is answered with 200 and within
 2 s, and an event whose signup was answered is delivered once there is room again, out
-of the outbox or out of the emergency exit: a store that loses what it acknowledged, or
+of the outbox or out of the spool: a store that loses what it acknowledged, or
 an exit on the same full disk, leaves the client without it. What was posted and could
 not be settled is not posted again by the same process: each further post is a
 ``duplicate``, and a fault. How many signups took the exit, and how often the delivery

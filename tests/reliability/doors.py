@@ -134,7 +134,7 @@ class Result:
 
 
 def run(requests: int, seed: int, only: int | None) -> Findings:
-    """Knock, on all processors."""
+    """Send requests of every shape to every route, on all processors."""
     numbers = range(requests) if only is None else range(only, only + 1)
     batches = [numbers[i : i + BATCH] for i in range(0, len(numbers), BATCH)]
     result = Result()

@@ -55,7 +55,7 @@ class Owner(t.NamedTuple):
 
     :param cookie: The value of the session cookie.
     :param field: The form's hidden field.
-    :param token: What stands in it.
+    :param token: What it holds.
     """
 
     cookie: str

@@ -117,7 +117,7 @@ def _credits(arrival: Arrival) -> bool:
 
 
 def _moot(keys: set[str]) -> set[str]:
-    """The milestones of players whom another referrer had registered before: MMOLove
+    """The milestones of players that another referrer had registered before: MMOLove
     takes none, and the site does not send them.
     """
     return {key for key in keys if key.startswith(KEYS["qualified"] + TAKEN)}

@@ -305,7 +305,7 @@ class FaultServer:
         self._start(self._accept, self._listener)
 
     def close(self) -> None:
-        """Let nobody in any more, and end what is under way."""
+        """Close the listener and every open connection."""
         self._closing.set()
         if self._listener is not None:
             with contextlib.suppress(OSError):

@@ -99,7 +99,7 @@ class Site:
         """Turn the delivery as its thread does until nothing is due, and say whether
         that was reached. Rather than to wait, its clock is moved on.
 
-        :param turns: After so many it is given up.
+        :param turns: At most so many.
         """
         for _ in range(turns):
             try:

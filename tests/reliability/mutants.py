@@ -252,12 +252,12 @@ def _changes_the_key() -> None:
     """Make a new reward key for each call."""
     from_entries = Referral.from_entries
 
-    def anew(entries: t.Mapping[str, Entry]) -> Referral:
+    def rebuild(entries: t.Mapping[str, Entry]) -> Referral:
         referral = from_entries(entries)
         key = f"{referral.reward_key}-{entries['qualified'].claim}"
         return replace(referral, reward_key=key)
 
-    _put(Referral, from_entries=staticmethod(anew))
+    _put(Referral, from_entries=staticmethod(rebuild))
 
 
 def _settles_a_reward_first() -> None:
@@ -416,7 +416,7 @@ MUTANTS = [
     ),
     Mutant(
         "settle before the answer",
-        "An event is accepted when MMOLove says so.",
+        "An event is accepted when MMOLove accepts it.",
         _settles_before_the_answer,
         "crash points: post",
         "lost",
@@ -472,7 +472,7 @@ MUTANTS = [
     ),
     Mutant(
         "sign once",
-        "Each attempt is signed anew.",
+        "Each attempt is signed again.",
         _signs_once,
         "an hour later",
         "lost",

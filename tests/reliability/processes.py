@@ -12,6 +12,8 @@ import traceback
 import typing as t
 from pathlib import Path
 
+from example_app.servers import memory
+
 
 def fork(work: t.Callable[[], object]) -> int:
     """Do something in a child, which ends with it, and give the child's pid.
@@ -64,7 +66,5 @@ def scratch() -> t.Iterator[Path]:
     What a killed process wrote survives it in either place: SIGKILL takes a process,
     not the system's cache. Power cuts are not tried here.
     """
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="reliability-", dir=place) as folder:
+    with tempfile.TemporaryDirectory(prefix="reliability-", dir=memory()) as folder:
         yield Path(folder)

@@ -271,7 +271,7 @@ class Running:
         self.signal(self._server.stop)
 
     def stop(self) -> int:
-        """Stop in good order, and give the exit code."""
+        """Stop by a signal, and give the exit code."""
         process = self._process
         assert process is not None
         if process.poll() is None and not self._asked:

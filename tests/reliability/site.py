@@ -73,7 +73,7 @@ class Site:
 
     :param folder: For the outbox, and the diary.
     :param endpoint: Where MMOLove stands.
-    :param database: The URL of a database, for the outbox to stand in.
+    :param database: The URL of a database, for the outbox.
     :param delivery: ``MMOLOVE_DELIVERY``.
     :param timeout: ``MMOLOVE_TIMEOUT``; a lease is twelve of them.
     :param at_most_once: How the reward callback is registered.
@@ -135,7 +135,7 @@ class Site:
         where it would wait: there it is moved on. Pauses are not drawn by lot, so that
         the same is done each time.
 
-        :param turns: After so many it is given up.
+        :param turns: At most so many.
         """
         delivery = self.state.make_delivery()
         clock = _Clock()

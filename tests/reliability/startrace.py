@@ -48,7 +48,7 @@ _TIMES = struct.Struct("dd")
 
 
 def run(rounds: int) -> Findings:
-    """Race."""
+    """Start eight processes at once on one new file, again and again."""
     counters = Counters()
     faults: list[str] = []
     meetings = 0

@@ -17,6 +17,8 @@ from tests.reliability.doorsite import read_text
 from tests.reliability.test_engines import run
 from tests.reliability.visitor import DOORS
 
+pytestmark = pytest.mark.slow
+
 
 def test_8000_strangers_break_nothing_and_many_come_in() -> None:
     report = run("doors", "--requests", "8000")

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 def run(harness: str, *arguments: str, seconds: int = 115) -> dict[str, t.Any]:
     """The report of a run in which every promise held.
 
-    :param seconds: When it is given up.
+    :param seconds: How long it may take.
     """
     done = subprocess.run(
         [
@@ -60,6 +60,7 @@ def run(harness: str, *arguments: str, seconds: int = 115) -> dict[str, t.Any]:
     return report
 
 
+@pytest.mark.slow
 class TestSoak:
     def test_300_kills_lose_nothing_and_pay_nothing_twice(self) -> None:
         report = run("soak", "--kills", "300")
@@ -78,6 +79,7 @@ class TestSoak:
         assert report["figures"]["rewards"] > 0
 
 
+@pytest.mark.slow
 def test_a_drain_waits_for_what_is_in_flight_on_the_way_back(tmp_path: Path) -> None:
     # The harness's site takes the log of its process for itself.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -102,6 +104,7 @@ def drain_on_the_way_back(folder: Path) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 def test_the_outbox_does_what_a_dictionary_does() -> None:
     figures = run("statemachine", "--examples", "200")["figures"]
     for event in ("claims_after_a_crash", "settlements_in_vain", "rewarded"):

@@ -6,6 +6,8 @@ import pytest
 
 from tests.reliability.test_engines import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.usefixtures("postgresql")
 class TestDatabase:

@@ -9,7 +9,7 @@ from tests.reliability.test_engines import run
 
 # They take a minute on an idle machine.
 _SECONDS = 500
-pytestmark = pytest.mark.timeout(_SECONDS + 10)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(_SECONDS + 10)]
 
 
 def test_a_kill_at_every_step_breaks_nothing() -> None:

@@ -21,6 +21,8 @@ from tests.reliability.recycling import SERVERS
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+
 
 def run(harness: str, *arguments: str) -> dict[str, t.Any]:
     """The report of a run in which every promise held."""

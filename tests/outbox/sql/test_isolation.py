@@ -27,8 +27,9 @@ OF_SQLITE = (AUTOCOMMIT, "READ UNCOMMITTED", "SERIALIZABLE")
 LEVELS = (*OF_SQLITE, "READ COMMITTED", "REPEATABLE READ")
 
 # Where it is set; "driver" is where SQLAlchemy is not told.
-CASES = [(way, level) for way in ("engine", "options", "session") for level in LEVELS]
-CASES.append(("driver", AUTOCOMMIT))
+QUICK = [("driver", AUTOCOMMIT), *(("engine", level) for level in LEVELS)]
+SLOW = [(way, level) for way in ("options", "session") for level in LEVELS]
+CASES = [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
 
 
 class Isolated(Site):

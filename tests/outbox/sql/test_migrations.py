@@ -116,6 +116,7 @@ def site(
     return Site(tmp_path, url, getattr(request, "param", MMOLOVE_FIRST))
 
 
+@pytest.mark.slow
 def test_a_migration_makes_the_tables_and_nothing_else_does(
     site: Site, mmolove_sandbox: SiteSandbox
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_migration_makes_the_tables_and_nothing_else_does(
         db.engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", [MIGRATE_FIRST], indirect=True)
 def test_it_does_not_matter_which_extension_comes_first(site: Site) -> None:
     site.flask("db", "init")
@@ -159,6 +161,7 @@ def test_it_does_not_matter_which_extension_comes_first(site: Site) -> None:
     assert all(f"Detected added table '{name}'" in found for name in OURS)
 
 
+@pytest.mark.slow
 def test_where_the_migrations_are_not_the_owner_s_a_command_makes_the_tables(
     site: Site, mmolove_sandbox: SiteSandbox
 ) -> None:

@@ -72,6 +72,7 @@ class TestFile:
         with pytest.raises(OutboxError, match="MMOLOVE_OUTBOX"):
             add(SQLiteOutbox(tmp_path / "file" / "outbox.db"))
 
+    @pytest.mark.slow
     def test_processes_that_start_at_once_make_one_schema(self, tmp_path: Path) -> None:
         start_together(multiprocessing.get_context("spawn"), _add_in_process, tmp_path)
         outbox = SQLiteOutbox(tmp_path / "outbox.db")

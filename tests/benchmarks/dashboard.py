@@ -1,4 +1,4 @@
-"""How long the operator's pages take over a million events.
+"""How long the dashboard's pages take over a million events.
 
 Signups of a year: half of the players qualified, and of a thousand events one is
 rejected, one reward unconfirmed and one to be sent. The rows are written past the
@@ -69,15 +69,15 @@ def fill(outbox: Outbox, url: str, prefix: str, entries: t.Iterator[Entry]) -> N
     """Write entries and their counts into tables that are there."""
     known = tables(MetaData())
     known.event.name = f"{prefix}event"
-    tally: t.Counter[Mark] = Counter()
+    counts: t.Counter[Mark] = Counter()
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(delete(known.event))
         while batch := list(itertools.islice(entries, 5000)):
             connection.execute(insert(known.event), [e._asdict() for e in batch])
             for entry in batch:
-                tally.update(taken(entry))
-    outbox.run(lambda db: db.count(tally.elements()))
+                counts.update(taken(entry))
+    outbox.run(lambda db: db.count(counts.elements()))
     if not url.startswith("sqlite"):
         # As the servers do by themselves; SQLite never does.
         with engine.connect() as connection:
@@ -92,7 +92,7 @@ def fill(outbox: Outbox, url: str, prefix: str, entries: t.Iterator[Entry]) -> N
 @click.option("--url", help="Of a database; else a file of the outbox's own.")
 @click.option("--waiting", is_flag=True, help="None of them was sent yet.")
 def main(events: int, url: str | None, waiting: bool) -> None:
-    """Fill an outbox and time the operator's pages over it."""
+    """Fill an outbox and time the dashboard's pages over it."""
     with tempfile.TemporaryDirectory() as folder:
         app = Flask(__name__, instance_path=folder)
         app.config.update(
