@@ -258,7 +258,7 @@ SETUPS = [
         "There is no reward callback",
         no_callback,
         ("warn", "no @mmolove.reward is registered"),
-        "1 reward_failed",
+        "1 reward failed",
         "the site has no @mmolove.reward",
     ),
     Setup(
@@ -310,7 +310,7 @@ SETUPS = [
         unreachable,
         ("FAIL", "No response came"),
         "has been unreachable",
-        "out of reach",
+        "cannot be reached",
     ),
     Setup(
         "MMOLove cannot be reached at the first signup",

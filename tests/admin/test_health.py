@@ -77,7 +77,7 @@ def of(app: Flask) -> Health:
             ),
             "warning",
             [
-                "Waiting for you: 2 rejected, 1 reward_unconfirmed, 1 reward_failed.",
+                "Waiting for you: 2 rejected, 1 reward unconfirmed, 1 reward failed.",
                 "See 'flask mmolove retry --list' and 'flask mmolove rewards'.",
             ],
         ),

@@ -107,7 +107,7 @@ class TestSignature:
         later = Spool(beside.with_name("outbox.db"), "changed")
         assert [found.name for found, _ in later.read()] == [NAME, file.name]
         assert later.read()
-        assert caplog.text.count("not signed") == 1
+        assert caplog.text.count("not all are signed") == 1
         later.remove(beside / NAME)
         assert later.read() == [(file, NOTE)]
 

@@ -158,12 +158,12 @@ def test_our_tables_are_where_the_site_s_are(
         else:
             site.Player.__table__.create(site.engine)
     if made == "by the command":
-        assert "was made" in site.invoke("init-db")
+        assert "was created" in site.invoke("init-db")
     if made == "by the first use":
         site.outbox.probe()
     assert len(site.tables(SCHEMA)) == len(site.outbox.tables)
     assert site.tables(None) in (set(), site.tables(SCHEMA))
-    assert "is there already" in site.invoke("init-db")
+    assert "exists already" in site.invoke("init-db")
 
     entries = play(site, mmolove_sandbox)
     assert entries["registered"].state == "accepted"
