@@ -5,6 +5,7 @@ them, and what is promised of a signup and a reward holds.
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import typing as t
 from pathlib import Path
@@ -24,11 +25,14 @@ from tests.sites import Site
 
 AUTOCOMMIT = "AUTOCOMMIT"
 OF_SQLITE = (AUTOCOMMIT, "READ UNCOMMITTED", "SERIALIZABLE")
-LEVELS = (*OF_SQLITE, "READ COMMITTED", "REPEATABLE READ")
+# What a site is likely to have: the defaults of databases, and autocommit.
+DEFAULTS = (AUTOCOMMIT, "SERIALIZABLE", "READ COMMITTED", "REPEATABLE READ")
+LEVELS = ("READ UNCOMMITTED", *DEFAULTS)
 
 # Where it is set; "driver" is where SQLAlchemy is not told.
-QUICK = [("driver", AUTOCOMMIT), *(("engine", level) for level in LEVELS)]
-SLOW = [(way, level) for way in ("options", "session") for level in LEVELS]
+WAYS = ("engine", "options", "session")
+QUICK = [("driver", AUTOCOMMIT), *(("engine", level) for level in DEFAULTS)]
+SLOW = [case for case in itertools.product(WAYS, LEVELS) if case not in QUICK]
 CASES = [*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
 
 

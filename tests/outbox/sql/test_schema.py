@@ -34,7 +34,11 @@ from flask_mmolove.testing import SiteSandbox
 #: It has to be quoted.
 SCHEMA = "my-Game"
 
-WAYS = ("metadata", "translated", "connection")
+WAYS = (
+    "metadata",
+    pytest.param("translated", marks=pytest.mark.slow),
+    "connection",
+)
 
 
 class Site:
