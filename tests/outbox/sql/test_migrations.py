@@ -166,8 +166,8 @@ def test_where_the_migrations_are_not_the_owner_s_a_command_makes_the_tables(
     site: Site, mmolove_sandbox: SiteSandbox
 ) -> None:
     """They come with an application that was installed by pip."""
-    assert "was made" in site.flask("mmolove", "init-db", "--yes")
-    assert "is there already" in site.flask("mmolove", "init-db", "--yes")
+    assert "was created" in site.flask("mmolove", "init-db", "--yes")
+    assert "exists already" in site.flask("mmolove", "init-db", "--yes")
     assert site.tables == OURS
     assert "ok    outbox" in site.flask("mmolove", "check")
     app, db, Player = site.load()
