@@ -17,12 +17,12 @@ from .counters import reached
 from .entry import Entry
 from .entry import EntryState
 from .entry import Settlement
+from .numbers import Numbers
 from .reward_breaker import RewardBreaker
 from .rows import BY_KEY
 from .rows import key_values
 from .rows import named
 from .rows import REWARDS
-from .rows import Rows
 from .rules import as_claimed
 from .rules import HORIZON
 from .rules import isolate_crashed
@@ -33,7 +33,7 @@ from .rules import soonest
 from .rules import wrongly_rejected
 
 
-class Claims(Rows):
+class Claims(Numbers):
     """Claims entries, and settles them."""
 
     def claim(
@@ -84,7 +84,11 @@ class Claims(Rows):
         """
         before, after = self._learn(learn)
         steps = self._settle(settlements, now)
-        changed = [entry for entry, _ in steps]
+        numbers = self.number(steps)
+        changed = [
+            entry._replace(number=numbers.get(entry.id, entry.number))
+            for entry, _ in steps
+        ]
         self._follow(changed, now)
         if before.is_open != after.is_open:
             if after.is_open:

@@ -140,6 +140,8 @@ class Entry(t.NamedTuple):
     :param history: The answers before it, as JSON; see :attr:`answers`.
     :param digest: What of the token is kept from other accounts, where this entry owns
         it; see :mod:`~flask_mmolove.outbox.tokens`.
+    :param number: Which credited friend of its referrer this is, once it is one; see
+        :mod:`~flask_mmolove.outbox.numbers`.
     """
 
     id: int
@@ -163,6 +165,7 @@ class Entry(t.NamedTuple):
     referrer: str | None = None
     history: str | None = None
     digest: str | None = None
+    number: int | None = None
 
     @property
     def is_second(self) -> bool:

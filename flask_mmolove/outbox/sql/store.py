@@ -180,6 +180,7 @@ class SQLAlchemyOutbox(Outbox):
         if self.run(lambda db: db.fact(_RENAMED), writes=False) is None:
             self._widen()
             self.run(SQLAlchemyTransaction.rename_states)
+            self.run(SQLAlchemyTransaction.continue_numbers)
             self.run(lambda db: db.set_fact(_RENAMED, "yes"))
         super().upgrade()
 

@@ -105,6 +105,7 @@ def tables(metadata: MetaData) -> Tables:
         Column("referrer", String(TEXT_LIMIT)),
         Column("history", Text),
         Column("digest", String(32)),
+        Column("number", Integer),
         UniqueConstraint("identity", "event", "test", name=_ONCE),
         Index("mmolove_event_due", "state", "due", "id"),
         Index("mmolove_event_state", "state", "id"),

@@ -92,6 +92,12 @@ UPDATE event SET state = 'reward_unconfirmed' WHERE state = 'unknown';
 UPDATE event SET state = 'reward_failed' WHERE state = 'unpaid'
 """
 
+_NUMBERS = """
+ALTER TABLE event ADD COLUMN number INTEGER;
+INSERT INTO referrer (player, step, count)
+    SELECT player, 'numbered', count FROM referrer WHERE step = 'qualified'
+"""
+
 # The schema stands on the first page, the rows on others.
 _SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
 
@@ -132,6 +138,7 @@ class SQLiteTransaction(Transaction):
         for entry in new:
             if entry.event == "registered":
                 self.own_token(self.of(entry.identity, entry.test)[entry.event])
+        self.keep_numbers(new)
         self.count(mark for entry in new for mark in taken(entry))
         return len(new)
 
@@ -177,7 +184,7 @@ class SQLiteOutbox(Outbox):
 
     def __init__(self, path: Path) -> None:
         super().__init__(_DIALECT)
-        self._db = Database(path, Schema([_SCHEMA, _TOKENS, _STATES], _SIGNS))
+        self._db = Database(path, Schema([_SCHEMA, _TOKENS, _STATES, _NUMBERS], _SIGNS))
 
     def __str__(self) -> str:
         return str(self._db.path)
