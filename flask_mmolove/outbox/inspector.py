@@ -215,6 +215,19 @@ class Inspector:
         )
         return int(self._read(sql, player=player)[0][0])
 
+    def friends(self, player: str, test: bool, limit: int) -> list[Entry]:
+        """The signups of the friends whom a player referred, newest first.
+
+        :param limit: How many at most.
+        """
+        return self._entries(
+            "referrer = :player AND event = 'registered' AND test = :test"
+            " ORDER BY id DESC LIMIT :limit",
+            player=player,
+            test=test,
+            limit=limit,
+        )
+
     def worker(self) -> Worker | None:
         """What delivers, if anything ever did."""
         known = self._run(lambda db: db.fact("worker"))

@@ -60,6 +60,18 @@ class Rows(abc.ABC):
         )
         return {entry.event: entry for entry in found}
 
+    def of_all(
+        self, identities: t.Collection[str], test: bool
+    ) -> dict[str, dict[str, Entry]]:
+        """The same of some hundred players, by their identities."""
+        places, values = named(identities)
+        found: dict[str, dict[str, Entry]] = {}
+        for entry in self.entries(
+            f"identity IN ({places}) AND test = :test", {**values, "test": test}
+        ):
+            found.setdefault(entry.identity, {})[entry.event] = entry
+        return found
+
     def breaker(self) -> Breaker:
         """What is known of MMOLove."""
         return Breaker.from_json(self.fact("breaker"))
@@ -103,7 +115,7 @@ class Rows(abc.ABC):
         self._add_up(self._dialect.referrer, "player", referrers)
         self._add_up(self._dialect.tally, "day", days)
 
-    def _add_up(self, table: str, whose: str, counts: t.Counter[t.Any]) -> None:
+    def _add_up(self, table: str, whose: str, counts: t.Mapping[t.Any, int]) -> None:
         if not counts:
             return
         key = f"{whose}, step"

@@ -12,12 +12,13 @@ import typing as t
 from ..protocol.wire import Event
 from .actions import Actions
 from .entry import Entry
+from .friends import Friends
 from .held import Held
 from .rules import as_second
 from .rules import new_entry
 
 
-class Transaction(Held, Actions):
+class Transaction(Held, Friends, Actions):
     """The outbox within one open transaction.
 
     What others do meanwhile can show as an error of the database, after which the whole

@@ -15,6 +15,7 @@ from .entry import Invitation
 from .entry import is_id
 from .entry import Settlement
 from .entry import TIMEOUT
+from .friends import Round
 from .inspector import Inspector
 from .inspector import Worker
 from .report import record
@@ -113,6 +114,17 @@ class Outbox(abc.ABC):
         """See :func:`~flask_mmolove.outbox.report.record`."""
         return self.run(lambda db: record(note, server_id, db), timeout)
 
+    def record_all(
+        self, reports: t.Sequence[Report], server_id: str, timeout: float | None = None
+    ) -> list[Entry]:
+        """The same as :meth:`record` for some hundred reports at once."""
+
+        def work(db: Transaction) -> list[Entry]:
+            new = (record(report, server_id, db) for report in reports)
+            return list(itertools.chain.from_iterable(new))
+
+        return self.run(work, timeout) if reports else []
+
     def hold(
         self, key: str, invitation: Invitation, now: int, timeout: float | None = None
     ) -> None:
@@ -153,6 +165,33 @@ class Outbox(abc.ABC):
 
     def reward_breaker(self, timeout: float | None = None) -> RewardBreaker:
         return self.run(lambda db: db.reward_breaker(), timeout, writes=False)
+
+    def of_all(
+        self,
+        identities: t.Collection[str],
+        test: bool,
+        timeout: float | None = None,
+    ) -> dict[str, dict[str, Entry]]:
+        return self.run(lambda db: db.of_all(identities, test), timeout, writes=False)
+
+    # Asking for milestones.
+
+    def round(self, timeout: float | None = None) -> Round:
+        return self.run(lambda db: db.round(), timeout, writes=False)
+
+    def claim_round(self, now: int, lease: int, claim: str) -> Round | None:
+        return self.run(lambda db: db.claim_round(now, lease, claim))
+
+    def save_round(self, state: Round, claim: str) -> bool:
+        return self.run(lambda db: db.save_round(state, claim))
+
+    def last_row(self) -> int:
+        return self.run(lambda db: db.last_row(), writes=False)
+
+    def friends(
+        self, after: int, last: int, test: bool, since: int
+    ) -> tuple[list[Entry], int]:
+        return self.run(lambda db: db.friends(after, last, test, since), writes=False)
 
     # Delivering.
 

@@ -99,6 +99,17 @@ class Recorder:
         self.announce(report, new)
         return True
 
+    def record_all(self, reports: t.Sequence[Report]) -> None:
+        """Record some hundred reports in one transaction, and have them delivered.
+
+        :raises OutboxError: If the outbox cannot take them; then it has none.
+        """
+        server_id = self._settings.server_id
+        new = self._outbox.record_all(reports, server_id, self.timeout)
+        for entry in new:
+            signals.announce(self._app, entry)
+        self._engine.wake([entry.id for entry in new])
+
     def announce(self, report: Report, new: t.Sequence[Entry]) -> None:
         """Tell of what a report brought into the outbox, and have it delivered.
 
