@@ -9,6 +9,7 @@ from datetime import datetime
 from ..outbox import Entry
 from ..outbox import EntryState
 from ..outbox.entry import as_datetime
+from ..state import current_state
 
 
 # A dataclass, for of those alone Flask's jsonify() makes an object.
@@ -26,10 +27,13 @@ class Referral:
         twice for one key pays once, whatever happens.
     :param referral_id: MMOLove's name for the referral, once it answered with one.
     :param registered_at: When the signup was recorded, in UTC.
-    :param qualified_at: When the milestone was.
+    :param qualified_at: When the milestone was, if it was.
     :param rewarded_at: When the reward was given, if it was.
     :param referrer: The identity of the player who invited, a text as well, if they
         shared the link of :meth:`MMOLove.invite`; None where it is not known.
+    :param number: Which credited friend of the referrer this is: 1, 2, 3, and so on.
+        It is set when MMOLove credits the milestone, and never changes; None before
+        that, and where the referrer is not known.
     """
 
     identity: str
@@ -37,23 +41,46 @@ class Referral:
     reward_key: str
     referral_id: str | None
     registered_at: datetime | None
-    qualified_at: datetime
+    qualified_at: datetime | None
     rewarded_at: datetime | None = None
     referrer: str | None = None
+    number: int | None = None
 
     @classmethod
     def from_entries(cls, entries: t.Mapping[str, Entry]) -> Referral:
         """Put a referral together from its ``registered`` and ``qualified``."""
-        registered, qualified = entries.get("registered"), entries["qualified"]
-        paid = qualified.settled if qualified.state == "rewarded" else None
+        registered, qualified = entries.get("registered"), entries.get("qualified")
+        first = t.cast(Entry, registered or qualified)
+        last = t.cast(Entry, qualified or registered)
+        granted = last.settled if last.state == "rewarded" else None
         return cls(
-            identity=qualified.identity,
-            state=qualified.state,
-            reward_key=f"mmolove-{qualified.server_id}-{qualified.identity}",
-            referral_id=qualified.referral_id
-            or (registered.referral_id if registered else None),
+            identity=last.identity,
+            state=last.state,
+            reward_key=f"mmolove-{last.server_id}-{last.identity}",
+            referral_id=last.referral_id or first.referral_id,
             registered_at=as_datetime(registered.recorded) if registered else None,
-            qualified_at=as_datetime(qualified.recorded),
-            rewarded_at=None if paid is None else as_datetime(paid),
-            referrer=(registered or qualified).referrer,
+            qualified_at=as_datetime(qualified.recorded) if qualified else None,
+            rewarded_at=None if granted is None else as_datetime(granted),
+            referrer=first.referrer,
+            number=last.number,
         )
+
+    def key(self, name: str) -> str:
+        """The key of one gift of several, such as ``"friend"`` and ``"referrer"``. It
+        is always the same for this referral, as :attr:`reward_key` is, and each name
+        has a key of its own.
+        """
+        return f"{self.reward_key}-{name}"
+
+
+def referrals_of(player: t.Any, limit: int) -> list[Referral]:
+    """See :meth:`MMOLove.referrals`."""
+    state = current_state()
+    if not state.settings.enabled:
+        return []
+    identity, test = state.callbacks.identify(player), state.settings.test
+    friends = state.inspector.friends(identity, test, limit)
+    identities = [friend.identity for friend in friends]
+    known = state.outbox.of_all(identities, test, state.timeout)
+    # One of them may have been erased in between.
+    return [Referral.from_entries(known[each]) for each in identities if each in known]

@@ -65,6 +65,7 @@ def test_a_referred_player_qualifies_and_is_rewarded_once(
     assert referral.referral_id == mmolove_sandbox.sandbox.referrals[0].id
     assert referral.registered_at is not None
     assert referral.rewarded_at is not None
+    assert referral.qualified_at is not None
     assert referral.registered_at <= referral.qualified_at <= referral.rewarded_at
     assert referral.qualified_at.tzinfo is not None
     assert qualify(7) == referral
