@@ -1,4 +1,4 @@
-"""What the site says: ``@mmolove.reward``, ``.identity`` and ``.consent``."""
+"""What the site registers: ``@mmolove.reward``, ``.milestone`` and others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Callbacks:
         #: The names of earlier reward callbacks: a site has one.
         self.replaced: list[str] = []
         self.at_most_once = False
+        self.milestone: t.Callable[..., t.Iterable[t.Any]] | None = None
         self.identity: t.Callable[[t.Any], t.Any] | None = None
         self.consent: t.Callable[[], t.Any] | None = None
 

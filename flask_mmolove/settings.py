@@ -42,6 +42,7 @@ DEFAULTS: dict[str, t.Any] = {
     "TIMEOUT": 10,
     "CONCURRENCY": 4,
     "GIVE_UP_AFTER": 7,
+    "MILESTONE_INTERVAL": 300,
     "PROXY": None,
     "CA_BUNDLE": None,
 }
@@ -56,6 +57,7 @@ REQUIRED = {
 _UNITS = {
     "COOKIE_DAYS": timedelta(days=1),
     "GIVE_UP_AFTER": timedelta(days=1),
+    "MILESTONE_INTERVAL": timedelta(seconds=1),
     "TIMEOUT": timedelta(seconds=1),
 }
 
@@ -91,6 +93,7 @@ class Settings(t.NamedTuple):
     timeout: float
     concurrency: int
     give_up_after: float
+    milestone_interval: float
     proxy: str | None = None
     ca_bundle: str | None = None
 
@@ -125,6 +128,7 @@ class Settings(t.NamedTuple):
             timeout=read.number("TIMEOUT", 0.1, 60),
             concurrency=read.count("CONCURRENCY", 1, 64),
             give_up_after=read.number("GIVE_UP_AFTER", 0, 3650) * 86400,
+            milestone_interval=read.number("MILESTONE_INTERVAL", 10, 86400),
             proxy=read.checked("PROXY", check_proxy) or None,
             ca_bundle=read.ca_bundle("CA_BUNDLE", Path(instance_path)),
         )

@@ -11,6 +11,7 @@ from . import signals
 from .callbacks import Callbacks
 from .delivery import Delivery
 from .delivery import Engine
+from .delivery.engine import Asker
 from .errors import MMOLoveError
 from .log import Throttle
 from .outbox import Inspector
@@ -31,10 +32,13 @@ class State:
 
     :ivar session: The outbox in the site's own session, where it has one.
     :ivar make_delivery: Makes a delivery for the calling process.
+    :ivar asker: Asks the site which friends have reached the milestone.
     :ivar once: For warnings that are given once.
     :ivar looked: For tokens of which it is known for a minute whether they are used.
     :ivar views: What its signup views answered.
     """
+
+    asker: Asker
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from .outbox import Spool
 from .recording.recorder import Recorder
 from .recording.recorder import REQUEST_TIMEOUT
 from .rewards.callback import CallbackRewarder
+from .rewards.milestone import MilestoneAsker
 from .settings import Settings
 from .signals import announce_breaker
 from .state import State
@@ -73,7 +74,7 @@ def assemble(
     recorder = _choose_recorder(session)(
         app, settings, callbacks, outbox, spool, engine, looked
     )
-    return State(
+    state = State(
         app,
         settings,
         callbacks,
@@ -85,6 +86,9 @@ def assemble(
         recorder,
         looked,
     )
+    state.asker = MilestoneAsker(state)
+    engine.ask_by(state.asker)
+    return state
 
 
 def _open_outbox(

@@ -58,6 +58,7 @@ def test_two_keys_are_enough() -> None:
         timeout=10,
         concurrency=4,
         give_up_after=7 * 86400,
+        milestone_interval=300,
     )
 
 
@@ -91,6 +92,7 @@ def test_two_keys_are_enough() -> None:
         ("TIMEOUT", 0.1, "timeout", 0.1),
         ("TIMEOUT", timedelta(seconds=5), "timeout", 5.0),
         ("CONCURRENCY", 64, "concurrency", 64),
+        ("MILESTONE_INTERVAL", timedelta(minutes=2), "milestone_interval", 120.0),
         ("GIVE_UP_AFTER", 0.5, "give_up_after", 43200.0),
         ("GIVE_UP_AFTER", timedelta(days=2), "give_up_after", 172800.0),
     ],

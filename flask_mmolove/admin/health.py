@@ -12,6 +12,7 @@ from ..outbox import Inspector
 from ..outbox import RewardBreaker
 from ..outbox import Worker
 from ..outbox.entry import EntryState
+from ..outbox.friends import Round
 from ..outbox.rules import next_attempt
 from ..recording.views import IN_A_ROW
 from ..recording.views import Record
@@ -65,6 +66,7 @@ class Signs(t.NamedTuple):
     :param failing: The rewards whose callback failed, and that are retried.
     :param nameless: The signup views that named nobody, although visitors with a token
         posted to them, and why.
+    :param asked: The last round of the milestone callback; None if the site has none.
     :param unreadable: Spooled files that could not be imported.
     """
 
@@ -80,6 +82,7 @@ class Signs(t.NamedTuple):
     failing: t.Sequence[Entry] = ()
     unreadable: int = 0
     nameless: t.Mapping[str, Record] = {}
+    asked: Round | None = None
 
 
 def examine(state: State, now: int) -> Health:
@@ -137,6 +140,7 @@ def check_outbox(state: State, now: int) -> list[Health]:
             inspector.failing_rewards(),
             state.spool.unreadable(),
             find_nameless(state.views.read()),
+            state.outbox.round(state.timeout) if state.asker.has_callback else None,
         )
     except OutboxError as e:
         return [unreadable_outbox(e)]
@@ -190,6 +194,7 @@ def judge(signs: Signs, now: int, delivery: str) -> list[Health]:
         # The breaker's reason says the same.
         None if signs.breaker.open_since else _of_unsent(signs.unsent),
         _of_failing(signs.failing),
+        _of_round(signs, now, delivery),
         *map(_of_nameless, signs.nameless.items()),
     ]
     found = [health for health in trouble if health is not None]
@@ -269,6 +274,22 @@ def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
     return Health("warning", summary, _FAILING)
 
 
+def _of_round(signs: Signs, now: int, delivery: str) -> Health | None:
+    asked = signs.asked
+    if asked is None:
+        return None
+    if asked.error is not None:
+        summary = f"The milestone callback fails: {asked.error}."
+        return Health("warning", summary, _ASKING)
+    # Nobody knows since when the site has a callback that was never called.
+    due = asked.due or signs.accepted or signs.oldest or now
+    if now - due <= _LONG:
+        return None
+    last = f"the last time was {ago(asked.ended, now)} ago" if asked.ended else "never"
+    summary = f"The milestone callback is not called: {last}."
+    return Health("warning", summary, CURES[delivery])
+
+
 def _of_spool(spooled: int | None, now: int) -> Health | None:
     if spooled is None or now - spooled < _SPOOLED_LONG:
         return None
@@ -325,6 +346,7 @@ _NAMELESS = (
 )
 _UNSENT = "Nothing is lost: each is retried automatically."
 _FAILING = "Each is retried automatically, at least every 15 minutes."
+_ASKING = "No milestone is lost: it is called again, after at most an hour."
 _SWITCH_ON = "Set MMOLOVE_ENABLED to true and restart the site."
 _SPOOLED = (
     "'flask mmolove check' tells whether the outbox can be written; then the next "

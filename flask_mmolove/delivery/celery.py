@@ -24,12 +24,16 @@ from ..log import logger
 from ..log import Throttle
 from .daemon import DaemonEngine
 from .daemon import IDLE
+from .engine import Asker
 from .engine import PerProcess
 from .senders import Senders
 from .step import Delivery
 
 #: The name of the task.
 TASK = "flask_mmolove.deliver"
+
+#: The name of the task that asks for milestones.
+ASK = "flask_mmolove.ask"
 
 #: Seconds after which a message expires. Not fewer, for the
 #: clocks of two machines are compared, and one may be wrong.
@@ -94,8 +98,9 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
         concurrency: int,
         own: t.Callable[[], object],
     ) -> None:
-        super().__init__(lambda: _Messenger(delivery(), self.celery))
+        super().__init__(lambda: _Messenger(delivery(), self.celery, self.is_due))
         self._own = own
+        self._asker: Asker | None = None
         self._workers = PerProcess(lambda: _Worker(delivery(), concurrency))
         _engines.add(self)
 
@@ -107,6 +112,18 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
     def deliver(self, ids: t.Collection[int] | None) -> None:
         """Run the delivery in this process. What the task does."""
         self._workers.get().call(ids)
+
+    def ask_by(self, asker: Asker) -> None:
+        self._asker = asker
+
+    def is_due(self) -> bool:
+        """Whether it is time to ask for milestones."""
+        return self._asker is not None and self._asker.is_due()
+
+    def ask(self) -> None:
+        """Ask for milestones in this process. What the task does."""
+        if self._asker is not None:
+            self._asker.turn()
 
     def celery(self) -> Celery:
         """The site's Celery app.
@@ -195,10 +212,16 @@ class _Messenger:
         then none is named.
     """
 
-    def __init__(self, delivery: Delivery, celery: t.Callable[[], Celery]) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        celery: t.Callable[[], Celery],
+        asks: t.Callable[[], bool],
+    ) -> None:
         self.ids: deque[int] = deque(maxlen=_MOST)
         self._delivery = delivery
         self._celery = celery
+        self._asks = asks
         self._not_before = 0.0
         self._failed = False
         self._complaint = Throttle(600)
@@ -210,11 +233,11 @@ class _Messenger:
         # No worker of another machine can see what lies here.
         imported = self._delivery.import_spool()
         ids = [self.ids.popleft() for _ in range(len(self.ids))]
-        if imported or self._failed or len(ids) == _MOST:
-            return self._send(None)
+        if imported or self._failed or len(ids) == _MOST or self._is_overdue():
+            return self._send(TASK, None)
         if ids:
-            return self._send(ids)
-        return self._send(None) if self._is_overdue() else IDLE
+            return self._send(TASK, ids)
+        return self._send(ASK) if self._asks() else IDLE
 
     def stop(self) -> None:
         pass
@@ -224,13 +247,13 @@ class _Messenger:
         due = self._delivery.outbox.next_due(now)
         return due is not None and now - due > SWEEP_AFTER
 
-    def _send(self, ids: list[int] | None) -> float:
+    def _send(self, task: str, *arguments: t.Any) -> float:
         try:
             celery = self._celery()
             # A new connection: an old one may have died unnoticed.
             with _connect(celery) as connection:
-                celery.tasks[TASK].apply_async(
-                    (ids,), connection=connection, retry=False, expires=EXPIRES
+                celery.tasks[task].apply_async(
+                    arguments, connection=connection, retry=False, expires=EXPIRES
                 )
         except Exception as e:  # there are many brokers, and each has its own errors
             self._failed = True
@@ -301,7 +324,22 @@ def deliver(task: t.Any, ids: list[int] | None = None) -> None:
 
     :raises ConfigError: If no Flask app of the worker has a delivery by Celery.
     """
-    engines = [engine for engine in _engines if engine.works_for(task.app)]
+    for engine in _engines_of(task.app):
+        engine.deliver(ids)
+
+
+@shared_task(name=ASK, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
+def ask(task: t.Any) -> None:
+    """Ask the site which friends have reached the milestone, if a round is due.
+
+    :raises ConfigError: If no Flask app of the worker has a delivery by Celery.
+    """
+    for engine in _engines_of(task.app):
+        engine.ask()
+
+
+def _engines_of(celery: Celery) -> list[CeleryEngine]:
+    engines = [engine for engine in _engines if engine.works_for(celery)]
     if not engines:
         raise ConfigError(
             "This Celery worker knows no Flask app to deliver for. In the module that "
@@ -309,8 +347,7 @@ def deliver(task: t.Any, ids: list[int] | None = None) -> None:
             " and let app.extensions['celery'] be the Celery app of the worker.",
             "MMOLOVE_DELIVERY",
         )
-    for engine in engines:
-        engine.deliver(ids)
+    return engines
 
 
 def _connect(celery: Celery) -> t.Any:

@@ -9,6 +9,26 @@ import typing as t
 from .step import Delivery
 
 
+class Asker(t.Protocol):
+    """Asks the site which friends have reached the milestone."""
+
+    @property
+    def has_callback(self) -> bool:
+        """Whether there is anybody to ask."""
+
+    def is_due(self) -> bool:
+        """Whether it is time for a round."""
+
+    def ask(self) -> int:
+        """Ask a round, if one is due, and return about how many friends."""
+
+    def turn(self) -> float:
+        """Ask a round, if one is due, and return the seconds until the next look."""
+
+    def stop(self) -> None:
+        """Ask no more."""
+
+
 class Engine(abc.ABC):
     """Runs a delivery. One without threads has nothing to start or stop."""
 
@@ -21,6 +41,9 @@ class Engine(abc.ABC):
 
         :param ids: The entries that are new, or due again.
         """
+
+    def ask_by(self, asker: Asker) -> None:  # noqa: B027
+        """Have milestones asked for, if this engine can."""
 
     def stop(self) -> None:  # noqa: B027
         """Stop cleanly in this process, within a second."""

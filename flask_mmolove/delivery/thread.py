@@ -9,6 +9,7 @@ from ..log import logger
 from .daemon import DaemonEngine
 from .daemon import IDLE
 from .daemon import PAUSE
+from .engine import Asker
 from .senders import Senders
 from .step import Delivery
 
@@ -21,17 +22,40 @@ class ThreadEngine(DaemonEngine["_Worker"]):
     """
 
     def __init__(self, delivery: t.Callable[[], Delivery], concurrency: int) -> None:
-        super().__init__(lambda: _Worker(delivery(), concurrency))
+        super().__init__(lambda: _Worker(delivery(), concurrency, self._ask))
+        self._asker: Asker | None = None
+        self._asking = DaemonEngine(self._get_asker)
+
+    def ask_by(self, asker: Asker) -> None:
+        # In a thread of its own: a game's database that is slow must not hold up the
+        # delivery.
+        self._asker = asker
+
+    def stop(self) -> None:
+        self._asking.stop()
+        super().stop()
+
+    def _ask(self) -> None:
+        if self._asker is not None and self._asker.has_callback:
+            self._asking.start()
+
+    def _get_asker(self) -> Asker:
+        assert self._asker is not None
+        return self._asker
 
 
 class _Worker:
     """Delivers in one process."""
 
-    def __init__(self, delivery: Delivery, concurrency: int) -> None:
+    def __init__(
+        self, delivery: Delivery, concurrency: int, begin: t.Callable[[], None]
+    ) -> None:
         self._delivery = delivery
+        self._begin = begin
         self._senders = Senders(concurrency)
 
     def turn(self) -> float:
+        self._begin()
         due = self._delivery.next_due()
         if due is None:
             return IDLE

@@ -17,6 +17,7 @@ from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.counters import DAY
+from flask_mmolove.outbox.friends import Round
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
@@ -39,6 +40,22 @@ def of(app: Flask) -> Health:
             FINE._replace(spooled=NOW - 3 * MINUTE),
             "warning",
             ["in the spool for 3 minutes", "flask mmolove check"],
+        ),
+        (FINE._replace(asked=Round(due=NOW + MINUTE)), "ok", ["Everything works"]),
+        (
+            FINE._replace(asked=Round(failures=1, error="OSError: no database")),
+            "warning",
+            ["The milestone callback fails: OSError: no database", "called again"],
+        ),
+        (
+            FINE._replace(asked=Round(due=NOW - 40 * MINUTE, ended=NOW - 45 * MINUTE)),
+            "warning",
+            ["is not called: the last time was 45 minutes ago", "Restart the site"],
+        ),
+        (
+            FINE._replace(asked=Round(), accepted=NOW - 20 * MINUTE),
+            "warning",
+            ["is not called: never"],
         ),
         (FINE._replace(accepted=None), "ok", ["has not accepted a signup yet"]),
         (

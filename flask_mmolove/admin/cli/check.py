@@ -97,6 +97,7 @@ def _check(state: State) -> t.Iterator[_Finding]:
     yield _Finding("ok", "settings", summary)
     yield _check_key(state)
     yield _check_reward(state)
+    yield from _check_milestone(state)
     if find_page() is None:
         yield _Finding("warning", "invite", _NO_INVITATIONS)
     yield from _check_views(state)
@@ -146,6 +147,16 @@ def _check_reward(state: State) -> _Finding:
         summary = f"{name} is called, and {others} is not: a site has one callback"
         return _Finding("critical", "reward", summary)
     return _Finding("ok", "reward", f"granted by {name}")
+
+
+def _check_milestone(state: State) -> t.Iterator[_Finding]:
+    callback, settings = state.callbacks.milestone, state.settings
+    if callback is None:
+        return
+    how = f"every {settings.milestone_interval:g} s"
+    if settings.delivery in ("manual", "inline"):
+        how = f"whenever 'flask mmolove deliver' runs, at most {how}"
+    yield _Finding("ok", "milestone", f"{name_of(callback)} is called {how}")
 
 
 def _check_views(state: State) -> t.Iterator[_Finding]:

@@ -25,7 +25,7 @@ _MUCH = 50
 @click.option("--now", is_flag=True, help="Skip the pauses after failures.")
 @with_site
 def deliver(state: State, forever: bool, now: bool) -> None:
-    """Send what is due, and grant due rewards.
+    """Ask for milestones, send what is due, and grant due rewards.
 
     Once the cause of a failure is fixed, --now retries at once.
     """
@@ -34,6 +34,7 @@ def deliver(state: State, forever: bool, now: bool) -> None:
     if forever:
         _deliver_forever(state)
         return
+    state.asker.ask()
     delivery = state.make_delivery()
     due = state.outbox.inspector.summary().counts.get("pending", 0)
     handled = 0
@@ -61,6 +62,7 @@ def deliver(state: State, forever: bool, now: bool) -> None:
 def _deliver_forever(state: State) -> None:
     # The engine's thread does the work, so that a signal interrupts nothing.
     engine = ThreadEngine(state.make_delivery, state.settings.concurrency)
+    engine.ask_by(state.asker)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     click.echo("Delivering until stopped (Ctrl+C).", err=True)
     try:
