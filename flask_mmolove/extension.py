@@ -27,6 +27,7 @@ from .registration.misplaced import watch
 from .registration.signup import end_request
 from .registration.signup import FindToken
 from .rewards.referral import Referral
+from .rewards.referral import referrals_of
 from .settings import Settings
 from .wiring import assemble
 from .wiring import load_database
@@ -36,6 +37,7 @@ if t.TYPE_CHECKING:
 
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 R = t.TypeVar("R", bound=t.Callable[[Referral], t.Any])
+M = t.TypeVar("M", bound=t.Callable[[t.Mapping[str, Referral]], t.Any])
 
 
 class MMOLove:
@@ -128,6 +130,73 @@ class MMOLove:
         self._callbacks.set_reward(callback)
         self._callbacks.at_most_once = at_most_once
         return callback
+
+    def milestone(self, callback: M) -> M:
+        """Register what says which friends have reached the milestone.
+
+        .. code-block:: python
+
+            @mmolove.milestone
+            def reached_level_20(friends):
+                query = text(
+                    "SELECT account FROM characters WHERE level >= 20"
+                    " AND account IN :ids"
+                )
+                query = query.bindparams(bindparam("ids", expanding=True))
+                return game.execute(query, {"ids": list(friends)}).scalars()
+
+        It is called with the friends who have signed up and whose milestone is not
+        recorded yet: a mapping of their ids to their :class:`Referral`, which gives the
+        ids when it is iterated. Return, or yield, the ids of those who have reached it.
+        It asks for a state and not for an event, so players of earlier days are found
+        as well. For the friends whom it gives, the same happens as in :func:`qualify`.
+
+        Each call has at most 500 friends, those first who were asked about longest
+        ago, for as long as their tokens are valid, 90 days. A round begins every
+        ``MMOLOVE_MILESTONE_INTERVAL`` seconds, 300 unless set, and takes half a minute
+        at most; who is left comes first in the next one. One process of the site asks
+        at a time, in a thread of its own; with Celery a task does, and with ``manual``
+        the command ``flask mmolove deliver``. If the callback raises, nothing is
+        recorded, and it is called again after a pause that grows; ``flask mmolove
+        status`` shows what it raised.
+        """
+        self._callbacks.milestone = callback
+        return callback
+
+    def game(self, *, secret: str) -> Blueprint:
+        """Make the door for the game server, a blueprint for the site to register.
+
+        .. code-block:: python
+
+            door = mmolove.game(secret=os.environ["GAME_SECRET"])
+            app.register_blueprint(door, url_prefix="/game")
+
+        The game sends ``POST /game/qualified`` with ``Authorization: Bearer <secret>``
+        and the body ``{"players": ["7842"]}``, at most 500 ids and 64 KiB. The answer
+        is 200 once all of them are stored, with ``recorded``, ``known`` or ``not
+        referred`` for each; 503 if they could not be stored, and then the game sends
+        them again. With 400 (wrong body), 401 (wrong secret) and 413 (too long)
+        nothing is stored.
+
+        :param secret: At least 32 characters, known to the site and the game server
+            alone. Not ``MMOLOVE_REFERRAL_SECRET``.
+        :raises ConfigError: If it is shorter, or is that one.
+        """
+        from .rewards.game import make_game
+
+        return make_game(secret)
+
+    def referrals(self, player: t.Any, limit: int = 100) -> list[Referral]:
+        """The friends whom a player brought, newest first, from their signup on.
+
+        :param player: The site's object for the account, or its id.
+        :param limit: How many at most.
+        :return: Their referrals. ``qualified_at`` is None until a friend has reached
+            the milestone.
+        :raises IdentityError: If the player has no identity.
+        :raises OutboxError: If the outbox cannot be read.
+        """
+        return referrals_of(player, limit)
 
     def dashboard(self, *, access: t.Callable[[], t.Any] | None = None) -> Blueprint:
         """Make the dashboard, a blueprint for the site to register.

@@ -13,6 +13,7 @@ from .events import show
 from .init_db import init_db
 from .players import forget
 from .players import purge
+from .qualify import qualify
 from .referrers import referrers
 from .retry import retry
 from .rewards import rewards
@@ -29,6 +30,7 @@ from .status import status
         forget,
         init_db,
         purge,
+        qualify,
         referrers,
         retry,
         rewards,
