@@ -17,6 +17,9 @@ from .site import KEYS
 from .site import OUTBOX
 from .site import read_diary
 
+#: The states of a milestone that MMOLove has credited.
+_CREDITED = {"accepted", "rewarded", "reward_unconfirmed", "reward_failed"}
+
 #: What an entry may be when nothing is left to do.
 _AT_REST = {"accepted", "rewarded", "ignored", "reward_unconfirmed"}
 
@@ -31,6 +34,7 @@ class Evidence:
     :param at_most_once: How that was registered.
     :param surprises: What was logged that no code had foreseen.
     :param states: The state of each row, by key.
+    :param numbers: The numbers of the credited friends, by referrer.
     :param intact: Whether SQLite finds nothing wrong with the file. A database's server
         looks after its own.
     """
@@ -41,6 +45,7 @@ class Evidence:
     at_most_once: bool
     surprises: list[str]
     states: dict[str, str]
+    numbers: dict[str, list[int | None]]
     intact: bool
 
     @classmethod
@@ -49,9 +54,9 @@ class Evidence:
     ) -> Evidence:
         """Read what a site left in its folder, and in its database."""
         if database is None:
-            intact, states = _read_file(folder / OUTBOX)
+            intact, rows = _read_file(folder / OUTBOX)
         else:
-            intact, states = True, _read_database(database)
+            intact, rows = True, _read_database(database)
         rewards = [line.split(" ", 1) for line in read_diary(folder, "R")]
         return cls(
             attempted=set(read_diary(folder, "A")),
@@ -59,7 +64,8 @@ class Evidence:
             rewards=[(player, key) for player, key in rewards],
             at_most_once=at_most_once,
             surprises=read_diary(folder, "X"),
-            states=states,
+            states={KEYS[event] + who: state for event, who, state, _, _ in rows},
+            numbers=_numbers(rows),
             intact=intact,
         )
 
@@ -81,6 +87,7 @@ class Evidence:
             double_rewards=self._double(calls, credited),
             missing_rewards=self._missing(calls, credited),
             order_inversions=_inversions(history),
+            wrong_numbers=sum(map(_wrong, self.numbers.values())),
             file_intact=self.intact,
         )
 
@@ -112,6 +119,11 @@ class Evidence:
         return len(credited - given)
 
 
+def _wrong(numbers: list[int | None]) -> int:
+    """How many numbers are not as they should be: one for each, from 1 on."""
+    return len({*range(1, len(numbers) + 1)}.difference(numbers))
+
+
 def _credits(arrival: Arrival) -> bool:
     return arrival.event == "qualified" and arrival.outcome == "accepted"
 
@@ -137,27 +149,37 @@ def _inversions(history: t.Iterable[Arrival]) -> int:
     return early
 
 
-def _read_file(path: Path) -> tuple[bool, dict[str, str]]:
+#: What is read of each row.
+_COLUMNS = "event, identity, state, referrer, number"
+
+Rows = list[tuple[str, str, str, "str | None", "int | None"]]
+
+
+def _read_file(path: Path) -> tuple[bool, Rows]:
     connection = sqlite3.connect(path)
     try:
         verdict = connection.execute("PRAGMA integrity_check").fetchall()
-        rows = connection.execute("SELECT event, identity, state FROM event")
-        states = _by_key(rows)
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM event").fetchall()
     except sqlite3.DatabaseError:
-        return False, {}
+        return False, []
     finally:
         connection.close()
-    return verdict == [("ok",)], states
+    return verdict == [("ok",)], rows
 
 
-def _read_database(url: str) -> dict[str, str]:
+def _read_database(url: str) -> Rows:
     engine = create_engine(url)
     with engine.connect() as connection:
-        query = "SELECT event, identity, state FROM mmolove_event"
-        states = _by_key(connection.exec_driver_sql(query))
+        query = f"SELECT {_COLUMNS} FROM mmolove_event"
+        rows = connection.exec_driver_sql(query).all()
     engine.dispose()
-    return states
+    return [tuple(row) for row in rows]
 
 
-def _by_key(rows: t.Iterable[t.Any]) -> dict[str, str]:
-    return {KEYS[event] + identity: state for event, identity, state in rows}
+def _numbers(rows: Rows) -> dict[str, list[int | None]]:
+    """The numbers of the credited friends, by referrer."""
+    found: dict[str, list[int | None]] = {}
+    for event, _, state, referrer, number in rows:
+        if referrer and event == "qualified" and state in _CREDITED:
+            found.setdefault(referrer, []).append(number)
+    return found

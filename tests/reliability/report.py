@@ -37,6 +37,8 @@ class Counters:
         at-most-once callback, those that nobody is told of either.
     :param order_inversions: A ``qualified`` that arrived before its ``registered`` was
         taken.
+    :param wrong_numbers: Credited friends whose number is missing, given twice, or
+        leaves one out before it.
     :param file_intact: Whether SQLite finds nothing wrong with the file.
     """
 
@@ -52,6 +54,7 @@ class Counters:
     double_rewards: int = 0
     missing_rewards: int = 0
     order_inversions: int = 0
+    wrong_numbers: int = 0
     file_intact: bool = True
 
     def __add__(self, other: Counters) -> Counters:
@@ -68,6 +71,7 @@ class Counters:
             "double_rewards",
             "missing_rewards",
             "order_inversions",
+            "wrong_numbers",
         )
         broken = [
             f"{name.replace('_', ' ')}: {getattr(self, name)}"

@@ -17,7 +17,9 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
+from flask_mmolove.capture.referrer import remember
 from flask_mmolove.delivery.daemon import PAUSE
+from flask_mmolove.rewards.milestone import MilestoneAsker
 from flask_mmolove.sandbox import tokens
 from flask_mmolove.state import State
 
@@ -29,6 +31,9 @@ KEYS = {"registered": "reg-", "qualified": "qual-"}
 
 #: The file of the outbox, in the site's folder; where it is no database's.
 OUTBOX = "outbox.db"
+
+#: Whose link every friend came by.
+REFERRER = "anna"
 
 #: Seconds that a view and the game work on, after what matters here was done.
 WORK = 0.003
@@ -42,6 +47,8 @@ class Diary:
         The site begins to record an event.
     ``K key``
         It was told that the event is recorded.
+    ``L player``
+        The game's own record: the player has reached the milestone.
     ``R player key``
         The game was asked to reward a player's referrer, under this key.
     ``X words``
@@ -77,6 +84,7 @@ class Site:
     :param delivery: ``MMOLOVE_DELIVERY``.
     :param timeout: ``MMOLOVE_TIMEOUT``; a lease is twelve of them.
     :param at_most_once: How the reward callback is registered.
+    :param asks: Whether the site finds milestones by ``@mmolove.milestone``.
     :param expected: Exceptions that may be logged, for something of theirs was killed.
     """
 
@@ -89,9 +97,12 @@ class Site:
         delivery: str = "manual",
         timeout: float = 5,
         at_most_once: bool = False,
+        asks: bool = False,
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self.diary = Diary(folder)
+        self._folder = folder
+        self._asks = asks
         self.app = Flask(__name__, instance_path=str(folder))
         self.app.config.update(
             SECRET_KEY="for sessions",
@@ -104,7 +115,12 @@ class Site:
             MMOLOVE_CONCURRENCY=2,
         )
         self.app.add_url_rule("/signup", view_func=self._sign_up, methods=["POST"])
-        self._extend().reward(at_most_once=at_most_once)(self._reward)
+        mmolove = self._extend()
+        mmolove.reward(at_most_once=at_most_once)(self._reward)
+        if asks:
+            mmolove.milestone(self._reached)
+            # A round every second and a half.
+            self._hasten(200)
         _listen(self.diary, expected)
 
     @property
@@ -123,7 +139,12 @@ class Site:
         self.diary.note("K", KEYS["registered"] + player)
 
     def qualify(self, player: str) -> None:
-        """The game says that a player has reached the milestone."""
+        """A player has reached the milestone."""
+        if self._asks:
+            for letter in "AK":
+                self.diary.note(letter, KEYS["qualified"] + player)
+            self.diary.note("L", player)
+            return
         self.diary.note("A", KEYS["qualified"] + player)
         with self.app.app_context():
             referral = self._qualify(player)
@@ -137,6 +158,9 @@ class Site:
 
         :param turns: At most so many.
         """
+        if self._asks:
+            self._hasten(1, ahead=86_400)
+            self.state.asker.ask()
         delivery = self.state.make_delivery()
         clock = _Clock()
         delivery._clock = clock.time
@@ -159,7 +183,16 @@ class Site:
     def _extend(self) -> MMOLove:
         return MMOLove(self.app)
 
+    def _hasten(self, times: float, ahead: float = 0) -> None:
+        """Let time pass faster for the rounds of the milestone callback."""
+        asker, start = t.cast(MilestoneAsker, self.state.asker), time.time()
+        asker._clock = lambda: start + ahead + (time.time() - start) * times
+
+    def _reached(self, friends: t.Mapping[str, Referral]) -> list[str]:
+        return [player for player in read_diary(self._folder, "L") if player in friends]
+
     def _sign_up(self) -> str:
+        remember(request.args["mmref"], REFERRER)
         registered(request.args["player"])
         time.sleep(WORK)
         return "Welcome."

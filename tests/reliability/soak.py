@@ -20,7 +20,9 @@ does what a game is asked to do: it honours the key. What can go wrong all the s
 counted: a reward under a second key, or for a referral that was never credited
 (``double rewards``), and a credited referral that nobody was rewarded for (``missing
 rewards``). With ``--at-most-once`` the game honours nothing and each second call is
-``double``.
+``double``. With ``--milestone`` the site finds in the game's record who has reached it,
+by ``@mmolove.milestone``; a friend whom no round finds is ``lost``. All friends came by
+one player's link, and their numbers have to be 1, 2, 3 and so on.
 
 **What is not.** Real pauses shape the run: a 429 asks for a second's timeout, and when
 five faults come in a row the breaker opens and nothing is sent for a while. So what is
@@ -60,7 +62,7 @@ PACE = 0.05
 RATE = 0.25
 
 
-def run(kills: int, at_most_once: bool = False) -> Findings:
+def run(kills: int, at_most_once: bool = False, milestone: bool = False) -> Findings:
     """Kill while two workers sign up, qualify and deliver."""
     warm_up()
     with processes.scratch() as folder, StandIn(Mood(rate=RATE)) as server:
@@ -70,6 +72,7 @@ def run(kills: int, at_most_once: bool = False) -> Findings:
             delivery="thread",
             timeout=0.3,
             at_most_once=at_most_once,
+            asks=milestone,
         )
         started = time.monotonic()
         _soak(site, kills)
@@ -162,4 +165,5 @@ def _outage(site: Site) -> float:
 command = harness(
     click.option("--kills", default=300, show_default=True, help="How many."),
     click.option("--at-most-once", is_flag=True, help="Reward at most once."),
+    click.option("--milestone", is_flag=True, help="Find milestones by asking."),
 )(run)

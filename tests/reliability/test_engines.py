@@ -78,6 +78,10 @@ class TestSoak:
         assert report["counters"]["repeated_calls"] == 0
         assert report["figures"]["rewards"] > 0
 
+    def test_milestones_are_found_by_asking_and_numbered_without_a_gap(self) -> None:
+        report = run("soak", "--kills", "100", "--milestone")
+        assert report["figures"]["rewards"] > 30
+
 
 @pytest.mark.slow
 def test_a_drain_waits_for_what_is_in_flight_on_the_way_back(tmp_path: Path) -> None:
