@@ -191,7 +191,6 @@ class TestRCON:
 
     @pytest.fixture(autouse=True)
     def recipe(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("mctools")
         site.use(self.HEADING, name_of=lambda player: "Anna")
         monkeypatch.setenv("RCON_PASSWORD", "pw")
         monkeypatch.setenv("RCON_PORT", "1")
