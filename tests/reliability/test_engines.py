@@ -125,6 +125,7 @@ def left(**changes: t.Any) -> Evidence:
         "at_most_once": False,
         "surprises": [],
         "states": {"reg-ada": "accepted", "qual-ada": "rewarded"},
+        "numbers": {"anna": [1]},
         "intact": True,
     }
     return Evidence(**{**evidence, **changes})
@@ -194,6 +195,9 @@ class TestCounters:
                 ["double rewards: 1"],
             ),
             (left(), HISTORY[::-1], ["order inversions: 1"]),
+            (left(numbers={"anna": [1, 1]}), HISTORY, ["wrong numbers: 1"]),
+            (left(numbers={"anna": [1, None]}), HISTORY, ["wrong numbers: 1"]),
+            (left(numbers={"anna": [3, 1]}), HISTORY, ["wrong numbers: 1"]),
             (left(intact=False), HISTORY, ["the file is damaged"]),
         ],
     )
