@@ -22,9 +22,8 @@ from pathlib import Path
 import click
 
 from flask_mmolove.outbox.sqlite.schema import Schema
-from flask_mmolove.outbox.sqlite.store import _SCHEMA
+from flask_mmolove.outbox.sqlite.store import _MIGRATIONS
 from flask_mmolove.outbox.sqlite.store import _SIGNS
-from flask_mmolove.outbox.sqlite.store import _TOKENS
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
 from tests.outbox.recording import add
@@ -41,7 +40,7 @@ PROCESSES = 8
 STARTS = ["no file", "an empty file", "an older schema"]
 
 #: A schema to come: to run it twice is an error.
-MIGRATION = "ALTER TABLE event ADD COLUMN note TEXT"
+MIGRATIONS = [*_MIGRATIONS, "ALTER TABLE event ADD COLUMN note TEXT"]
 
 #: What each process says at its end: when it began and when its event was in.
 _TIMES = struct.Struct("dd")
@@ -100,7 +99,7 @@ def _race(path: Path) -> list[tuple[float, float]]:
         os.read(gate, 1)
         begin = time.monotonic()
         outbox = SQLiteOutbox(path)
-        outbox._db._schema = Schema([_SCHEMA, _TOKENS, MIGRATION], _SIGNS)
+        outbox._db._schema = Schema(MIGRATIONS, _SIGNS)
         _add(outbox, name)
         os.write(teller, _TIMES.pack(begin, time.monotonic()))
 
@@ -138,7 +137,7 @@ def _is_whole(path: Path) -> bool:
     verdict = connection.execute("PRAGMA integrity_check").fetchall()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.close()
-    return verdict == [("ok",)] and version == 3
+    return verdict == [("ok",)] and version == len(MIGRATIONS)
 
 
 command = harness(

@@ -98,6 +98,8 @@ INSERT INTO referrer (player, step, count)
     SELECT player, 'numbered', count FROM referrer WHERE step = 'qualified'
 """
 
+_MIGRATIONS = [_SCHEMA, _TOKENS, _STATES, _NUMBERS]
+
 # The schema stands on the first page, the rows on others.
 _SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
 
@@ -184,7 +186,7 @@ class SQLiteOutbox(Outbox):
 
     def __init__(self, path: Path) -> None:
         super().__init__(_DIALECT)
-        self._db = Database(path, Schema([_SCHEMA, _TOKENS, _STATES, _NUMBERS], _SIGNS))
+        self._db = Database(path, Schema(_MIGRATIONS, _SIGNS))
 
     def __str__(self) -> str:
         return str(self._db.path)
