@@ -9,8 +9,7 @@ from ..log import shielded
 from ..outbox import Invitation
 from ..protocol.wire import TOKEN_LIFETIME
 from ..state import current_state
-from .cookies import read
-from .cookies import sign
+from . import cookies
 from .referrer import remember
 from .token import current_invitation
 
@@ -28,7 +27,7 @@ def seal(token: str | None = None) -> str | None:
         if invitation is None or not state.settings.enabled:
             return None
         if state.app.secret_key:
-            return sign(_PURPOSE, invitation.pack())
+            return cookies.sign(_PURPOSE, invitation.pack())
         logger.error("A token cannot be sealed: set app.config['SECRET_KEY'].")
     return None
 
@@ -38,7 +37,7 @@ def unseal(text: object) -> str | None:
     request.
     """
     with shielded("A sealed token could not be read."):
-        invitation = Invitation.unpack(read(_PURPOSE, text, TOKEN_LIFETIME))
+        invitation = Invitation.unpack(cookies.read(_PURPOSE, text, TOKEN_LIFETIME))
         if invitation is not None:
             remember(*invitation)
             return invitation.token

@@ -16,14 +16,12 @@ from ..outbox import Invitation
 from ..protocol.wire import as_token
 from ..protocol.wire import is_token
 from ..state import current_state
-from .cookies import Cookie
-from .cookies import delete
-from .cookies import keep_private
+from . import cookies
 from .referrer import remembered
 from .visit import MMREF
 
 #: Holds the token and who referred its visitor.
-COOKIE = Cookie("mmolove_ref", "token")
+COOKIE = cookies.Cookie("mmolove_ref", "token")
 
 #: A token that is for this request only. Nested app contexts have another ``g``, but
 #: the same environ.
@@ -112,7 +110,7 @@ def forget(response: Response) -> Response:
     arrived = request.environ.pop(ENVIRON, None) is not None
     if not current_state().app.session_interface.is_null_session(session):
         session.pop(MMREF, None)
-        keep_private(response)
+        cookies.keep_private(response)
     # A token that arrived with this very request has just been put into our cookie.
     if arrived and not COOKIE.is_sent:
         COOKIE.delete(response)
@@ -123,7 +121,7 @@ def delete_cookies(response: Response) -> Response:
     """Delete the cookies with a token that this request came with."""
     for name in (COOKIE.name, MMREF):
         if name in request.cookies:
-            delete(response, name)
+            cookies.delete(response, name)
     return response
 
 

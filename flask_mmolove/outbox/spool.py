@@ -24,10 +24,7 @@ from itsdangerous import Signer
 from ..errors import OutboxError
 from ..log import logger
 from ..log import Throttle
-from .folder import Folder
-from .folder import HALF
-from .folder import NotOurs
-from .folder import users
+from . import folder
 from .owner import give
 from .report import Report
 
@@ -57,7 +54,7 @@ class Spool:
     def __init__(self, outbox: Path, secret: str) -> None:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
         self._home = outbox.parent
-        self._beside = Folder(outbox.with_name(f"{outbox.name}.spool"))
+        self._beside = folder.Folder(outbox.with_name(f"{outbox.name}.spool"))
         self._prefix = f"flask-mmolove-{name}"
         # Without a secret nothing is reported, so nothing is believed either.
         self._signer = Signer(
@@ -132,7 +129,7 @@ class Spool:
             elif note.referrer == player:
                 self._rewrite(file, note._replace(referrer=None))
         name = json.dumps(player).encode()
-        for file in self._files(_SUFFIX, HALF, _UNREADABLE, strict=True):
+        for file in self._files(_SUFFIX, folder.HALF, _UNREADABLE, strict=True):
             content = self._content(file, strict=True)
             if content is None or name not in content:
                 continue
@@ -171,7 +168,7 @@ class Spool:
         except OSError as e:
             raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
 
-    def _keep(self, name: str, note: Report, place: Folder) -> Path:
+    def _keep(self, name: str, note: Report, place: folder.Folder) -> Path:
         place.write(name, self._sign(note))
         return place.path / name
 
@@ -204,7 +201,7 @@ class Spool:
             return self._folder(file).read(file.name, _LIMIT)
         except FileNotFoundError:
             pass  # another process imported it
-        except NotOurs as e:
+        except folder.NotOurs as e:
             self._warn(file, f"{e.filename} {e.why}. See who put it there")
         except OSError as e:
             self._pass_over(file, e, strict)
@@ -217,18 +214,18 @@ class Spool:
                 found += (place.path / name for name in place.names())
             except FileNotFoundError:
                 pass  # it was never used
-            except NotOurs as e:
+            except folder.NotOurs as e:
                 self._warn(place.path, f"it {e.why}. Remove or rename it")
             except OSError as e:
                 self._pass_over(place.path, e, strict)
         for file in found:
-            if file.suffix == HALF:
+            if file.suffix == folder.HALF:
                 self._clear_away(file)
         wanted = (file for file in found if file.suffix in suffixes)
         return sorted(wanted, key=lambda file: file.name)
 
-    def _folder(self, file: Path) -> Folder:
-        return Folder(file.parent, self._home)
+    def _folder(self, file: Path) -> folder.Folder:
+        return folder.Folder(file.parent, self._home)
 
     def _clear_away(self, half: Path) -> None:
         """Remove what was left by a process that was killed before it had kept it."""
@@ -247,7 +244,7 @@ class Spool:
         if self._warned.passes(str(path)):
             logger.warning("%s is passed over: %s.", path, words)
 
-    def _places(self, strict: bool) -> list[Folder]:
+    def _places(self, strict: bool) -> list[folder.Folder]:
         try:
             return [self._beside, *self._found_elsewhere()]
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -256,7 +253,7 @@ class Spool:
             self._pass_over(Path(tempfile.gettempdir()), e, strict)
         return [self._beside]
 
-    def _elsewhere(self) -> Folder:
+    def _elsewhere(self) -> folder.Folder:
         """A folder for temporary files. Its name is chosen by chance, so that nobody
         can be there first.
         """
@@ -266,14 +263,14 @@ class Spool:
                 return place
         new = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
         give(new, self._home)
-        return Folder(new, self._home)
+        return folder.Folder(new, self._home)
 
-    def _found_elsewhere(self) -> list[Folder]:
+    def _found_elsewhere(self) -> list[folder.Folder]:
         with os.scandir(tempfile.gettempdir()) as entries:
             names = [each for each in entries if each.name.startswith(self._prefix)]
-        owners = users(self._home)
+        owners = folder.users(self._home)
         return [
-            Folder(Path(each.path), self._home)
+            folder.Folder(Path(each.path), self._home)
             for each in names
             if _is_folder_of(owners, each)
         ]

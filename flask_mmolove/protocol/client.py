@@ -9,11 +9,8 @@ from functools import cached_property
 
 from ..errors import ConfigError
 from ..text import mask
-from .checks import check_ca_bundle
-from .checks import check_endpoint
-from .checks import check_key_id
-from .checks import check_text
-from .checks import is_local
+from . import checks
+from . import wire
 from .clock import Clock
 from .clock import read_ahead
 from .failure import explain
@@ -22,9 +19,6 @@ from .proxy import read_proxy
 from .response import Outcome
 from .response import read_response
 from .response import Verdict
-from .wire import ENDPOINT
-from .wire import Event
-from .wire import sign_referral_body
 
 if t.TYPE_CHECKING:
     from .transport import Transport
@@ -75,7 +69,7 @@ class ReferralClient:
         *,
         server_id: str,
         secret: str,
-        endpoint: str = ENDPOINT,
+        endpoint: str = wire.ENDPOINT,
         key_id: str | None = None,
         timeout: float = 10,
         connections: int = 4,
@@ -83,17 +77,17 @@ class ReferralClient:
         ca_bundle: str | os.PathLike[str] | None = None,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
-        self.server_id = _checked("server_id", server_id, check_text)
-        self.endpoint = _checked("endpoint", endpoint, check_endpoint)
-        self._secret = _checked("secret", secret, check_text)
-        self._key_id = _checked("key_id", key_id or "", check_key_id)
+        self.server_id = _checked("server_id", server_id, checks.check_text)
+        self.endpoint = _checked("endpoint", endpoint, checks.check_endpoint)
+        self._secret = _checked("secret", secret, checks.check_text)
+        self._key_id = _checked("key_id", key_id or "", checks.check_key_id)
         self._timeout = timeout
         self._connections = connections
         self._proxy = _checked("proxy", proxy or "", read_proxy)
         self._ca_bundle: str | None = None
         if ca_bundle is not None:
             file = os.fspath(ca_bundle)
-            self._ca_bundle = _checked("ca_bundle", file, check_ca_bundle)
+            self._ca_bundle = _checked("ca_bundle", file, checks.check_ca_bundle)
         self._clock = Clock(clock)
 
     @property
@@ -209,8 +203,8 @@ class ReferralClient:
         ts: int | None,
         test: bool,
         referee_identity: str | None = None,
-    ) -> Event:
-        return Event(
+    ) -> wire.Event:
+        return wire.Event(
             event=event,
             token=token,
             server_id=self.server_id,
@@ -221,7 +215,7 @@ class ReferralClient:
         )
 
     def _sign(self, body: bytes) -> str:
-        return sign_referral_body(
+        return wire.sign_referral_body(
             body,
             self._secret,
             timestamp=self._clock.signing_time(),
@@ -245,7 +239,7 @@ class ReferralClient:
             cause,
             self._transport.proxy,
             self._ca_bundle,
-            is_local=is_local(self.endpoint),
+            is_local=checks.is_local(self.endpoint),
         )
         body = f"{type(cause).__name__}: {cause}"[:300]
         return Outcome(0, body, Verdict.RETRY, hint)

@@ -9,9 +9,7 @@ import typing as t
 from dataclasses import asdict
 from datetime import datetime
 from datetime import timezone
-from urllib.parse import urlencode
-from urllib.parse import urlsplit
-from urllib.parse import urlunsplit
+from urllib import parse
 
 from flask import abort
 from flask import Flask
@@ -106,7 +104,7 @@ def _refuse_strange_hosts(app: Flask, names: t.Collection[str]) -> None:
 def _name_of(host: str) -> str:
     """The name in a ``Host`` header, without the port; empty if there is none."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return (parse.urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
 
@@ -133,9 +131,9 @@ def _add_share_links(app: Flask, service: Service) -> None:
 
 def _with_token(url: str, token: str) -> str:
     """A registration URL with the token added to its query."""
-    parts = urlsplit(url)
-    query = "&".join(filter(None, [parts.query, urlencode({"mmref": token})]))
-    return urlunsplit(parts._replace(query=query))
+    parts = parse.urlsplit(url)
+    query = "&".join(filter(None, [parts.query, parse.urlencode({"mmref": token})]))
+    return parse.urlunsplit(parts._replace(query=query))
 
 
 def _add_endpoint(app: Flask, service: Service) -> None:

@@ -26,9 +26,7 @@ from ...protocol.proxy import read_proxy
 from ...protocol.response import Outcome
 from ...protocol.response import response_line
 from ...recording.views import Record
-from ...registration.misplaced import decorated
-from ...registration.misplaced import in_words
-from ...registration.misplaced import misplaced
+from ...registration import misplaced
 from ...state import State
 from ...text import mask
 from ...text import printable
@@ -100,8 +98,8 @@ def _check(state: State) -> t.Iterator[_Finding]:
     if find_page() is None:
         yield _Finding("warning", "invite", _NO_INVITATIONS)
     yield from _check_views(state)
-    for endpoint, view, _ in misplaced(state.app):
-        yield _Finding("warning", "decorators", in_words(endpoint, view))
+    for endpoint, view, _ in misplaced.misplaced(state.app):
+        yield _Finding("warning", "decorators", misplaced.in_words(endpoint, view))
     yield _check_outbox(state)
     yield from _check_owner(state)
     if settings.test:
@@ -153,7 +151,7 @@ def _check_views(state: State) -> t.Iterator[_Finding]:
         records = state.views.read()
     except OutboxError:
         return  # another finding tells
-    endpoints = sorted({*decorated(state.app), *records})
+    endpoints = sorted({*misplaced.decorated(state.app), *records})
     if not endpoints:
         yield _Finding("warning", "signup", _NO_VIEWS)
     for endpoint in endpoints:

@@ -24,10 +24,7 @@ from ..entry import Settlement
 from ..report import record
 from ..report import Report
 from ..statements import Transaction
-from .connections import has_written
-from .connections import is_autocommit
-from .connections import keep_autocommit
-from .connections import note_begin
+from . import connections
 from .engines import ISOLATION
 from .errors import is_conflict
 from .locks import pause
@@ -118,7 +115,7 @@ class SessionOutbox:
                 return False
             if session.info.get(_FLUSHED):
                 return True
-            return has_written(self._connection(session))
+            return connections.has_written(self._connection(session))
         except (OutboxError, SQLAlchemyError):
             return True  # something failed, and was not rolled back yet
 
@@ -127,7 +124,7 @@ class SessionOutbox:
 
         :raises OutboxError: If its connection to the outbox's database failed.
         """
-        return is_autocommit(self._checked_connection(session))
+        return connections.is_autocommit(self._checked_connection(session))
 
     def write(self, session: Session, report: Report, timeout: float) -> list[Entry]:
         """Put a report into a session's transaction.
@@ -192,7 +189,7 @@ class SessionOutbox:
         """
         rows = self._rows()
         connection = self._connection(session)
-        if not is_autocommit(connection):
+        if not connections.is_autocommit(connection):
             return rows
         if connection.dialect.name == "sqlite":
             raise MMOLoveError(
@@ -201,7 +198,9 @@ class SessionOutbox:
                 "connect_args in SQLALCHEMY_ENGINE_OPTIONS."
             )
         session.rollback()
-        keep_autocommit(self._connection(session, isolation_level=ISOLATION))
+        connections.keep_autocommit(
+            self._connection(session, isolation_level=ISOLATION)
+        )
         return self._rows()
 
     def _check_granted(self, entry: Entry) -> None:
@@ -239,7 +238,7 @@ def _after_begin(
     session: Session, transaction: SessionTransaction, connection: Connection
 ) -> None:
     if not transaction.nested:
-        note_begin(connection)
+        connections.note_begin(connection)
 
 
 def _after_flush(session: Session, context: object) -> None:

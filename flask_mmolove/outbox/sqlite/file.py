@@ -19,18 +19,11 @@ from ...errors import OutboxBusy
 from ...errors import OutboxError
 from ...log import logger
 from ...log import Throttle
+from .. import folder
 from ..entry import TIMEOUT
-from ..folder import NotOurs
-from ..folder import read_file
-from ..folder import Rule
-from ..folder import user
 from ..owner import make_file
 from ..owner import make_folder
-from .damage import CHECK
-from .damage import DamagedError
-from .damage import in_words
-from .damage import is_damage
-from .damage import is_sound
+from . import damage
 from .groupcommit import Group
 from .groupcommit import Work
 from .schema import foreign
@@ -139,7 +132,7 @@ class Database:
             yield self._open(handle, deadline)
         except MMOLoveError:
             raise
-        except (sqlite3.Error, DamagedError) as e:
+        except (sqlite3.Error, damage.DamagedError) as e:
             if not _is_busy(e):
                 self._recover(handle, e)
             raise self._in_words(e) from e
@@ -147,11 +140,11 @@ class Database:
             # What is damaged can come out of SQLite as anything, and its own message
             # as bytes that are no text.
             if not isinstance(e, UnicodeDecodeError):
-                if handle.connection is None or is_sound(handle.connection):
+                if handle.connection is None or damage.is_sound(handle.connection):
                     raise
-            damage = DamagedError(f"{type(e).__name__} while it was read")
-            self._recover(handle, damage)
-            raise self._in_words(damage) from e
+            error = damage.DamagedError(f"{type(e).__name__} while it was read")
+            self._recover(handle, error)
+            raise self._in_words(error) from e
         finally:
             handle.lock.release()
 
@@ -170,10 +163,10 @@ class Database:
         """Look for damage that no query has met yet, for half a second at the most. A
         damaged file is moved aside.
         """
-        deadline = time.monotonic() + CHECK
+        deadline = time.monotonic() + damage.CHECK
         with contextlib.suppress(OutboxError), self._connection(deadline) as db:
-            if not is_sound(db):
-                raise DamagedError("the integrity check failed")
+            if not damage.is_sound(db):
+                raise damage.DamagedError("the integrity check failed")
 
     def files_aside(self) -> list[Path]:
         """Damaged files that were moved out of the way, oldest first. One that this
@@ -196,10 +189,10 @@ class Database:
         :raises OSError: If it cannot be read.
         """
         try:
-            return read_file(file, self._rule)
+            return folder.read_file(file, self._rule)
         except FileNotFoundError:
             return None
-        except NotOurs as e:
+        except folder.NotOurs as e:
             self._pass_over(file, e.why)
             return None
 
@@ -208,21 +201,21 @@ class Database:
             self._rule.check(file, os.lstat(file), folder=False)
         except FileNotFoundError:
             return False
-        except NotOurs as e:
+        except folder.NotOurs as e:
             self._pass_over(file, e.why)
             return False
         return True
 
     @property
-    def _rule(self) -> Rule:
+    def _rule(self) -> folder.Rule:
         """It was the outbox once: its owner has not changed, nor who may read it."""
-        owners = {user(), os.stat(self.path.parent).st_uid}
+        owners = {folder.user(), os.stat(self.path.parent).st_uid}
         closed = 0o077
         with contextlib.suppress(FileNotFoundError):  # no new one is begun yet
             status = os.stat(self.path)
             owners.add(status.st_uid)
             closed &= ~status.st_mode
-        return Rule(owners, closed)
+        return folder.Rule(owners, closed)
 
     def _pass_over(self, file: Path, why: str) -> None:
         if self._warned.passes(file.name):
@@ -278,7 +271,7 @@ class Database:
     def _recover(self, handle: _Handle, error: Exception) -> None:
         """Get ready for the next call; this one has failed."""
         handle.close()
-        if not is_damage(error):
+        if not damage.is_damage(error):
             return
         with contextlib.suppress(OSError):
             if self.path.stat().st_size == 0:
@@ -309,7 +302,7 @@ class Database:
             logger.critical(
                 "The outbox %s is damaged (%s) and could not be moved aside: %s.",
                 self.path,
-                in_words(error),
+                damage.in_words(error),
                 e,
             )
         else:
@@ -318,7 +311,7 @@ class Database:
                 "The outbox %s is damaged (%s). It was moved aside as %s and is "
                 "recreated; what can still be read is recovered.",
                 self.path,
-                in_words(error),
+                damage.in_words(error),
                 aside.name,
             )
 
@@ -357,8 +350,8 @@ class Database:
                 f"The outbox {self.path} was kept busy by other processes."
             )
         return OutboxError(
-            f"The outbox {self.path} failed: {in_words(error)}. See that the disk has "
-            "room and that the site may write to the file and to its folder."
+            f"The outbox {self.path} failed: {damage.in_words(error)}. See that the "
+            "disk has room and that the site may write to the file and to its folder."
         )
 
 
