@@ -33,6 +33,8 @@ from .grant import Granter
 from .grant import REWARD_LEASE
 from .grant import Rewarder
 from .lease import Leases
+from .senders import Attempt
+from .senders import Results
 
 # Answers are settled together: one commit for many is what makes delivery quick. What
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
@@ -49,10 +51,7 @@ _STOP_TIMEOUT = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
-Results = t.Iterable[tuple[Entry, "Outcome | None"]]
-Attempts = t.Callable[
-    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]], Results
-]
+Attempts = t.Callable[[Attempt, t.Sequence[Entry]], Results]
 
 
 class Delivery:
@@ -157,11 +156,8 @@ class Delivery:
 
     def _heartbeat(self) -> None:
         """Show now and then that something delivers."""
-        now = self.now()
-        if (
-            self._last_heartbeat is None
-            or not 0 <= now - self._last_heartbeat < _HEARTBEAT
-        ):
+        now, last = self.now(), self._last_heartbeat
+        if last is None or not 0 <= now - last < _HEARTBEAT:
             self._last_heartbeat = now
             self.outbox.heartbeat(Worker(now, self._client.ahead))
 

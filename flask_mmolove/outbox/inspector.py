@@ -131,22 +131,16 @@ class Inspector:
         breaker = self._run(lambda db: db.breaker())
         return Summary(counts, waiting, self.oldest_pending(), breaker)
 
-    def failing_events(self, limit: int = 100) -> list[Entry]:
-        """Those of the oldest pending events whose last attempt failed.
-
-        :param limit: How many pending events are looked at.
-        """
-        oldest = self._entries(
-            "state = 'pending' ORDER BY id LIMIT :limit", limit=limit
-        )
+    def failing_events(self) -> list[Entry]:
+        """Those of the 100 oldest pending events whose last attempt failed."""
+        oldest = self._entries("state = 'pending' ORDER BY id LIMIT 100")
         return [entry for entry in oldest if entry.due and entry.status is not None]
 
-    def failing_rewards(self, limit: int = 100) -> list[Entry]:
-        """The rewards whose callback failed and is called again by itself."""
+    def failing_rewards(self) -> list[Entry]:
+        """Up to 100 rewards whose callback failed and is called again by itself."""
         return self._entries(
             "state = 'accepted' AND due > 0 AND attempts > 0 AND status IS NULL"
-            " LIMIT :limit",
-            limit=limit,
+            " LIMIT 100"
         )
 
     def last_signup(self) -> int | None:

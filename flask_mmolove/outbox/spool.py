@@ -16,7 +16,6 @@ import secrets
 import stat
 import tempfile
 import time
-import typing as t
 from pathlib import Path
 
 from itsdangerous import Signer
@@ -112,7 +111,8 @@ class Spool:
             if content is None or not self._is_believed(file, content):
                 continue
             try:
-                notes.append((file, _parse(content)))
+                fields = json.loads(content.partition(b"\n")[0])
+                notes.append((file, Report(**fields)))
             except (ValueError, TypeError, RecursionError) as e:
                 self.reject(file, str(e))
         return notes
@@ -279,11 +279,6 @@ class Spool:
 def _mark(key: str) -> str:
     """By what a file is found, and nobody named."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
-
-
-def _parse(content: bytes) -> Report:
-    fields: dict[str, t.Any] = json.loads(content.partition(b"\n")[0])
-    return Report(**fields)
 
 
 def _is_folder_of(owners: set[int], entry: os.DirEntry[str]) -> bool:

@@ -134,9 +134,7 @@ class ReferralClient:
             nothing: the outcome has status 0.
         """
         return self.send(
-            self._event(
-                "registered", token, server_event_id, ts, test, referee_identity
-            ).encode()
+            self._body("registered", token, server_event_id, ts, test, referee_identity)
         )
 
     def qualified(
@@ -152,9 +150,7 @@ class ReferralClient:
         Parameters, outcome and errors are those of :meth:`registered`. Pass the same
         token and a ``server_event_id`` of its own, such as ``qual-7842``.
         """
-        return self.send(
-            self._event("qualified", token, server_event_id, ts, test).encode()
-        )
+        return self.send(self._body("qualified", token, server_event_id, ts, test))
 
     def sign(
         self,
@@ -170,9 +166,7 @@ class ReferralClient:
 
         :raises EventError: If MMOLove could only refuse it.
         """
-        body = self._event(
-            event, token, server_event_id, ts, test, referee_identity
-        ).encode()
+        body = self._body(event, token, server_event_id, ts, test, referee_identity)
         return SignedBody(body, self._sign(body))
 
     def send(self, body: bytes) -> Outcome:
@@ -195,7 +189,7 @@ class ReferralClient:
         if "_transport" in self.__dict__:
             self._transport.close()
 
-    def _event(
+    def _body(
         self,
         event: str,
         token: str,
@@ -203,7 +197,7 @@ class ReferralClient:
         ts: int | None,
         test: bool,
         referee_identity: str | None = None,
-    ) -> wire.Event:
+    ) -> bytes:
         return wire.Event(
             event=event,
             token=token,
@@ -212,7 +206,7 @@ class ReferralClient:
             ts=int(self._clock.time()) if ts is None else ts,
             referee_identity=referee_identity,
             test=test,
-        )
+        ).encode()
 
     def _sign(self, body: bytes) -> str:
         return wire.sign_referral_body(

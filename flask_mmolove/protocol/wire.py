@@ -11,6 +11,7 @@ import json
 import re
 import time
 import typing as t
+from dataclasses import dataclass
 
 from ..errors import EventError
 from ..errors import SignatureError
@@ -77,6 +78,7 @@ def shorten(token: str) -> str:
     return f"{token[:6]}…" if len(token) > 6 else "…"
 
 
+@dataclass(repr=False)
 class Event:
     """One report to MMOLove, checked when it is made.
 
@@ -90,38 +92,26 @@ class Event:
     :raises EventError: If MMOLove could only respond with 400.
     """
 
-    def __init__(
-        self,
-        event: str,
-        token: str,
-        server_id: str,
-        server_event_id: str,
-        ts: int,
-        referee_identity: str | None = None,
-        test: bool = False,
-    ) -> None:
-        if event not in {"registered", "qualified"}:
-            raise EventError(
-                f"'event' must be 'registered' or 'qualified', not {event!r}.",
-                "event",
-            )
-        _check_text("token", token)
-        _check_text("server_id", server_id)
-        _check_text("server_event_id", server_event_id)
-        if event == "registered" or referee_identity is not None:
-            _check_text("referee_identity", referee_identity)
-        if type(ts) is not int or not 0 < ts <= _MAX_INTEGER:
-            raise EventError(
-                f"'ts' must be whole Unix seconds, not {ts!r}: use int(time.time()).",
-                "ts",
-            )
-        self.event = event
-        self.token = token
-        self.server_id = server_id
-        self.server_event_id = server_event_id
-        self.ts = ts
-        self.referee_identity = referee_identity
-        self.test = test
+    event: str
+    token: str
+    server_id: str
+    server_event_id: str
+    ts: int
+    referee_identity: str | None = None
+    test: bool = False
+
+    def __post_init__(self) -> None:
+        if self.event not in {"registered", "qualified"}:
+            names = "'registered' or 'qualified'"
+            raise EventError(f"'event' must be {names}, not {self.event!r}.", "event")
+        _check_text("token", self.token)
+        _check_text("server_id", self.server_id)
+        _check_text("server_event_id", self.server_event_id)
+        if self.event == "registered" or self.referee_identity is not None:
+            _check_text("referee_identity", self.referee_identity)
+        if type(self.ts) is not int or not 0 < self.ts <= _MAX_INTEGER:
+            words = f"whole Unix seconds, not {self.ts!r}: use int(time.time())"
+            raise EventError(f"'ts' must be {words}.", "ts")
 
     def encode(self) -> bytes:
         """The body, byte for byte as it is signed and sent."""
@@ -172,7 +162,8 @@ def sign_referral_body(
     :param key_id: Sent as ``kid``, if MMOLove gave one with a rotated key.
     """
     moment = int(time.time()) if timestamp is None else timestamp
-    header = f"t={moment},v1=sha256={_mac(_as_bytes(body), secret, moment)}"
+    content = body.encode() if isinstance(body, str) else body
+    header = f"t={moment},v1=sha256={_mac(content, secret, moment)}"
     return f"{header},kid={key_id}" if key_id else header
 
 
@@ -213,7 +204,3 @@ class Signature(t.NamedTuple):
 def _mac(body: bytes, secret: str, timestamp: int) -> str:
     message = b"%d.%b" % (timestamp, body)
     return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
-
-
-def _as_bytes(body: bytes | str) -> bytes:
-    return body.encode() if isinstance(body, str) else body

@@ -24,7 +24,7 @@ _FACT = "views"
 _PAUSE = 60
 
 # Seconds that a request may wait to write them. What is not written is kept.
-_PATIENCE = 0.2
+_TIMEOUT = 0.2
 
 
 class Record(t.NamedTuple):
@@ -107,9 +107,7 @@ class SignupViews:
 
         :raises OutboxError: If it cannot be read.
         """
-        stored = self._outbox.run(
-            lambda db: db.fact(_FACT), self._outbox.timeout, writes=False
-        )
+        stored = self._outbox.run(lambda db: db.fact(_FACT), writes=False)
         return _merge(_parse(stored), self._news)
 
     def _count(self, endpoint: str, news: Record) -> Record:
@@ -129,7 +127,7 @@ class SignupViews:
                 lambda db: db.update_fact(
                     _FACT, lambda text: json.dumps(_merge(_parse(text), news))
                 ),
-                _PATIENCE,
+                _TIMEOUT,
             )
         except Exception:  # it is not worth an error of its own
             with self._lock:

@@ -85,12 +85,12 @@ class Signup:
             self.reports.append(self.state.recorder.prepare(report, player))
 
     def joins(self, session: Session) -> bool:
-        """See :class:`.inserted.RowListener`."""
+        """Whether what is handed over before a session commits is committed with it."""
         return self.state.recorder.joins(session)
 
     def hand_over_row(self, row: t.Any) -> None:
         """A row that the request inserts is the new player, unless the view names
-        another.
+        another. It can still be read without a query.
         """
         if self.referee is None or self._is_row(self.referee):
             self._row = row

@@ -203,25 +203,17 @@ class Ledger:
             token,
         )
 
-    def accept(self, token: str, event: str, server_event_id: str) -> None:
-        """Store an accepted event, so that a second delivery is a duplicate."""
-        self._query(
-            "INSERT INTO accepted (token, event, server_event_id) VALUES (?, ?, ?)",
-            token,
-            event,
-            server_event_id,
-        )
+    def accept(self, key: tuple[str, str, str]) -> None:
+        """Store an accepted event by its :attr:`~.ReceivedEvent.key`, so that a second
+        delivery is a duplicate.
+        """
+        columns = "token, event, server_event_id"
+        self._query(f"INSERT INTO accepted ({columns}) VALUES (?, ?, ?)", *key)
 
-    def has_accepted(self, token: str, event: str, server_event_id: str) -> bool:
+    def has_accepted(self, key: tuple[str, str, str]) -> bool:
         """Whether exactly this event was accepted before."""
-        found = self._query(
-            "SELECT 1 FROM accepted"
-            " WHERE token = ? AND event = ? AND server_event_id = ?",
-            token,
-            event,
-            server_event_id,
-        )
-        return bool(found)
+        wanted = "token = ? AND event = ? AND server_event_id = ?"
+        return bool(self._query(f"SELECT 1 FROM accepted WHERE {wanted}", *key))
 
     def record(self, arrival: Arrival) -> None:
         """Add a request to the history."""

@@ -98,7 +98,7 @@ def decide(
         if event.test:
             return _TEST
         referral = find_referral(ledger, event.token, server_id)
-        if ledger.has_accepted(*event.key):
+        if ledger.has_accepted(event.key):
             return _DUPLICATE
         if _lost_first_touch(event, referral, ledger):
             return _FIRST_TOUCH
@@ -193,7 +193,7 @@ def _advance(
     # referee.
     referee = event.referee_identity if referral.state == "clicked" else None
     ledger.move(referral.token, state, referee)
-    ledger.accept(*event.key)
+    ledger.accept(event.key)
     response = {"ok": True, "referral_id": referral.id, "state": state}
     moved = "is now" if state != referral.state else "was already"
     return Decision(200, response, "accepted", f"The referral {moved} {state}.")

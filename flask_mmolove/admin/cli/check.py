@@ -187,7 +187,8 @@ def _check_owner(state: State) -> t.Iterator[_Finding]:
         files.append(lock_file(outbox))
     found = strangers(files, home)
     # Files that we can open need no other owner; root always can.
-    if not found or not is_root() and all(map(_is_open, found)):
+    is_open = all(os.access(file, os.R_OK | os.W_OK) for file in found)
+    if not found or not is_root() and is_open:
         return
     # The spool may have many: name its folder instead.
     tops = dict.fromkeys(file if file.parent == home else file.parent for file in found)
@@ -201,10 +202,6 @@ def _check_owner(state: State) -> t.Iterator[_Finding]:
     # The site may well run as another user than the folder's owner, but not as root.
     is_fine = is_root() and 0 not in found.values()
     yield _Finding("ok" if is_fine else "critical", "owner", summary)
-
-
-def _is_open(file: Path) -> bool:
-    return os.access(file, os.R_OK | os.W_OK)
 
 
 def _check_celery(state: State) -> _Finding:

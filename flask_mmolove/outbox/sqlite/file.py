@@ -240,7 +240,9 @@ class Database:
                 f"The folder of the outbox {self.path} cannot be made: {e.strerror}. "
                 "Set MMOLOVE_OUTBOX to a place that the site may write to."
             ) from e
-        self._create()
+        # It contains tokens. SQLite gives the files beside it the same owner.
+        with contextlib.suppress(OSError):
+            make_file(self.path)
         handle.connection = sqlite3.connect(
             self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
@@ -251,11 +253,6 @@ class Database:
             handle.close()
             raise
         return handle.connection
-
-    def _create(self) -> None:
-        # It contains tokens. SQLite gives the files beside it the same owner.
-        with contextlib.suppress(OSError):
-            make_file(self.path)
 
     def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
         # Writes to it would be lost, but it can still be read.
