@@ -123,10 +123,7 @@ class Granter:
         return entry if self._leases.holds(entry) else None
 
     def _call(
-        self,
-        rewarder: Rewarder,
-        entry: Entry,
-        grant: t.Callable[[], Entry | None],
+        self, rewarder: Rewarder, entry: Entry, grant: t.Callable[[], Entry | None]
     ) -> None:
         try:
             with self._keep(rewarder.promise, entry):

@@ -55,11 +55,7 @@ def begin(name: str, registered: EntryState | None, now: int) -> Start:
 
 
 def new_entry(
-    identity: str,
-    event: Event,
-    start: Start,
-    now: int,
-    referrer: str | None = None,
+    identity: str, event: Event, start: Start, now: int, referrer: str | None = None
 ) -> Entry:
     """An entry that has no id yet.
 

@@ -38,10 +38,7 @@ def referral_register(
 
 
 def referral_register(
-    view: t.Any = None,
-    *,
-    player: Player | None = None,
-    token: FindToken | None = None,
+    view: t.Any = None, *, player: Player | None = None, token: FindToken | None = None
 ) -> t.Any:
     """Report the account that a signup view makes, if its visitor carries a token.
 

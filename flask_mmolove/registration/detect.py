@@ -275,11 +275,7 @@ class new_by_field:
     """
 
     def __init__(
-        self,
-        field: str,
-        find: t.Callable[[str], t.Any],
-        *,
-        status: int | None = None,
+        self, field: str, find: t.Callable[[str], t.Any], *, status: int | None = None
     ) -> None:
         self._field = field
         self._find = find

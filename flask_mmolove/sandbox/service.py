@@ -30,11 +30,7 @@ class Service:
     """
 
     def __init__(
-        self,
-        server: Server,
-        ledger: Ledger,
-        faults: Faults,
-        now: t.Callable[[], float],
+        self, server: Server, ledger: Ledger, faults: Faults, now: t.Callable[[], float]
     ) -> None:
         #: The servers by id. Add others, or replace one by a changed copy:
         #: ``dataclasses.replace(server, referrals=False)``.

@@ -80,8 +80,7 @@ def events(
         click.echo("No events match." if is_filtered else "No events yet.")
     if not as_json and (entries or follow):
         print_table(
-            [("id", "event", "player", "state", "recorded, UTC", "response")],
-            _WIDTHS,
+            [("id", "event", "player", "state", "recorded, UTC", "response")], _WIDTHS
         )
     _print(entries[::-1], as_json)
     if follow:
