@@ -101,9 +101,7 @@ def _plain_text(value: t.Any) -> str | None:
 
 
 def _whole(number: t.Any) -> str | None:
-    """The text of a whole number; None of another, and of floating-point numbers, which
-    round what is large.
-    """
+    """The text of a whole number; None of others, and of floats, which round."""
     if isinstance(number, numbers.Complex) and not isinstance(number, numbers.Rational):
         return None
     try:

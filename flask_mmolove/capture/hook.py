@@ -247,8 +247,6 @@ def _is_too_large(app: Flask) -> bool:
 
 
 def _forbid_caching(response: Response) -> Response:
-    """A page that was only embedded must be requested again when it is visited, or the
-    visit would not be seen.
-    """
+    """Have a page that was only embedded requested again when it is visited."""
     response.cache_control.no_store = True
     return response

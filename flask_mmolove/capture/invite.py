@@ -59,18 +59,14 @@ def invite(player: t.Any, *, external: bool = True) -> str:
 
 
 def find_page() -> str | None:
-    """Find the page's endpoint, whatever blueprint it is nested in; None if the site
-    has not registered it.
-    """
+    """Find the page's endpoint, in any blueprint; None if it is not registered."""
     views = current_state().app.view_functions
     return next((name for name, view in views.items() if view is follow), None)
 
 
 @invitations.get("/invite/<code>")
 def follow(code: str) -> Response:
-    """Remember the referrer, and redirect to MMOLove, which sends the visitor back with
-    a token.
-    """
+    """Remember the referrer, and redirect to MMOLove, which adds a token."""
     if request.headers.get("Sec-Fetch-Dest", "document") != "document":
         # An image or a frame in a forum's post: nobody followed the link.
         response = Response("Follow this link.", 403, mimetype="text/plain")

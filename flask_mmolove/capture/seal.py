@@ -33,9 +33,7 @@ def seal(token: str | None = None) -> str | None:
 
 
 def unseal(text: object) -> str | None:
-    """Read the token in a sealed text. Its referrer is known for the rest of the
-    request.
-    """
+    """Read a sealed token. Its referrer is known for the rest of the request."""
     with shielded("A sealed token could not be read."):
         invitation = Invitation.unpack(cookies.read(_PURPOSE, text, TOKEN_LIFETIME))
         if invitation is not None:

@@ -45,8 +45,7 @@ def current_mmref() -> str | None:
 
 
 def current_referrer() -> str | None:
-    """The identity of the player who referred this visitor, or None where it is not
-    known. Works in views and in templates.
+    """The identity of the player who referred this visitor, or None if not known.
 
     :raises MMOLoveError: If the app has no MMOLove.
     """

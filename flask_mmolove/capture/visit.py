@@ -12,9 +12,7 @@ MMREF = "mmref"
 
 
 def query_values() -> list[str]:
-    """The values of ``mmref`` in the query, also after an ``&`` that a mail or a
-    template wrote as ``&amp;``.
-    """
+    """The values of ``mmref`` in the query, also after an ``&`` sent as ``&amp;``."""
     try:
         pairs = request.args.items(multi=True)
     except UnicodeDecodeError:  # bytes that no browser sends

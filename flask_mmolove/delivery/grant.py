@@ -111,9 +111,7 @@ class Granter:
             self._call(rewarder, begun, grant)
 
     def _begin(self, promise: Promise, entry: Entry) -> Entry | None:
-        """The entry as it is when its callback is called; None if somebody else has
-        claimed it meanwhile.
-        """
+        """The entry as its callback is called with it; None if others claimed it."""
         if promise == "at-most-once":
             # Recorded first: a crash from here on leaves it for a person to decide.
             due = self._now() + self._leases.length

@@ -1,6 +1,4 @@
-"""What a person does with the rows, on the dashboard or the command line, and what
-follows from new settings.
-"""
+"""What a person does with the rows, and what follows from new settings."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ class Actions(Claims, Ownership):
         return len(again)
 
     def resume(self, now: int) -> None:
-        """Try everything now, whatever pause was left. If MMOLove or the callback still
-        fails, sending is paused again.
-        """
+        """Try everything now. What still fails is paused again."""
         breaker = self._lock_breaker()
         self._remember(breaker._replace(not_before=0), breaker)
         rewards = self.reward_breaker(self._dialect.lock)

@@ -36,9 +36,7 @@ class Day(t.NamedTuple):
 
 
 class Referrer(t.NamedTuple):
-    """How many friends a player invited, since referrers are known, and how far they
-    came.
-    """
+    """How many friends a player referred, since referrers are known, and how far."""
 
     player: str
     accepted: int
@@ -144,13 +142,11 @@ class Inspector:
         )
 
     def last_signup(self) -> int | None:
-        """When MMOLove last took a signup, in milliseconds. Milestones are settled
-        again when they are rewarded.
-        """
+        """When MMOLove last took a signup, in milliseconds."""
         moments = [
             entry.settled or 0
             for entry in self.page(state="accepted", limit=20)
-            if entry.event == "registered"
+            if entry.event == "registered"  # a milestone is settled again later
         ]
         return max(moments, default=None)
 

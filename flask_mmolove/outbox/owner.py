@@ -59,9 +59,7 @@ def is_root() -> bool:
 
 
 def strangers(files: t.Iterable[Path], folder: Path) -> dict[Path, int]:
-    """Those of some files that do not belong to the owner of a folder, and whose they
-    are.
-    """
+    """The files that do not belong to the owner of a folder, with their owners."""
     found = {}
     with contextlib.suppress(OSError):
         owner = folder.stat().st_uid

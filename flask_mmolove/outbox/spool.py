@@ -96,9 +96,7 @@ class Spool:
         return self._read(self._files(_SUFFIX, strict=strict), strict)
 
     def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Report]]:
-        """The same for those of one :attr:`Report.key`. However many others wait, they
-        are not opened.
-        """
+        """The same for one :attr:`Report.key`; the notes of others are not opened."""
         mark = f"-{_mark(key)}-"
         files = self._files(_SUFFIX, strict=strict)
         found = self._read([file for file in files if mark in file.name], strict)
@@ -118,8 +116,7 @@ class Spool:
         return notes
 
     def erase(self, player: str) -> None:
-        """Erase what is spooled of a player, as a referrer too, and in files that are
-        never imported.
+        """Erase a player from the spool, also as a referrer and in unreadable files.
 
         :raises OutboxError: If something cannot be read or written.
         """
@@ -254,9 +251,7 @@ class Spool:
         return [self._beside]
 
     def _elsewhere(self) -> folder.Folder:
-        """A folder for temporary files. Its name is chosen by chance, so that nobody
-        can be there first.
-        """
+        """A folder for temporary files, with a name that nobody can guess and take."""
         for place in self._found_elsewhere():
             with contextlib.suppress(OSError):
                 place.names()

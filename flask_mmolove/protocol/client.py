@@ -92,9 +92,7 @@ class ReferralClient:
 
     @property
     def ahead(self) -> float:
-        """Seconds by which MMOLove's clock was found ahead of ours, if our signatures
-        had to be corrected; else 0.
-        """
+        """Seconds that MMOLove's clock is ahead, if we sign by it; else 0."""
         return self._clock.ahead
 
     def __repr__(self) -> str:

@@ -64,17 +64,13 @@ def as_token(value: object) -> str | None:
 
 
 def is_trimmed(text: str) -> bool:
-    """Whether a text has no white space around it. MMOLove trims it, so two texts that
-    differ only in that are the same there.
-    """
+    """Whether a text has no white space around it, which MMOLove would trim."""
     # The mark is white space to JavaScript, and not to Python.
     return text == text.strip() == text.strip("\N{ZERO WIDTH NO-BREAK SPACE}")
 
 
 def shorten(token: str) -> str:
-    """A token as logs and pages may show it: enough to tell two apart, not enough to
-    use.
-    """
+    """A token as logs and pages show it: enough to tell two apart, not to use one."""
     return f"{token[:6]}…" if len(token) > 6 else "…"
 
 
@@ -152,8 +148,7 @@ def sign_referral_body(
     timestamp: int | None = None,
     key_id: str | None = None,
 ) -> str:
-    """Sign the exact bytes of a body and return the value of the
-    ``X-MMOLove-Signature`` header.
+    """Sign the exact bytes of a body: the value of ``X-MMOLove-Signature``.
 
     :param body: What will be sent, byte for byte. A text is encoded as UTF-8.
     :param secret: The signing secret of the Referrals tab.

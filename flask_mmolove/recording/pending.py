@@ -46,9 +46,7 @@ class PendingReport:
         return self.is_recorded or self._record()
 
     def settle(self) -> bool:
-        """Record what was submitted, unless it waits for a commit. Gives whether it is
-        recorded.
-        """
+        """Record what was submitted, unless it waits for a commit. True if so."""
         return self.is_recorded
 
     def withdraw(self) -> None:

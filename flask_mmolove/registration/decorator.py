@@ -146,9 +146,7 @@ def registered(
 
 
 def _is_response(error: BaseException) -> bool:
-    """Whether it is another way to return one: ``abort(redirect(...))``, or a redirect
-    that is raised.
-    """
+    """Whether it is a response that was raised, as by ``abort(redirect(...))``."""
     if not isinstance(error, HTTPException):
         return False
     return error.response is not None or (error.code or 500) < 400

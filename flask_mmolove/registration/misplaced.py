@@ -70,8 +70,7 @@ def _facts(endpoint: str, view: View) -> tuple[str, str, str]:
 
 
 def misplaced(app: Flask) -> list[tuple[str, View, t.Callable[[View], View]]]:
-    """The endpoint of each view that was registered before it was decorated, the view,
-    and what decorates it.
+    """The views registered before they were decorated: endpoint, view, decorator.
 
     A function that some app uses as it was decorated is left alone: there the plain one
     is meant.

@@ -74,9 +74,7 @@ class Signup:
     def hand_over(
         self, player: t.Any, token: str | None, held: str | int | UUID | None = None
     ) -> None:
-        """Keep a player until the signup is recorded. Whoever is named again takes
-        their own place.
-        """
+        """Keep a player until the signup is recorded. The same one replaces itself."""
         if self.reports and self.reports[-1].player is player:
             self.reports.pop().withdraw()
         self.referee = player

@@ -204,9 +204,7 @@ class Ledger:
         )
 
     def accept(self, key: tuple[str, str, str]) -> None:
-        """Store an accepted event by its :attr:`~.ReceivedEvent.key`, so that a second
-        delivery is a duplicate.
-        """
+        """Store an accepted event's key, so that a second delivery is a duplicate."""
         columns = "token, event, server_event_id"
         self._query(f"INSERT INTO accepted ({columns}) VALUES (?, ?, ?)", *key)
 

@@ -86,9 +86,7 @@ _FIRST_TOUCH = Decision(
 def decide(
     message: Message, servers: t.Mapping[str, Server], ledger: Ledger, now: float
 ) -> Decision:
-    """Check a request, and store the event if it is accepted. Call it inside a
-    transaction of the ledger.
-    """
+    """Check a request and store an accepted event, in a transaction of the ledger."""
     try:
         signature = _read_signature(message)
         body = _read_body(message)

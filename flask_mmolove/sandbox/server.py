@@ -86,9 +86,7 @@ class Sandbox:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving, as in an outage, once running requests have their response. The
-        ledger is kept.
-        """
+        """Stop serving, as in an outage, after running requests. The ledger is kept."""
         if self._server is None or self._thread is None:
             return
         self._server.shutdown()
@@ -146,9 +144,7 @@ class Sandbox:
 
     @property
     def events(self) -> list[Arrival]:
-        """The accepted events, oldest first, without duplicates, dry runs and ignored
-        ones.
-        """
+        """The accepted events, oldest first, apart from duplicates and dry runs."""
         return [row for row in self.arrivals if row.outcome == "accepted"]
 
     @property
@@ -176,9 +172,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadedWSGIServer):
-    """Waits for its responses when it closes, but not for idle connections, which a
-    browser keeps open for later.
-    """
+    """Waits for its responses when it closes, but not for idle connections."""
 
     daemon_threads = False
 

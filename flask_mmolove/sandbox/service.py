@@ -59,9 +59,7 @@ class Service:
     def close_referral(
         self, token: str, state: t.Literal["reversed", "rejected"]
     ) -> None:
-        """Close a referral, as MMOLove does when the owner reverses it or its guard
-        against abuse rejects it.
-        """
+        """Close a referral, as the owner or MMOLove's guard against abuse does."""
         self.ledger.move(token, state)
 
     @property

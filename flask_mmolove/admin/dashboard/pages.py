@@ -94,9 +94,7 @@ def _view() -> str:
 
 
 def _match_all_methods(setup: BlueprintSetupState) -> None:
-    """Call ``access`` whatever the method is: a 405 from the routing would tell
-    strangers that there is a dashboard.
-    """
+    """Call ``access`` for each method: a 405 would tell strangers of the dashboard."""
     own = f"{setup.name_prefix}.{setup.name}.".lstrip(".")
     for rule in setup.app.url_map.iter_rules():
         if rule.endpoint.startswith(own):

@@ -1,6 +1,4 @@
-"""The outbox as part of the site's own session: what is written there is committed with
-the site's changes, or not at all.
-"""
+"""The outbox in the site's session: committed with the site's changes or not at all."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class SessionOutbox:
         self.listen(_listen)
 
     def listen(self, listener: Listen) -> None:
-        """Let somebody listen to the site's sessions, also to those that a test puts in
-        their place. Twice is no more than once.
-        """
+        """Listen to the site's sessions, also to those that a test puts there."""
         self._listeners.append(listener)
         listener(self._session)
 
@@ -182,8 +178,7 @@ class SessionOutbox:
         return granted
 
     def _begin(self, session: Session) -> Transaction:
-        """The outbox in a transaction of the session, though its engine may commit
-        each statement by itself.
+        """The outbox in a transaction of the session, even one that autocommits.
 
         :raises MMOLoveError: If there can be none.
         """

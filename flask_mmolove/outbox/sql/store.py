@@ -1,6 +1,4 @@
-"""The outbox in a SQL database: PostgreSQL, MariaDB, MySQL, or SQLite beside a site's
-own tables.
-"""
+"""The outbox in PostgreSQL, MariaDB, MySQL, or in SQLite beside a site's own tables."""
 
 from __future__ import annotations
 
@@ -147,9 +145,7 @@ class SQLAlchemyOutbox(Outbox):
         return result
 
     def create(self) -> bool:
-        """Make the tables, columns and indexes that are not there. Others may do so at
-        once.
-        """
+        """Make the tables, columns and indexes that are missing."""
         return self.run(SQLAlchemyTransaction.create)
 
     def probe(self) -> None:

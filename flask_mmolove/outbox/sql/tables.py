@@ -278,9 +278,7 @@ class SQLAlchemyTransaction(Transaction):
 
 
 def _check_texts(entry: Entry) -> None:
-    """Refuse what a database would cut off or choke on, and what could then never be
-    recorded.
-    """
+    """Refuse what a database would cut off or choke on."""
     for name, value, limit in (
         ("referee_identity", entry.identity, TEXT_LIMIT),
         ("token", entry.token, TOKEN_LIMIT),

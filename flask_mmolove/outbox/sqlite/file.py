@@ -96,9 +96,7 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self, timeout: float = TIMEOUT) -> t.Iterator[sqlite3.Connection]:
-        """The connection, for statements that only read. Raises what a transaction
-        does.
-        """
+        """The connection, to read only. Raises what a transaction does."""
         with self._connection(time.monotonic() + timeout) as connection:
             yield connection
 
@@ -149,9 +147,7 @@ class Database:
             handle.lock.release()
 
     def orphans(self) -> list[sqlite3.Connection]:
-        """This process's connections to files that were deleted or replaced while they
-        were open.
-        """
+        """This process's connections to files that were deleted or replaced."""
         return [*self._handle.orphans]
 
     def close_orphan(self, connection: sqlite3.Connection) -> None:
@@ -160,9 +156,7 @@ class Database:
         connection.close()
 
     def check(self) -> None:
-        """Look for damage that no query has met yet, for half a second at the most. A
-        damaged file is moved aside.
-        """
+        """Look for damage for half a second at most, and move a damaged file aside."""
         deadline = time.monotonic() + damage.CHECK
         with contextlib.suppress(OutboxError), self._connection(deadline) as db:
             if not damage.is_sound(db):
@@ -183,8 +177,7 @@ class Database:
         return found
 
     def read_aside(self, file: Path) -> bytes | None:
-        """The content of one of them, or of a file beside it; None if it is not there,
-        or somebody else's.
+        """The content of a file aside or beside it; None if it is missing or not ours.
 
         :raises OSError: If it cannot be read.
         """
@@ -314,9 +307,7 @@ class Database:
 
     @contextlib.contextmanager
     def _alone(self) -> t.Iterator[None]:
-        """Keep other processes away. SQLite's own lock on a file beside: it ends with
-        its process, on every system.
-        """
+        """Keep other processes away by SQLite's lock, which ends with its process."""
         make_file(lock_file(self.path))
         connection = sqlite3.connect(
             lock_file(self.path), timeout=0.5, isolation_level=None

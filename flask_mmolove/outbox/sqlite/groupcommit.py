@@ -34,8 +34,7 @@ class Group:
         self._is_led = False
 
     def run(self, begin: Begin, work: Work[R], timeout: float) -> R:
-        """Do a piece of work in a transaction, and give its result once that is
-        committed.
+        """Do a piece of work in a transaction, and give its result once committed.
 
         :param begin: Makes a transaction.
         :param timeout: Seconds to wait for others.

@@ -1,6 +1,4 @@
-"""The outbox in a SQLite file: no server, no set-up, and nothing of the site's own
-database.
-"""
+"""The outbox in a SQLite file of its own: no server and no set-up."""
 
 from __future__ import annotations
 
