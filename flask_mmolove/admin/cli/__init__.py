@@ -13,7 +13,7 @@ from .events import show
 from .init_db import init_db
 from .players import forget
 from .players import purge
-from .referrers import referrers
+from .players import referrers
 from .retry import retry
 from .rewards import rewards
 from .sandbox import sandbox
