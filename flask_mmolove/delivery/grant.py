@@ -11,10 +11,7 @@ from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox import RewardBreaker
 from ..outbox import Settlement
-from .backoff import ATTEMPTS_AT_LEAST
-from .backoff import backoff
-from .backoff import CRASHES
-from .backoff import MOST_REWARD
+from . import backoff
 from .events import NO_CALLBACK
 from .lease import Leases
 
@@ -101,7 +98,7 @@ class Granter:
         if rewarder is None:
             self._settle(Settlement(entry, "reward_failed", answer=NO_CALLBACK))
             return
-        if entry.crashes >= CRASHES:
+        if entry.crashes >= backoff.CRASHES:
             words = f"its callback took the process down {entry.crashes} times"
             self._settle(Settlement(entry, "reward_failed", answer=words))
             return
@@ -131,7 +128,7 @@ class Granter:
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
             self._failed(rewarder, entry, e)
         else:
-            self._write_down(rewarder, entry, written)
+            self._finish(rewarder.promise, entry, written)
 
     def _keep(self, promise: Promise, entry: Entry) -> t.ContextManager[None]:
         """Keep others from an entry while its callback runs."""
@@ -141,12 +138,10 @@ class Granter:
             return contextlib.nullcontext()
         return self._leases.keep(entry)
 
-    def _write_down(
-        self, rewarder: Rewarder, entry: Entry, written: Entry | None
-    ) -> None:
+    def _finish(self, promise: Promise, entry: Entry, written: Entry | None) -> None:
         if written is not None:
             self._tell(written)
-        if rewarder.promise != "exactly-once":
+        if promise != "exactly-once":
             self._granted.add(entry.key)
             self._settle(Settlement(entry, "rewarded", is_fact=True))
         self._outbox.reward_granted(self._now())
@@ -169,13 +164,15 @@ class Granter:
             self._settle(Settlement(entry, "reward_failed", answer=words))
         else:
             # While rewards are paused, the breaker says when the next one is tried.
-            pause = breaker.wait(now)
-            pause = pause or backoff(entry.attempts, self._uniform, MOST_REWARD)
+            pause = breaker.wait(now) or backoff.pause(
+                entry.attempts, self._uniform, backoff.MOST_REWARD
+            )
             self._settle(Settlement(entry, "accepted", due=now + pause, answer=words))
 
     def _is_hopeless(self, entry: Entry, breaker: RewardBreaker) -> bool:
         """Whether a reward has failed for long although others succeed."""
-        if breaker.is_open or entry.attempts - entry.crashes < ATTEMPTS_AT_LEAST:
+        failures = entry.attempts - entry.crashes
+        if breaker.is_open or failures < backoff.ATTEMPTS_AT_LEAST:
             return False
         return self._now() - entry.begun > self._give_up_after
 

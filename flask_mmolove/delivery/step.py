@@ -23,9 +23,7 @@ from ..protocol.response import Outcome
 from ..protocol.response import Verdict
 from ..protocol.wire import shorten
 from ..settings import Settings
-from .backoff import ATTEMPTS_AT_LEAST
-from .backoff import backoff
-from .backoff import CRASHES
+from . import backoff
 from .events import EventLog
 from .events import NO_CALLBACK
 from .events import warn_of_other_token
@@ -51,6 +49,7 @@ _STOP_TIMEOUT = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
+Answered = list[tuple[Entry, Outcome]]
 Attempts = t.Callable[[Attempt, t.Sequence[Entry]], Results]
 
 
@@ -184,7 +183,7 @@ class Delivery:
             raise
 
     def _settle_all(self, entries: list[Entry], results: Results) -> int:
-        answered: list[tuple[Entry, Outcome]] = []
+        answered: Answered = []
         skipped: list[Entry] = []
         since = time.monotonic()
         for entry, outcome in results:
@@ -250,7 +249,7 @@ class Delivery:
         is_over = self._stopped or self._failing
         if is_over or self.now() + self._timeout > (entry.due or 0):
             return entry, None
-        if entry.crashes >= CRASHES:
+        if entry.crashes >= backoff.CRASHES:
             words = f"its worker died {entry.crashes} times"
             return entry, Outcome(0, words, Verdict.REJECTED)
         try:
@@ -269,9 +268,7 @@ class Delivery:
             )
             return entry, Outcome(0, repr(e), Verdict.RETRY, "A fault of ours.")
 
-    def _settle(
-        self, answered: list[tuple[Entry, Outcome]], skipped: list[Entry]
-    ) -> None:
+    def _settle(self, answered: Answered, skipped: list[Entry]) -> None:
         now = self.now()
         self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
         if answered:
@@ -315,7 +312,7 @@ class Delivery:
         failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):
             return failed._replace(state="rejected")
-        pause = backoff(entry.attempts, self._uniform)
+        pause = backoff.pause(entry.attempts, self._uniform)
         due = now + max(pause, outcome.retry_after * 1000)
         return failed._replace(state="pending", due=due)
 
@@ -327,7 +324,7 @@ class Delivery:
         if outcome.verdict is Verdict.REFUSED:
             # A probe with settings known to be wrong says nothing of its event.
             return breaker.is_open and breaker.blames_settings(outcome, now)
-        if entry.attempts < ATTEMPTS_AT_LEAST:
+        if entry.attempts < backoff.ATTEMPTS_AT_LEAST:
             return True
         return breaker.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
 
