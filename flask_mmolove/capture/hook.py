@@ -213,11 +213,8 @@ class Capture:
             # Reading the session marks the response as varying.
             if not request.cookies and tokens.ENVIRON not in request.environ:
                 return response
-            if (
-                session.modified
-                and visit.MMREF in session
-                and _is_too_large(self._state.app)
-            ):
+            may_have_grown = session.modified and visit.MMREF in session
+            if may_have_grown and _is_too_large(self._state.app):
                 request.environ.setdefault(tokens.ENVIRON, session.pop(visit.MMREF))
                 if self._state.once.passes("room"):
                     logger.warning(
@@ -241,9 +238,8 @@ def _is_too_large(app: Flask) -> bool:
         return False  # the session is on the server
     trial = _Trial()
     interface.save_session(app, t.cast(t.Any, session), trial)
-    return any(
-        len(each) > _COOKIE_LIMIT for each in trial.headers.getlist("Set-Cookie")
-    )
+    cookies = trial.headers.getlist("Set-Cookie")
+    return any(len(each) > _COOKIE_LIMIT for each in cookies)
 
 
 def _forbid_caching(response: Response) -> Response:

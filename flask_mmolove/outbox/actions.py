@@ -39,9 +39,8 @@ class Actions(Claims, Ownership):
         self.set_fact("settings", fingerprint)
         if known in (None, fingerprint):
             return None
-        again = [
-            entry for entry in refused(self._rejected()) if self._send_again(entry, now)
-        ]
+        rejected = refused(self._rejected())
+        again = [entry for entry in rejected if self._send_again(entry, now)]
         self._reschedule("pending", now)
         self._readdress(server_id)
         self._remember(Breaker(downtime=now - breaker.uptime(now)), None)

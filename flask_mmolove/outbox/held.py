@@ -41,6 +41,5 @@ class Held(Rows):
 
     def let_go(self, key: str) -> None:
         """Forget what is kept under a key."""
-        self.execute(
-            f"DELETE FROM {self._dialect.held} WHERE name = :name", {"name": key}
-        )
+        sql = f"DELETE FROM {self._dialect.held} WHERE name = :name"
+        self.execute(sql, {"name": key})

@@ -106,8 +106,7 @@ class Inspector:
 
     def count(self, state: EntryState) -> int:
         """How many entries are in a state. Quick for one in which few are."""
-        sql = f"SELECT count(*) FROM {self._event} WHERE state = :state"
-        return int(self._read(sql, state=state)[0][0])
+        return self._count("state = :state", state=state)
 
     def oldest_pending(self) -> int | None:
         """When the pending entry that stands first was recorded, in milliseconds."""
@@ -121,10 +120,7 @@ class Inspector:
         """What is in the outbox."""
         rows = self._read(f"SELECT state, count(*) FROM {self._event} GROUP BY state")
         counts = {state: count for state, count in rows}
-        ((due,),) = self._read(
-            f"SELECT count(*) FROM {self._event}"
-            " WHERE state = 'pending' AND due IS NOT NULL"
-        )
+        due = self._count("state = 'pending' AND due IS NOT NULL")
         waiting = max(0, counts.get("pending", 0) - due)
         breaker = self._run(lambda db: db.breaker())
         return Summary(counts, waiting, self.oldest_pending(), breaker)
@@ -199,11 +195,8 @@ class Inspector:
 
     def count_friends(self, player: str) -> int:
         """How many players in the outbox a player has invited."""
-        sql = (
-            f"SELECT count(*) FROM {self._event}"
-            " WHERE referrer = :player AND event = 'registered'"
-        )
-        return int(self._read(sql, player=player)[0][0])
+        wanted = "referrer = :player AND event = 'registered'"
+        return self._count(wanted, player=player)
 
     def worker(self) -> Worker | None:
         """What delivers, if anything ever did."""
@@ -212,6 +205,10 @@ class Inspector:
 
     def _entries(self, where: str, hint: str = "", **values: t.Any) -> list[Entry]:
         return self._run(lambda db: db.entries(where, values, hint))
+
+    def _count(self, where: str, **values: t.Any) -> int:
+        sql = f"SELECT count(*) FROM {self._event} WHERE {where}"
+        return int(self._read(sql, **values)[0][0])
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
         return self._run(lambda db: db.execute(sql, values))

@@ -227,12 +227,8 @@ class ReferralClient:
         return read_response(status, headers, content, now, clock)
 
     def _fail(self, cause: BaseException) -> Outcome:
-        hint = explain(
-            cause,
-            self._transport.proxy,
-            self._ca_bundle,
-            is_local=checks.is_local(self.endpoint),
-        )
+        proxy, local = self._transport.proxy, checks.is_local(self.endpoint)
+        hint = explain(cause, proxy, self._ca_bundle, is_local=local)
         body = f"{type(cause).__name__}: {cause}"[:300]
         return Outcome(0, body, Verdict.RETRY, hint)
 

@@ -105,10 +105,7 @@ class Transport:
 
 
 class _Deadline(Timeout):
-    """One deadline for the whole attempt: urllib3 starts anew behind a proxy.
-
-    :param seconds: For the whole attempt.
-    """
+    """One deadline for the whole attempt: urllib3 starts anew behind a proxy."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(total=seconds)

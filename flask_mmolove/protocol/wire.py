@@ -11,7 +11,6 @@ import json
 import re
 import time
 import typing as t
-from dataclasses import dataclass
 
 from ..errors import EventError
 from ..errors import SignatureError
@@ -74,7 +73,6 @@ def shorten(token: str) -> str:
     return f"{token[:6]}…" if len(token) > 6 else "…"
 
 
-@dataclass(repr=False)
 class Event:
     """One report to MMOLove, checked when it is made.
 
@@ -88,26 +86,34 @@ class Event:
     :raises EventError: If MMOLove could only respond with 400.
     """
 
-    event: str
-    token: str
-    server_id: str
-    server_event_id: str
-    ts: int
-    referee_identity: str | None = None
-    test: bool = False
-
-    def __post_init__(self) -> None:
-        if self.event not in {"registered", "qualified"}:
+    def __init__(
+        self,
+        event: str,
+        token: str,
+        server_id: str,
+        server_event_id: str,
+        ts: int,
+        referee_identity: str | None = None,
+        test: bool = False,
+    ) -> None:
+        if event not in {"registered", "qualified"}:
             names = "'registered' or 'qualified'"
-            raise EventError(f"'event' must be {names}, not {self.event!r}.", "event")
-        _check_text("token", self.token)
-        _check_text("server_id", self.server_id)
-        _check_text("server_event_id", self.server_event_id)
-        if self.event == "registered" or self.referee_identity is not None:
-            _check_text("referee_identity", self.referee_identity)
-        if type(self.ts) is not int or not 0 < self.ts <= _MAX_INTEGER:
-            words = f"whole Unix seconds, not {self.ts!r}: use int(time.time())"
+            raise EventError(f"'event' must be {names}, not {event!r}.", "event")
+        _check_text("token", token)
+        _check_text("server_id", server_id)
+        _check_text("server_event_id", server_event_id)
+        if event == "registered" or referee_identity is not None:
+            _check_text("referee_identity", referee_identity)
+        if type(ts) is not int or not 0 < ts <= _MAX_INTEGER:
+            words = f"whole Unix seconds, not {ts!r}: use int(time.time())"
             raise EventError(f"'ts' must be {words}.", "ts")
+        self.event = event
+        self.token = token
+        self.server_id = server_id
+        self.server_event_id = server_event_id
+        self.ts = ts
+        self.referee_identity = referee_identity
+        self.test = test
 
     def encode(self) -> bytes:
         """The body, byte for byte as it is signed and sent."""
@@ -148,7 +154,7 @@ def sign_referral_body(
     timestamp: int | None = None,
     key_id: str | None = None,
 ) -> str:
-    """Sign the exact bytes of a body: the value of ``X-MMOLove-Signature``.
+    """Give the ``X-MMOLove-Signature`` for the exact bytes of a body.
 
     :param body: What will be sent, byte for byte. A text is encoded as UTF-8.
     :param secret: The signing secret of the Referrals tab.

@@ -140,9 +140,7 @@ def _parse(text: str | None) -> dict[str, Record]:
     return {name: Record(*each) for name, each in json.loads(text).items()}
 
 
-def _merge(
-    records: t.Mapping[str, Record], news: t.Mapping[str, Record]
-) -> dict[str, Record]:
+def _merge(records: dict[str, Record], news: dict[str, Record]) -> dict[str, Record]:
     merged = dict(records)
     for name, each in news.items():
         merged[name] = merged.get(name, Record()).plus(each)

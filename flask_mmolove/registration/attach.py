@@ -19,11 +19,8 @@ def attach(
     player: Player | None = None,
     token: FindToken | None = None,
 ) -> None:
-    """Put :func:`referral_register` on views that are registered already.
+    """Put :func:`referral_register` on registered views; see :meth:`MMOLove.attach`.
 
-    :param endpoints: Their names, as :func:`flask.url_for` takes them.
-    :param player: See :func:`referral_register`.
-    :param token: The same.
     :raises ConfigError: If the app has no such endpoint, or none is named. Then no view
         is changed.
     """
@@ -34,9 +31,8 @@ def attach(
             raise ConfigError(_missing(app, endpoint))
     detector = as_detector(player)
     for endpoint in endpoints:
-        app.view_functions[endpoint] = reporting(
-            app.view_functions[endpoint], detector, token
-        )
+        view = app.view_functions[endpoint]
+        app.view_functions[endpoint] = reporting(view, detector, token)
 
 
 def _missing(app: Flask, endpoint: str) -> str:

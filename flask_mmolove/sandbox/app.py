@@ -151,9 +151,8 @@ def _add_endpoint(app: Flask, service: Service) -> None:
             # Only sent if hanging up was not possible; it is what a proxy responds with
             # when it has lost its backend.
             return Response(status=502)
-        response = Response(
-            arrival.response, arrival.status, mimetype="application/json"
-        )
+        response = Response(arrival.response, arrival.status)
+        response.mimetype = "application/json"
         if faults.retry_after is not None and arrival.outcome == "fault":
             response.headers["Retry-After"] = str(faults.retry_after)
         return response

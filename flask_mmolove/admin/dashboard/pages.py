@@ -194,9 +194,8 @@ def retry_rewards() -> ResponseReturnValue:
         count = current_state().inspector.count("reward_failed")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
-        forms.leave_message(
-            wording.rewards_retried(actions.retry_rewards(current_state()))
-        )
+        count = actions.retry_rewards(current_state())
+        forms.leave_message(wording.rewards_retried(count))
     except MMOLoveError as e:
         forms.leave_message(f"Nothing was done. {e}")
     return _go("events")

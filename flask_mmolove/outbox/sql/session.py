@@ -193,9 +193,8 @@ class SessionOutbox:
                 "connect_args in SQLALCHEMY_ENGINE_OPTIONS."
             )
         session.rollback()
-        connections.keep_autocommit(
-            self._connection(session, isolation_level=ISOLATION)
-        )
+        connection = self._connection(session, isolation_level=ISOLATION)
+        connections.keep_autocommit(connection)
         return self._rows()
 
     def _check_granted(self, entry: Entry) -> None:

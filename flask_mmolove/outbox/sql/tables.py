@@ -150,9 +150,8 @@ class Place(t.NamedTuple):
         """How a database names the tables, and what else is its own way."""
         prefix = _PREFIX
         if self.schema:
-            prefix = (
-                f"{database.identifier_preparer.quote_schema(self.schema)}.{prefix}"
-            )
+            schema = database.identifier_preparer.quote_schema(self.schema)
+            prefix = f"{schema}.{prefix}"
         return Dialect(prefix, **_WAYS[database.name])
 
 
@@ -205,9 +204,7 @@ class SQLAlchemyTransaction(Transaction):
         event = self._tables.event
         found = sa.inspect(self._db).get_columns(event.name, self._place.schema)
         # None where any length fits.
-        lengths = {
-            each["name"]: getattr(each["type"], "length", None) for each in found
-        }
+        lengths = {c["name"]: getattr(c["type"], "length", None) for c in found}
         return [
             column
             for column in event.c

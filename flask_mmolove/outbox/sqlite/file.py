@@ -308,10 +308,9 @@ class Database:
     @contextlib.contextmanager
     def _alone(self) -> t.Iterator[None]:
         """Keep other processes away by SQLite's lock, which ends with its process."""
-        make_file(lock_file(self.path))
-        connection = sqlite3.connect(
-            lock_file(self.path), timeout=0.5, isolation_level=None
-        )
+        lock = lock_file(self.path)
+        make_file(lock)
+        connection = sqlite3.connect(lock, timeout=0.5, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")
             yield

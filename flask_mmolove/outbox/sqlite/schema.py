@@ -37,9 +37,8 @@ class Schema:
         :param read: Gives a statement's rows.
         """
         newest = len(self._migrations)
-        return read("PRAGMA user_version") == [(newest,)] and read(
-            "PRAGMA application_id"
-        ) == [(_MARK + newest,)]
+        found = read("PRAGMA user_version") + read("PRAGMA application_id")
+        return found == [(newest,), (_MARK + newest,)]
 
     def migrate(self, connection: sqlite3.Connection, path: Path) -> None:
         """Bring a file up to date, in a transaction that keeps others away.
