@@ -206,8 +206,7 @@ class Capture:
 
     def after_request(self, response: Response) -> Response:
         """The hook of a site without a cookie of ours: drop a token that makes the
-        session's cookie too large, for browsers would drop the cookie, and log the
-        player out.
+        session's cookie too large: browsers would drop it, and log the player out.
         """
         with shielded("Whether a session has room for a token is not known."):
             # Reading the session marks the response as varying.

@@ -1,8 +1,7 @@
 """The token this visitor carries, and where the browser keeps it.
 
 It is in a signed cookie of the site's own, because a session ends with the browser,
-login views clear it, and a full one has no room. With ``MMOLOVE_COOKIE_DAYS = 0`` it is
-in the session.
+login views clear it, and it may be full. With ``MMOLOVE_COOKIE_DAYS = 0`` it is there.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ _DAY = 86400
 def current_mmref() -> str | None:
     """The token this visitor carries, or None. Works in views and in templates.
 
-    It comes from this request's ``?mmref=``, else from the session, else from our
-    signed cookie.
+    It comes from this request's ``?mmref=``, else the session, else our cookie.
 
     :raises MMOLoveError: If the app has no MMOLove.
     """
@@ -56,8 +54,7 @@ def current_referrer() -> str | None:
 def current_invitation(token: str | None = None) -> Invitation | None:
     """The token this visitor carries and who referred them, or None.
 
-    :param token: One that the site found in this request, to use instead if it is a
-        token.
+    :param token: One that the site found in this request; used instead if valid.
     """
     token = as_token(token) or current_mmref()
     return None if token is None else invitation_of(token)

@@ -6,8 +6,7 @@ from flask import request
 
 from ..protocol.wire import as_token
 
-#: The query parameter, the cookie that hand-made integrations set, and our key in the
-#: session.
+#: The query parameter, the cookie of hand-made integrations, our key in the session.
 MMREF = "mmref"
 
 
@@ -37,8 +36,7 @@ def is_visit() -> bool:
     follows sends no second request. So is what the site's own scripts fetch. Nobody
     followed a link to anything embedded: to count it would be cookie stuffing.
     """
-    # Browsers older than this header do not send it, nor does any browser to a site
-    # without TLS.
+    # Older browsers do not send this header, nor does any to a site without TLS.
     match request.headers.get("Sec-Fetch-Dest"):
         case None | "document":
             return True

@@ -48,8 +48,7 @@ class Worker(t.NamedTuple):
     """What delivers, as it last showed itself.
 
     :param seen: When, in milliseconds, to within a minute.
-    :param ahead: Seconds by which MMOLove's clock was then ahead of ours, where that
-        was too much.
+    :param ahead: Seconds that MMOLove's clock was ahead of ours, if that was too much.
     """
 
     seen: int

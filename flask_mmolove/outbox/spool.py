@@ -1,5 +1,4 @@
-"""The spool: what the outbox cannot take in time is written to a file of its own, and
-imported later.
+"""The spool: what the outbox cannot take in time waits in a file to be imported later.
 
 A file for each event, renamed into place when it is whole: nothing to lock, and nothing
 half written to be read. Each is signed with the site's secret, for others may write

@@ -171,8 +171,7 @@ class ReferralClient:
         """Make one delivery attempt: sign a body now, POST it, and read the response.
 
         If MMOLove refuses the signature and the response's ``Date`` shows that our
-        clock is wrong, the body is signed once more by MMOLove's clock, and so are all
-        that follow.
+        clock is wrong, this body and all that follow are signed by MMOLove's clock.
         """
         ahead = self._clock.ahead
         outcome = self._attempt(body)

@@ -26,8 +26,7 @@ WINDOW = 300
 #: The longest token that is kept; a session cookie over 4 KB is dropped by browsers.
 TOKEN_LIMIT = 1024
 
-#: Characters of an identity or a server id: with four bytes each, a key of MariaDB
-#: holds no more.
+#: Characters of an identity or a server id: a key of MariaDB holds no more.
 TEXT_LIMIT = 255
 
 #: Seconds for which MMOLove accepts a token.

@@ -32,8 +32,7 @@ class Record(t.NamedTuple):
 
     :param named: How many players it named.
     :param last: When it last did, in integer milliseconds.
-    :param in_a_row: The answers since then that named nobody, although the visitor had
-        a token.
+    :param in_a_row: The answers since then to visitors with a token that named nobody.
     :param reason: Why the last of them did not, in words.
     """
 

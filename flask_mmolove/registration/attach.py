@@ -21,8 +21,7 @@ def attach(
 ) -> None:
     """Put :func:`referral_register` on registered views; see :meth:`MMOLove.attach`.
 
-    :raises ConfigError: If the app has no such endpoint, or none is named. Then no view
-        is changed.
+    :raises ConfigError: If an endpoint is missing, or none is named: none is changed.
     """
     if not endpoints:
         raise ConfigError("attach() takes one endpoint at least. See 'flask routes'.")

@@ -187,8 +187,7 @@ def _advance(
     event: ReceivedEvent, referral: Referral, ledger: Ledger, now: float
 ) -> Decision:
     state = _next_state(event, referral, now)
-    # Another referee on a registered token does not move the anchor: a referral has one
-    # referee.
+    # Another referee does not move the anchor: a referral has one referee.
     referee = event.referee_identity if referral.state == "clicked" else None
     ledger.move(referral.token, state, referee)
     ledger.accept(event.key)

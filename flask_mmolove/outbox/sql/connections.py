@@ -29,9 +29,8 @@ def has_written(connection: Connection) -> bool:
 
 
 def is_autocommit(connection: Connection) -> bool:
-    """Whether each statement of a connection is committed by itself: as its engine
-    or session says, or its driver's own arguments, of which SQLAlchemy knows
-    nothing.
+    """Whether each statement of a connection is committed by itself, as its engine or
+    session says, or its driver's own arguments, which SQLAlchemy does not know.
     """
     driver: t.Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":

@@ -51,8 +51,7 @@ class SQLAlchemyOutbox(Outbox):
     :param creates: Says whether tables that are not there are made at the first use;
         if not, the site's migrations make them.
     :param key: The setting that names the database.
-    :param shared: Gives a connection on which everything is to be done, in savepoints,
-        or None.
+    :param shared: Gives a connection to do everything on, in savepoints; or None.
     :raises ConfigError: If no such database can be used.
     """
 

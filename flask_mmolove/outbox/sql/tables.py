@@ -132,9 +132,8 @@ def tables(metadata: sa.MetaData) -> Tables:
 class Place(t.NamedTuple):
     """Where the tables are.
 
-    :param schemas: What the site's engine puts in the place of schemas, its
-        ``schema_translate_map``. Delivery goes by it, so that of a session does not
-        count.
+    :param schemas: The ``schema_translate_map`` of the site's engine. Delivery goes by
+        it, so that of a session does not count.
     """
 
     tables: Tables
@@ -178,8 +177,7 @@ class SQLAlchemyTransaction(Transaction):
         metadata = self._tables.event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
         missing |= self._add_columns() | self._widen_columns()
-        # MariaDB commits after each statement: one may have died between table and
-        # index.
+        # MariaDB commits each statement: one may have died between table and index.
         for table in self._tables:
             for index in table.indexes:
                 index.create(self._db, checkfirst=True)

@@ -55,8 +55,7 @@ class Database:
     (https://sqlite.org/howtocorrupt.html, section 2.6).
 
     :param path: The file; it and its folder are made if they are not there.
-    :param schema: What it is like. A file of something else is refused, and never
-        moved.
+    :param schema: What it is like. A file of something else is refused, never moved.
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:

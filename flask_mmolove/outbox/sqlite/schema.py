@@ -11,8 +11,7 @@ from ...errors import OutboxError
 from ..owner import make_file
 from .damage import DamagedError
 
-# Beside ``user_version``, elsewhere in the header: where the two do not agree, the file
-# is damaged.
+# Elsewhere in the header than ``user_version``: if the two differ, the file is damaged.
 _MARK = 0x4D4D4C00
 
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"

@@ -142,8 +142,7 @@ class SQLiteTransaction(Transaction):
             self.use(digest for (digest,) in other.execute("SELECT digest FROM used"))
 
     def _insert(self, entry: Entry) -> int | None:
-        # Only what is set: Python looks in vain for an adapter of each None that is
-        # bound.
+        # Only what is set: Python looks in vain for an adapter of each bound None.
         fields = zip(Entry._fields[1:], entry[1:], strict=True)
         row = {name: value for name, value in fields if value is not None}
         cursor = self._db.execute(
