@@ -97,8 +97,7 @@ class Capture:
         if visit.is_static() or monotonic() < self._ask_again_at:
             return
         state = self._state
-        # Where there is a cookie, the session is left alone: reading it would mark the
-        # response as varying.
+        # With a cookie the session is left alone: reading it would add ``Vary``.
         kept = tokens.read_cookie()
         token = kept.token if kept else None
         if not state.settings.cookie_days:

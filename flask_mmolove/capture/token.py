@@ -22,8 +22,7 @@ from .visit import MMREF
 #: Holds the token and who referred its visitor.
 COOKIE = cookies.Cookie("mmolove_ref", "token")
 
-#: A token that is for this request only. Nested app contexts have another ``g``, but
-#: the same environ.
+#: A token for this request only. Nested app contexts share the environ, but no ``g``.
 ENVIRON = "flask_mmolove.token"
 
 _DAY = 86400
@@ -109,7 +108,7 @@ def forget(response: Response) -> Response:
         cookies.keep_private(response)
     # A token that arrived with this very request has just been put into our cookie.
     if arrived and not COOKIE.is_sent:
-        COOKIE.delete(response)
+        cookies.delete(response, COOKIE.name)
     return delete_cookies(response)
 
 

@@ -83,8 +83,7 @@ class Granter:
         """Grant what is due, a few at the most, and return how many that were."""
         rewarder = self._rewarder()
         for count in range(REWARDS_IN_A_ROW):
-            # One at a time: what is claimed and not yet granted when the process dies
-            # has to wait for its lease.
+            # One at a time: what is claimed when the process dies waits for its lease.
             if self._stopped:
                 return count
             lease = self._leases.length

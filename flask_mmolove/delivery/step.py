@@ -58,8 +58,7 @@ class Delivery:
 
     :param reward: Gives the site's callback, or None while the site has none.
     :param report: Told each entry whose state changed.
-    :param watch: Told what was known of MMOLove before and after, when sending is
-        paused or resumed.
+    :param watch: Told the breaker before and after, when sending stops or resumes.
     :param clock: Unix seconds; for tests.
     :param uniform: Random numbers between two; for tests.
     :param lease: How long a reward is claimed for, in milliseconds; for tests.

@@ -58,8 +58,7 @@ class Worker(t.NamedTuple):
 class Inspector:
     """Reads pages and counts of an outbox.
 
-    :param timeout: Seconds for which each question may wait for the store; the
-        outbox's own, unless given.
+    :param timeout: Seconds each question may wait; the outbox's own, unless given.
     """
 
     def __init__(self, outbox: Outbox, timeout: float | None = None) -> None:

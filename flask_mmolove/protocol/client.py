@@ -100,8 +100,7 @@ class ReferralClient:
 
     @cached_property
     def _transport(self) -> Transport:
-        # requests takes longer to import than Flask, and a process that only records
-        # events does not need it.
+        # requests imports slower than Flask, and who only records does not need it.
         from .transport import Transport
 
         return Transport(

@@ -7,16 +7,15 @@ import difflib
 from flask import Flask
 
 from ..errors import ConfigError
+from . import detect
 from .decorator import reporting
-from .detect import as_detector
-from .detect import Player
 from .signup import FindToken
 
 
 def attach(
     app: Flask,
     *endpoints: str,
-    player: Player | None = None,
+    player: detect.Player | None = None,
     token: FindToken | None = None,
 ) -> None:
     """Put :func:`referral_register` on registered views; see :meth:`MMOLove.attach`.
@@ -28,7 +27,7 @@ def attach(
     for endpoint in endpoints:
         if endpoint not in app.view_functions:
             raise ConfigError(_missing(app, endpoint))
-    detector = as_detector(player)
+    detector = detect.as_detector(player)
     for endpoint in endpoints:
         view = app.view_functions[endpoint]
         app.view_functions[endpoint] = reporting(view, detector, token)

@@ -148,8 +148,7 @@ def _add_endpoint(app: Flask, service: Service) -> None:
         )
         if arrival.lost:
             hang_up(request.environ)
-            # Only sent if hanging up was not possible; it is what a proxy responds with
-            # when it has lost its backend.
+            # Only sent if hanging up failed: what a proxy says that lost its backend.
             return Response(status=502)
         response = Response(arrival.response, arrival.status)
         response.mimetype = "application/json"

@@ -18,7 +18,7 @@ class Faults:
     :param drop: ``"request"`` closes the connection and processes nothing;
         ``"response"`` processes the event and then closes: only the response is lost.
     :param latency: Seconds to wait first; :meth:`Sandbox.stop` cuts them short.
-    :param clock: Seconds by which the clock and each ``Date`` are wrong, at any rate.
+    :param clock: Seconds by which the clock and its ``Date`` are off in every request.
     :param rate: The share of requests that meet the faults, from 0 to 1.
     :param random: Returns numbers from 0 to 1 that decide which; pass
         ``random.Random(7).random`` for a run that can be repeated.

@@ -159,8 +159,7 @@ class Sandbox:
 
 
 class _Handler(WSGIRequestHandler):
-    # Werkzeug closes each connection after the response, on purpose: it does not know
-    # where an unread body ends.
+    # Werkzeug closes each connection: it does not know where an unread body ends.
     protocol_version = "HTTP/1.1"
 
     def send_response(self, code: int, message: str | None = None) -> None:

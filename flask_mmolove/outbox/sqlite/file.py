@@ -134,8 +134,7 @@ class Database:
                 self._recover(handle, e)
             raise self._in_words(e) from e
         except Exception as e:
-            # What is damaged can come out of SQLite as anything, and its own message
-            # as bytes that are no text.
+            # Damage can show as any error, and SQLite's message may not even be text.
             if not isinstance(e, UnicodeDecodeError):
                 if handle.connection is None or damage.is_sound(handle.connection):
                     raise

@@ -1,5 +1,4 @@
-"""Threads of one process that write at the same moment share a commit, for it is the
-commit that takes the time.
+"""Threads of a process that write at once share a commit, which is what takes the time.
 
 Whoever comes first leads, and commits what has gathered by then together with its own
 work; what gathers meanwhile is led by one of those who wait.
