@@ -42,7 +42,8 @@ def current_mmref() -> str | None:
 
 
 def current_referrer() -> str | None:
-    """The identity of the player who referred this visitor, or None if not known.
+    """The identity of the player who referred this visitor, or None where it is not
+    known. Works in views and in templates.
 
     :raises MMOLoveError: If the app has no MMOLove.
     """

@@ -109,7 +109,7 @@ def read_file(
 class Folder:
     """A folder and the files in it.
 
-    It and its files must belong to this user or the site's, and be closed to others.
+    It and its files must belong to this user or the site's; no other may write there.
 
     :param path: Where it is; :meth:`write` creates it.
     :param home: A folder that the site's user owns; the one that holds it by default.

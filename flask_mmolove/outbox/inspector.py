@@ -36,7 +36,7 @@ class Day(t.NamedTuple):
 
 
 class Referrer(t.NamedTuple):
-    """How many friends a player referred, since referrers are known, and how far."""
+    """The friends a player referred, as far as is known, and how far they came."""
 
     player: str
     accepted: int

@@ -46,7 +46,7 @@ class PendingReport:
         return self.is_recorded or self._record()
 
     def settle(self) -> bool:
-        """Record what was submitted, unless it waits for a commit. True if so."""
+        """Record it if submitted and not waiting for a commit; tell whether it is."""
         return self.is_recorded
 
     def withdraw(self) -> None:

@@ -144,7 +144,7 @@ class Sandbox:
 
     @property
     def events(self) -> list[Arrival]:
-        """The accepted events, oldest first, apart from duplicates and dry runs."""
+        """The accepted events, oldest first, without duplicates and dry runs."""
         return [row for row in self.arrivals if row.outcome == "accepted"]
 
     @property

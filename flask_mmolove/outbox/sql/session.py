@@ -56,7 +56,7 @@ class SessionOutbox:
         self.listen(_listen)
 
     def listen(self, listener: Listen) -> None:
-        """Listen to the site's sessions, also to those that a test puts there."""
+        """Add a listener to the site's sessions, and to those a test puts there."""
         self._listeners.append(listener)
         listener(self._session)
 
