@@ -55,33 +55,27 @@ def _as_text(value: t.Any, subject: str) -> str:
     if isinstance(value, Enum):
         value = value.value
     if value is None:
-        raise IdentityError(
-            f"{subject} is None. A new account has its id after "
-            "db.session.commit(), or flush(): report the player after that. " + _CURE
+        problem = (
+            "is None. A new account has its id after db.session.commit(), or flush(): "
+            "report the player after that"
         )
-    text = _plain_text(value)
-    if text is None:
-        raise IdentityError(
-            f"{subject} is {value!r}, which is not a lasting id. " + _CURE
+    elif (text := _plain_text(value)) is None:
+        problem = f"is {value!r}, which is not a lasting id"
+    elif not text.strip():
+        problem = "is empty"
+    elif not is_trimmed(text):
+        problem = (
+            f"has white space around it: {text!r}. MMOLove cuts that off, so that two "
+            "accounts could be one player there. Pass an id without it, such as the "
+            "number of the account's row"
         )
-    if not text.strip():
-        raise IdentityError(f"{subject} is empty. {_CURE}")
-    if not is_trimmed(text):
-        raise IdentityError(
-            f"{subject} has white space around it: {text!r}. MMOLove cuts that off, so "
-            "that two accounts could be one player there. Pass an id without it, such "
-            f"as the number of the account's row. {_CURE}"
-        )
-    if len(text) > TEXT_LIMIT or "\0" in text:
-        raise IdentityError(
-            f"{subject} is longer than {TEXT_LIMIT} characters or contains a NUL. "
-            + _CURE
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise IdentityError(f"{subject} is not valid text. {_CURE}") from None
-    return text
+    elif len(text) > TEXT_LIMIT or "\0" in text:
+        problem = f"is longer than {TEXT_LIMIT} characters or contains a NUL"
+    elif text != text.encode(errors="ignore").decode():
+        problem = "is not valid text"
+    else:
+        return text
+    raise IdentityError(f"{subject} {problem}. {_CURE}")
 
 
 def _plain_text(value: t.Any) -> str | None:
@@ -101,9 +95,7 @@ def _plain_text(value: t.Any) -> str | None:
 
 
 def _whole(number: t.Any) -> str | None:
-    """The text of a whole number; None of another, and of floating-point numbers, which
-    round what is large.
-    """
+    """The text of a whole number; None of others, and of floats, which round."""
     if isinstance(number, numbers.Complex) and not isinstance(number, numbers.Rational):
         return None
     try:
@@ -117,9 +109,8 @@ def _whole(number: t.Any) -> str | None:
 
 
 def _is_scalar(player: object) -> bool:
-    return isinstance(player, (str, numbers.Number, Enum)) or hasattr(
-        player, "__index__"
-    )
+    is_scalar = isinstance(player, (str, numbers.Number, Enum))
+    return is_scalar or hasattr(player, "__index__")
 
 
 def _is_value(player: object) -> bool:

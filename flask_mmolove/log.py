@@ -19,14 +19,11 @@ _KEYS = 10_000
 def _escape_arguments(record: logging.LogRecord) -> bool:
     """Keep a message on one line: a player's id must not forge lines of the log."""
     if isinstance(record.args, tuple):
-        record.args = tuple(map(_escape, record.args))
+        record.args = tuple(
+            printable(str(each)) if isinstance(each, (str, BaseException)) else each
+            for each in record.args
+        )
     return True
-
-
-def _escape(argument: object) -> object:
-    if isinstance(argument, (str, BaseException)):
-        return printable(str(argument))
-    return argument
 
 
 logger.addFilter(_escape_arguments)

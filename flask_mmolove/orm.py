@@ -35,8 +35,7 @@ def readable(player: t.Any) -> t.Iterator[None]:
 
 
 def check_complete(player: t.Any, identity: str) -> None:
-    """Refuse a text that was made of a primary key which is not there yet, such as
-    "None".
+    """Refuse a text made of a primary key that is not there yet, such as "None".
 
     :raises IdentityError: If so.
     """
@@ -64,9 +63,7 @@ def is_undone(player: t.Any) -> bool:
 
 
 def is_uncommitted(player: t.Any) -> bool:
-    """Whether a player is a row that was rolled back, or may be: it was inserted in a
-    transaction that has not ended.
-    """
+    """Whether a player is a row that was rolled back, or may still be."""
     state = _state(player)
     if state is None:
         return False
@@ -93,9 +90,7 @@ def kept_token(player: t.Any) -> t.Any:
 
 
 def _remember_key(player: t.Any) -> None:
-    """Give the expired attributes of a primary key their values, which SQLAlchemy
-    keeps as the object's identity.
-    """
+    """Restore the expired primary key, which SQLAlchemy keeps as the identity."""
     state = _state(player)
     if state is None or state.identity is None:
         return

@@ -70,11 +70,8 @@ def attempts(entry: Entry) -> str:
     were interrupted. Once MMOLove has credited a milestone, only attempts to grant its
     reward count.
     """
-    is_of_reward = entry.event == "qualified" and entry.state not in (
-        "pending",
-        "ignored",
-        "rejected",
-    )
+    others = ("pending", "ignored", "rejected")
+    is_of_reward = entry.event == "qualified" and entry.state not in others
     text = f"{entry.attempts}{' to grant the reward' if is_of_reward else ''}"
     return f"{text}, {entry.crashes} interrupted" if entry.crashes else text
 

@@ -104,10 +104,6 @@ class Cookie(t.NamedTuple):
         response.set_cookie(self.name, text, max_age=seconds, **_attributes())
         keep_private(response)
 
-    def delete(self, response: Response) -> None:
-        """Delete it from the browser."""
-        delete(response, self.name)
-
 
 def delete(response: Response, name: str) -> None:
     """Delete a cookie that has the attributes of ours."""

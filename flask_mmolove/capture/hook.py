@@ -22,23 +22,10 @@ from ..log import shielded
 from ..log import Throttle
 from ..protocol.wire import TOKEN_LIMIT
 from ..state import State
+from . import referrer
+from . import token as tokens
+from . import visit
 from .cookies import keep_private
-from .referrer import is_returning
-from .referrer import remember
-from .referrer import take_referrer
-from .token import COOKIE
-from .token import delete_cookies
-from .token import ENVIRON
-from .token import invitation_of
-from .token import may_store
-from .token import read_cookie
-from .token import set_cookie
-from .token import stored_token
-from .visit import first_token
-from .visit import is_static
-from .visit import is_visit
-from .visit import MMREF
-from .visit import query_values
 
 # A token that the visitor still carries although it is used.
 _USED = "flask_mmolove.used"
@@ -49,7 +36,7 @@ _PAUSE = 60
 # Bytes of a cookie, its name and attributes included, that every browser stores.
 _COOKIE_LIMIT = 4093
 
-_needle = f"{MMREF}="
+_needle = f"{visit.MMREF}="
 
 
 class Capture:
@@ -100,22 +87,21 @@ class Capture:
         """The cookie that a token is kept in."""
         app = self._state.app
         if self._state.settings.cookie_days:
-            return COOKIE.name
+            return tokens.COOKIE.name
         return app.session_interface.get_cookie_name(app)
 
     def _drop_used(self) -> None:
         """Remove a token whose account was reported without a response of ours that
         could have removed it: by a socket, or a background job.
         """
-        if is_static() or monotonic() < self._ask_again_at:
+        if visit.is_static() or monotonic() < self._ask_again_at:
             return
         state = self._state
-        # Where there is a cookie, the session is left alone: reading it would mark the
-        # response as varying.
-        kept = read_cookie()
+        # With a cookie the session is left alone: reading it would add ``Vary``.
+        kept = tokens.read_cookie()
         token = kept.token if kept else None
         if not state.settings.cookie_days:
-            token = stored_token()
+            token = tokens.stored_token()
         # Once a minute is enough, and as soon as this process has reported one.
         if token is None or not state.looked.passes(token):
             return
@@ -132,48 +118,48 @@ class Capture:
 
         @after_this_request
         def forget_used(response: Response) -> Response:
-            if session.get(MMREF) == token:
-                del session[MMREF]
-            return delete_cookies(response)
+            if session.get(visit.MMREF) == token:
+                del session[visit.MMREF]
+            return tokens.delete_cookies(response)
 
     def _take_from_query(self) -> None:
-        values = query_values()
-        token = first_token(values)
+        values = visit.query_values()
+        token = visit.first_token(values)
         if token is None:
             self._warn_of_junk(values)
             self._take_from_cookie()
-        elif not is_static():
+        elif not visit.is_static():
             is_new = self._is_new(token)
-            if is_new or is_returning():
+            if is_new or referrer.is_returning():
                 self._capture(token, is_new)
 
     def _capture(self, token: str, is_new: bool) -> None:
-        if not is_visit():
+        if not visit.is_visit():
             after_this_request(_forbid_caching)
             return
-        remember(token, take_referrer())
-        if not may_store():
-            request.environ[ENVIRON] = token
+        referrer.remember(token, referrer.take_referrer())
+        if not tokens.may_store():
+            request.environ[tokens.ENVIRON] = token
         elif is_new:
             self._keep(token)
 
     def _take_from_cookie(self) -> None:
-        token = first_token(request.cookies.getlist(MMREF))
-        if token is None or is_static() or not is_visit():
+        token = visit.first_token(request.cookies.getlist(visit.MMREF))
+        if token is None or visit.is_static() or not visit.is_visit():
             return
-        if stored_token() is not None:
+        if tokens.stored_token() is not None:
             return
-        if may_store():
+        if tokens.may_store():
             self._keep(token, lasting=False)
         else:
-            request.environ[ENVIRON] = token
+            request.environ[tokens.ENVIRON] = token
 
     def _warn_of_junk(self, values: list[str]) -> None:
         if any(values) and self._junk.passes():
             logger.warning(
                 "A ?%s= of %d characters was ignored: a token has 1 to %d visible "
                 "ASCII characters.",
-                MMREF,
+                visit.MMREF,
                 max(map(len, values)),
                 TOKEN_LIMIT,
             )
@@ -182,7 +168,7 @@ class Capture:
         used = request.environ.get(_USED)
         if used is not None:
             return bool(token != used)
-        stored = stored_token()
+        stored = tokens.stored_token()
         if self._state.settings.attribution == "first-touch":
             return stored is None
         return stored != token
@@ -192,7 +178,7 @@ class Capture:
 
         :param lasting: Whether it outlives the browser's session.
         """
-        request.environ[ENVIRON] = token
+        request.environ[tokens.ENVIRON] = token
         app = self._state.app
         if app.session_interface.is_null_session(session):
             if self._state.once.passes("session"):
@@ -204,30 +190,30 @@ class Capture:
         if self._state.settings.cookie_days and app.secret_key:
             self._keep_in_cookie(token, lasting)
         else:
-            session[MMREF] = token
+            session[visit.MMREF] = token
             after_this_request(keep_private)
         self._state.notify(signals.referral_captured, token=token)
 
     def _keep_in_cookie(self, token: str, lasting: bool) -> None:
-        session.pop(MMREF, None)  # an older token there would come first
-        invitation = invitation_of(token)
+        session.pop(visit.MMREF, None)  # an older token there would come first
+        invitation = tokens.invitation_of(token)
 
         @after_this_request
         def keep(response: Response) -> Response:
-            set_cookie(response, invitation, lasting=lasting)
+            tokens.set_cookie(response, invitation, lasting=lasting)
             return response
 
     def after_request(self, response: Response) -> Response:
         """The hook of a site without a cookie of ours: drop a token that makes the
-        session's cookie too large, for browsers would drop the cookie, and log the
-        player out.
+        session's cookie too large: browsers would drop it, and log the player out.
         """
         with shielded("Whether a session has room for a token is not known."):
             # Reading the session marks the response as varying.
-            if not request.cookies and ENVIRON not in request.environ:
+            if not request.cookies and tokens.ENVIRON not in request.environ:
                 return response
-            if session.modified and MMREF in session and _is_too_large(self._state.app):
-                request.environ.setdefault(ENVIRON, session.pop(MMREF))
+            may_have_grown = session.modified and visit.MMREF in session
+            if may_have_grown and _is_too_large(self._state.app):
+                request.environ.setdefault(tokens.ENVIRON, session.pop(visit.MMREF))
                 if self._state.once.passes("room"):
                     logger.warning(
                         "A visitor's token was dropped from the session, whose cookie "
@@ -250,14 +236,11 @@ def _is_too_large(app: Flask) -> bool:
         return False  # the session is on the server
     trial = _Trial()
     interface.save_session(app, t.cast(t.Any, session), trial)
-    return any(
-        len(each) > _COOKIE_LIMIT for each in trial.headers.getlist("Set-Cookie")
-    )
+    cookies = trial.headers.getlist("Set-Cookie")
+    return any(len(each) > _COOKIE_LIMIT for each in cookies)
 
 
 def _forbid_caching(response: Response) -> Response:
-    """A page that was only embedded must be requested again when it is visited, or the
-    visit would not be seen.
-    """
+    """Have a page that was only embedded requested again when it is visited."""
     response.cache_control.no_store = True
     return response

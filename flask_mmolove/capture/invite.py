@@ -8,9 +8,7 @@ import hashlib
 import re
 import typing as t
 from functools import partial
-from urllib.parse import quote
-from urllib.parse import urlencode
-from urllib.parse import urljoin
+from urllib import parse
 
 from flask import Blueprint
 from flask import redirect
@@ -24,10 +22,7 @@ from werkzeug.wrappers import Response
 from ..errors import ConfigError
 from ..log import shielded
 from ..state import current_state
-from .cookies import is_plain
-from .cookies import keep_private
-from .cookies import keys
-from .cookies import salts
+from . import cookies
 from .referrer import set_referrer_cookie
 from .token import may_store
 
@@ -64,24 +59,20 @@ def invite(player: t.Any, *, external: bool = True) -> str:
 
 
 def find_page() -> str | None:
-    """Find the page's endpoint, whatever blueprint it is nested in; None if the site
-    has not registered it.
-    """
+    """Find the page's endpoint, in any blueprint; None if it is not registered."""
     views = current_state().app.view_functions
     return next((name for name, view in views.items() if view is follow), None)
 
 
 @invitations.get("/invite/<code>")
 def follow(code: str) -> Response:
-    """Remember the referrer, and redirect to MMOLove, which sends the visitor back with
-    a token.
-    """
+    """Remember the referrer, and redirect to MMOLove, which adds a token."""
     if request.headers.get("Sec-Fetch-Dest", "document") != "document":
         # An image or a frame in a forum's post: nobody followed the link.
         response = Response("Follow this link.", 403, mimetype="text/plain")
     else:
         response = _redirect(code)
-    keep_private(response)
+    cookies.keep_private(response)
     return response
 
 
@@ -109,13 +100,13 @@ def _broken_link() -> Response:
 def share_link(code: str) -> str:
     """MMOLove's own link for a code."""
     settings = current_state().settings
-    path = f"/r/{quote(settings.server_id, safe='')}"
-    return urljoin(settings.endpoint, f"{path}?{urlencode({'ref': code})}")
+    path = f"/r/{parse.quote(settings.server_id, safe='')}"
+    return parse.urljoin(settings.endpoint, f"{path}?{parse.urlencode({'ref': code})}")
 
 
 def make_code(identity: str) -> str:
     """A player's code: the identity and a signature, so that no table is needed."""
-    if not keys():
+    if not cookies.keys():
         raise ConfigError(
             "Invitations are signed: set app.config['SECRET_KEY'].", "SECRET_KEY"
         )
@@ -128,7 +119,7 @@ def make_code(identity: str) -> str:
 
 def read_code(code: object) -> str | None:
     """The identity in a code; None if we did not make the code."""
-    if not is_plain(code) or not keys():
+    if not cookies.is_plain(code) or not cookies.keys():
         return None
     for signer in _signers():
         with contextlib.suppress(BadData):
@@ -146,5 +137,5 @@ def _decode(identity: str) -> str:
 def _signers() -> list[Signer]:
     # 96 bits: people also type the link by hand.
     digest = partial(hashlib.blake2b, digest_size=12)
-    make = partial(Signer, keys(), digest_method=digest)
-    return [make(salt=salt) for salt in salts("invite")]
+    make = partial(Signer, cookies.keys(), digest_method=digest)
+    return [make(salt=salt) for salt in cookies.salts("invite")]

@@ -14,6 +14,7 @@ from flask import request
 from werkzeug.wrappers import Response
 
 from .cookies import Cookie
+from .cookies import delete
 
 #: Lives for the trip through MMOLove, and is deleted on return.
 COOKIE = Cookie("mmolove_referrer", "referrer")
@@ -50,9 +51,9 @@ def take_referrer() -> str | None:
         return None
 
     @after_this_request
-    def delete(response: Response) -> Response:
+    def forget(response: Response) -> Response:
         for cookie in sent:
-            cookie.delete(response)
+            delete(response, cookie.name)
         return response
 
     values = (cookie.read(_TRIP) for cookie in sent)

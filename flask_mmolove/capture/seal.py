@@ -9,8 +9,7 @@ from ..log import shielded
 from ..outbox import Invitation
 from ..protocol.wire import TOKEN_LIFETIME
 from ..state import current_state
-from .cookies import read
-from .cookies import sign
+from . import cookies
 from .referrer import remember
 from .token import current_invitation
 
@@ -28,17 +27,15 @@ def seal(token: str | None = None) -> str | None:
         if invitation is None or not state.settings.enabled:
             return None
         if state.app.secret_key:
-            return sign(_PURPOSE, invitation.pack())
+            return cookies.sign(_PURPOSE, invitation.pack())
         logger.error("A token cannot be sealed: set app.config['SECRET_KEY'].")
     return None
 
 
 def unseal(text: object) -> str | None:
-    """Read the token in a sealed text. Its referrer is known for the rest of the
-    request.
-    """
+    """Read a sealed token. Its referrer is known for the rest of the request."""
     with shielded("A sealed token could not be read."):
-        invitation = Invitation.unpack(read(_PURPOSE, text, TOKEN_LIFETIME))
+        invitation = Invitation.unpack(cookies.read(_PURPOSE, text, TOKEN_LIFETIME))
         if invitation is not None:
             remember(*invitation)
             return invitation.token

@@ -1,8 +1,7 @@
 """The token this visitor carries, and where the browser keeps it.
 
 It is in a signed cookie of the site's own, because a session ends with the browser,
-login views clear it, and a full one has no room. With ``MMOLOVE_COOKIE_DAYS = 0`` it is
-in the session.
+login views clear it, and it may be full. With ``MMOLOVE_COOKIE_DAYS = 0`` it is there.
 """
 
 from __future__ import annotations
@@ -16,17 +15,14 @@ from ..outbox import Invitation
 from ..protocol.wire import as_token
 from ..protocol.wire import is_token
 from ..state import current_state
-from .cookies import Cookie
-from .cookies import delete
-from .cookies import keep_private
+from . import cookies
 from .referrer import remembered
 from .visit import MMREF
 
 #: Holds the token and who referred its visitor.
-COOKIE = Cookie("mmolove_ref", "token")
+COOKIE = cookies.Cookie("mmolove_ref", "token")
 
-#: A token that is for this request only. Nested app contexts have another ``g``, but
-#: the same environ.
+#: A token for this request only. Nested app contexts share the environ, but no ``g``.
 ENVIRON = "flask_mmolove.token"
 
 _DAY = 86400
@@ -35,8 +31,7 @@ _DAY = 86400
 def current_mmref() -> str | None:
     """The token this visitor carries, or None. Works in views and in templates.
 
-    It comes from this request's ``?mmref=``, else from the session, else from our
-    signed cookie.
+    It comes from this request's ``?mmref=``, else the session, else our cookie.
 
     :raises MMOLoveError: If the app has no MMOLove.
     """
@@ -59,8 +54,7 @@ def current_referrer() -> str | None:
 def current_invitation(token: str | None = None) -> Invitation | None:
     """The token this visitor carries and who referred them, or None.
 
-    :param token: One that the site found in this request, to use instead if it is a
-        token.
+    :param token: One that the site found in this request; used instead if valid.
     """
     token = as_token(token) or current_mmref()
     return None if token is None else invitation_of(token)
@@ -112,10 +106,10 @@ def forget(response: Response) -> Response:
     arrived = request.environ.pop(ENVIRON, None) is not None
     if not current_state().app.session_interface.is_null_session(session):
         session.pop(MMREF, None)
-        keep_private(response)
+        cookies.keep_private(response)
     # A token that arrived with this very request has just been put into our cookie.
     if arrived and not COOKIE.is_sent:
-        COOKIE.delete(response)
+        cookies.delete(response, COOKIE.name)
     return delete_cookies(response)
 
 
@@ -123,7 +117,7 @@ def delete_cookies(response: Response) -> Response:
     """Delete the cookies with a token that this request came with."""
     for name in (COOKIE.name, MMREF):
         if name in request.cookies:
-            delete(response, name)
+            cookies.delete(response, name)
     return response
 
 

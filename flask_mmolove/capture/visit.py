@@ -6,15 +6,12 @@ from flask import request
 
 from ..protocol.wire import as_token
 
-#: The query parameter, the cookie that hand-made integrations set, and our key in the
-#: session.
+#: The query parameter, the cookie of hand-made integrations, our key in the session.
 MMREF = "mmref"
 
 
 def query_values() -> list[str]:
-    """The values of ``mmref`` in the query, also after an ``&`` that a mail or a
-    template wrote as ``&amp;``.
-    """
+    """The values of ``mmref`` in the query, also after an ``&`` sent as ``&amp;``."""
     try:
         pairs = request.args.items(multi=True)
     except UnicodeDecodeError:  # bytes that no browser sends
@@ -39,8 +36,7 @@ def is_visit() -> bool:
     follows sends no second request. So is what the site's own scripts fetch. Nobody
     followed a link to anything embedded: to count it would be cookie stuffing.
     """
-    # Browsers older than this header do not send it, nor does any browser to a site
-    # without TLS.
+    # Older browsers do not send this header, nor does any to a site without TLS.
     match request.headers.get("Sec-Fetch-Dest"):
         case None | "document":
             return True

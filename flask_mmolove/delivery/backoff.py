@@ -22,7 +22,7 @@ ATTEMPTS_AT_LEAST = 12
 CRASHES = 20
 
 
-def backoff(
+def pause(
     attempts: int,
     uniform: t.Callable[[float, float], float] = random.uniform,
     most: int = MOST,

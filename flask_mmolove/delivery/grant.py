@@ -11,10 +11,7 @@ from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox import RewardBreaker
 from ..outbox import Settlement
-from .backoff import ATTEMPTS_AT_LEAST
-from .backoff import backoff
-from .backoff import CRASHES
-from .backoff import MOST_REWARD
+from . import backoff
 from .events import NO_CALLBACK
 from .lease import Leases
 
@@ -86,8 +83,7 @@ class Granter:
         """Grant what is due, a few at the most, and return how many that were."""
         rewarder = self._rewarder()
         for count in range(REWARDS_IN_A_ROW):
-            # One at a time: what is claimed and not yet granted when the process dies
-            # has to wait for its lease.
+            # One at a time: what is claimed when the process dies waits for its lease.
             if self._stopped:
                 return count
             lease = self._leases.length
@@ -101,7 +97,7 @@ class Granter:
         if rewarder is None:
             self._settle(Settlement(entry, "reward_failed", answer=NO_CALLBACK))
             return
-        if entry.crashes >= CRASHES:
+        if entry.crashes >= backoff.CRASHES:
             words = f"its callback took the process down {entry.crashes} times"
             self._settle(Settlement(entry, "reward_failed", answer=words))
             return
@@ -111,9 +107,7 @@ class Granter:
             self._call(rewarder, begun, grant)
 
     def _begin(self, promise: Promise, entry: Entry) -> Entry | None:
-        """The entry as it is when its callback is called; None if somebody else has
-        claimed it meanwhile.
-        """
+        """The entry as its callback is called with it; None if others claimed it."""
         if promise == "at-most-once":
             # Recorded first: a crash from here on leaves it for a person to decide.
             due = self._now() + self._leases.length
@@ -123,10 +117,7 @@ class Granter:
         return entry if self._leases.holds(entry) else None
 
     def _call(
-        self,
-        rewarder: Rewarder,
-        entry: Entry,
-        grant: t.Callable[[], Entry | None],
+        self, rewarder: Rewarder, entry: Entry, grant: t.Callable[[], Entry | None]
     ) -> None:
         try:
             with self._keep(rewarder.promise, entry):
@@ -136,7 +127,7 @@ class Granter:
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
             self._failed(rewarder, entry, e)
         else:
-            self._write_down(rewarder, entry, written)
+            self._finish(rewarder.promise, entry, written)
 
     def _keep(self, promise: Promise, entry: Entry) -> t.ContextManager[None]:
         """Keep others from an entry while its callback runs."""
@@ -146,12 +137,10 @@ class Granter:
             return contextlib.nullcontext()
         return self._leases.keep(entry)
 
-    def _write_down(
-        self, rewarder: Rewarder, entry: Entry, written: Entry | None
-    ) -> None:
+    def _finish(self, promise: Promise, entry: Entry, written: Entry | None) -> None:
         if written is not None:
             self._tell(written)
-        if rewarder.promise != "exactly-once":
+        if promise != "exactly-once":
             self._granted.add(entry.key)
             self._settle(Settlement(entry, "rewarded", is_fact=True))
         self._outbox.reward_granted(self._now())
@@ -174,13 +163,15 @@ class Granter:
             self._settle(Settlement(entry, "reward_failed", answer=words))
         else:
             # While rewards are paused, the breaker says when the next one is tried.
-            pause = breaker.wait(now)
-            pause = pause or backoff(entry.attempts, self._uniform, MOST_REWARD)
+            pause = breaker.wait(now) or backoff.pause(
+                entry.attempts, self._uniform, backoff.MOST_REWARD
+            )
             self._settle(Settlement(entry, "accepted", due=now + pause, answer=words))
 
     def _is_hopeless(self, entry: Entry, breaker: RewardBreaker) -> bool:
         """Whether a reward has failed for long although others succeed."""
-        if breaker.is_open or entry.attempts - entry.crashes < ATTEMPTS_AT_LEAST:
+        failures = entry.attempts - entry.crashes
+        if breaker.is_open or failures < backoff.ATTEMPTS_AT_LEAST:
             return False
         return self._now() - entry.begun > self._give_up_after
 

@@ -97,11 +97,10 @@ class Leases:
     def _start(self) -> None:
         if self._is_running:
             return
+        name = "flask-mmolove-leases"
         # At the interpreter's end no thread can be started; then it is short.
         with contextlib.suppress(RuntimeError):
-            threading.Thread(
-                target=self._run, name="flask-mmolove-leases", daemon=True
-            ).start()
+            threading.Thread(target=self._run, name=name, daemon=True).start()
             self._is_running = True
 
     def _run(self) -> None:

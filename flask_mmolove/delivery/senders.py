@@ -11,7 +11,9 @@ from functools import partial
 from ..outbox import Entry
 from ..protocol.response import Outcome
 
-Attempt = t.Callable[[Entry], tuple[Entry, Outcome | None]]
+Result = tuple[Entry, Outcome | None]
+Results = t.Iterable[Result]
+Attempt = t.Callable[[Entry], Result]
 
 
 class Senders:
@@ -27,18 +29,14 @@ class Senders:
         self._started = 0
         self._tasks: queue.SimpleQueue[t.Callable[[], None]] = queue.SimpleQueue()
 
-    def run(
-        self, attempt: Attempt, entries: t.Sequence[Entry]
-    ) -> t.Iterable[tuple[Entry, Outcome | None]]:
+    def run(self, attempt: Attempt, entries: t.Sequence[Entry]) -> Results:
         """Make the attempts, and give the results as they come."""
         if len(entries) == 1 or self._count == 1:
             return map(attempt, entries)
         return self._side_by_side(attempt, entries)
 
-    def _side_by_side(
-        self, attempt: Attempt, entries: t.Sequence[Entry]
-    ) -> t.Iterator[tuple[Entry, Outcome | None]]:
-        results: queue.SimpleQueue[tuple[Entry, Outcome | None]] = queue.SimpleQueue()
+    def _side_by_side(self, attempt: Attempt, entries: t.Sequence[Entry]) -> Results:
+        results: queue.SimpleQueue[Result] = queue.SimpleQueue()
 
         def task(entry: Entry) -> None:
             results.put(attempt(entry))

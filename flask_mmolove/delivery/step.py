@@ -23,9 +23,7 @@ from ..protocol.response import Outcome
 from ..protocol.response import Verdict
 from ..protocol.wire import shorten
 from ..settings import Settings
-from .backoff import ATTEMPTS_AT_LEAST
-from .backoff import backoff
-from .backoff import CRASHES
+from . import backoff
 from .events import EventLog
 from .events import NO_CALLBACK
 from .events import warn_of_other_token
@@ -33,6 +31,8 @@ from .grant import Granter
 from .grant import REWARD_LEASE
 from .grant import Rewarder
 from .lease import Leases
+from .senders import Attempt
+from .senders import Results
 
 # Answers are settled together: one commit for many is what makes delivery quick. What
 # a crash leaves unsettled is sent again, and MMOLove answers ``duplicate``.
@@ -49,10 +49,8 @@ _STOP_TIMEOUT = 0.2
 _ENTRIES_EACH = 8
 
 Key = tuple[str, str, bool]
-Results = t.Iterable[tuple[Entry, "Outcome | None"]]
-Attempts = t.Callable[
-    [t.Callable[[Entry], tuple[Entry, "Outcome | None"]], t.Sequence[Entry]], Results
-]
+Answered = list[tuple[Entry, Outcome]]
+Attempts = t.Callable[[Attempt, t.Sequence[Entry]], Results]
 
 
 class Delivery:
@@ -60,8 +58,7 @@ class Delivery:
 
     :param reward: Gives the site's callback, or None while the site has none.
     :param report: Told each entry whose state changed.
-    :param watch: Told what was known of MMOLove before and after, when sending is
-        paused or resumed.
+    :param watch: Told the breaker before and after, when sending stops or resumes.
     :param clock: Unix seconds; for tests.
     :param uniform: Random numbers between two; for tests.
     :param lease: How long a reward is claimed for, in milliseconds; for tests.
@@ -157,11 +154,8 @@ class Delivery:
 
     def _heartbeat(self) -> None:
         """Show now and then that something delivers."""
-        now = self.now()
-        if (
-            self._last_heartbeat is None
-            or not 0 <= now - self._last_heartbeat < _HEARTBEAT
-        ):
+        now, last = self.now(), self._last_heartbeat
+        if last is None or not 0 <= now - last < _HEARTBEAT:
             self._last_heartbeat = now
             self.outbox.heartbeat(Worker(now, self._client.ahead))
 
@@ -188,7 +182,7 @@ class Delivery:
             raise
 
     def _settle_all(self, entries: list[Entry], results: Results) -> int:
-        answered: list[tuple[Entry, Outcome]] = []
+        answered: Answered = []
         skipped: list[Entry] = []
         since = time.monotonic()
         for entry, outcome in results:
@@ -254,7 +248,7 @@ class Delivery:
         is_over = self._stopped or self._failing
         if is_over or self.now() + self._timeout > (entry.due or 0):
             return entry, None
-        if entry.crashes >= CRASHES:
+        if entry.crashes >= backoff.CRASHES:
             words = f"its worker died {entry.crashes} times"
             return entry, Outcome(0, words, Verdict.REJECTED)
         try:
@@ -273,9 +267,7 @@ class Delivery:
             )
             return entry, Outcome(0, repr(e), Verdict.RETRY, "A fault of ours.")
 
-    def _settle(
-        self, answered: list[tuple[Entry, Outcome]], skipped: list[Entry]
-    ) -> None:
+    def _settle(self, answered: Answered, skipped: list[Entry]) -> None:
         now = self.now()
         self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
         if answered:
@@ -319,7 +311,7 @@ class Delivery:
         failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):
             return failed._replace(state="rejected")
-        pause = backoff(entry.attempts, self._uniform)
+        pause = backoff.pause(entry.attempts, self._uniform)
         due = now + max(pause, outcome.retry_after * 1000)
         return failed._replace(state="pending", due=due)
 
@@ -331,7 +323,7 @@ class Delivery:
         if outcome.verdict is Verdict.REFUSED:
             # A probe with settings known to be wrong says nothing of its event.
             return breaker.is_open and breaker.blames_settings(outcome, now)
-        if entry.attempts < ATTEMPTS_AT_LEAST:
+        if entry.attempts < backoff.ATTEMPTS_AT_LEAST:
             return True
         return breaker.uptime(now) - entry.begun <= self._settings.give_up_after * 1000
 

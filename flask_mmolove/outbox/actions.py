@@ -1,6 +1,4 @@
-"""What a person does with the rows, on the dashboard or the command line, and what
-follows from new settings.
-"""
+"""What a person does with the rows, and what follows from new settings."""
 
 from __future__ import annotations
 
@@ -41,18 +39,15 @@ class Actions(Claims, Ownership):
         self.set_fact("settings", fingerprint)
         if known in (None, fingerprint):
             return None
-        again = [
-            entry for entry in refused(self._rejected()) if self._send_again(entry, now)
-        ]
+        rejected = refused(self._rejected())
+        again = [entry for entry in rejected if self._send_again(entry, now)]
         self._reschedule("pending", now)
         self._readdress(server_id)
         self._remember(Breaker(downtime=now - breaker.uptime(now)), None)
         return len(again)
 
     def resume(self, now: int) -> None:
-        """Try everything now, whatever pause was left. If MMOLove or the callback still
-        fails, sending is paused again.
-        """
+        """Try everything now. What still fails is paused again."""
         breaker = self._lock_breaker()
         self._remember(breaker._replace(not_before=0), breaker)
         rewards = self.reward_breaker(self._dialect.lock)

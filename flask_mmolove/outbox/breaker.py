@@ -7,7 +7,6 @@ is down, and a breaker for each process would multiply that. So it is kept in th
 from __future__ import annotations
 
 import json
-import random
 import typing as t
 
 from ..protocol.response import Outcome
@@ -42,6 +41,9 @@ _RENAMED = {"width": "max_in_flight", "proven": "last_accepted", "down": "downti
 
 # A host that asks to wait has answered, so it is not down.
 _ASKS_TO_WAIT = {408, 425, 429}
+
+#: A random number between two, such as :func:`random.uniform`.
+Uniform = t.Callable[[float, float], float]
 
 
 class Breaker(t.NamedTuple):
@@ -120,12 +122,7 @@ class Breaker(t.NamedTuple):
             return self
         return self._replace(not_before=now + lease)
 
-    def learn(
-        self,
-        outcome: Outcome,
-        now: int,
-        uniform: t.Callable[[float, float], float] = random.uniform,
-    ) -> Breaker:
+    def learn(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
         """What is known after one more attempt."""
         if outcome.verdict is Verdict.REJECTED and not outcome.status:
             return self  # MMOLove was not asked
@@ -162,20 +159,16 @@ class Breaker(t.NamedTuple):
             breaker = breaker._replace(last_accepted=now)
         return breaker
 
-    def _failed(
-        self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
-    ) -> Breaker:
+    def _failed(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
         if outcome.status in _ASKS_TO_WAIT and not self.is_open:
             return self
         breaker = self._replace(failures=self.failures + 1, status=outcome.status)
         is_recovering = self.max_in_flight is not None
         if breaker.failures < FAILURES and not self.is_open and not is_recovering:
             return breaker
-        return breaker._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
+        return breaker._opened(outcome, now, uniform)
 
-    def _refused(
-        self, outcome: Outcome, now: int, uniform: t.Callable[[float, float], float]
-    ) -> Breaker:
+    def _refused(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
         breaker = self._replace(
             failures=0,
             refusals=self.refusals + 1,
@@ -184,21 +177,16 @@ class Breaker(t.NamedTuple):
         )
         if breaker.refusals < REFUSALS and not self.is_open:
             return breaker
-        return breaker._opened(f"{outcome.hint} {_words(outcome)}", now, uniform)
+        return breaker._opened(outcome, now, uniform)
 
-    def _opened(
-        self, reason: str, now: int, uniform: t.Callable[[float, float], float]
-    ) -> Breaker:
+    def _opened(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
+        response = response_line(outcome.status, outcome.body)
         first = PROBE_REFUSED if self.refusals else PROBE_FIRST
         most = min(PROBE_MOST, first * 2 ** min(self.probes, 20))
         return self._replace(
             open_since=now if self.open_since is None else self.open_since,
-            reason=reason,
+            reason=f"{outcome.hint} ({response})",
             probes=self.probes + 1,
             not_before=now + int(uniform(most / 2, most)),
             max_in_flight=None,
         )
-
-
-def _words(outcome: Outcome) -> str:
-    return f"({response_line(outcome.status, outcome.body)})"

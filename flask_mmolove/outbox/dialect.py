@@ -7,13 +7,10 @@ class Dialect:
     """What a store has to say in its own way.
 
     :param prefix: What the names of its tables begin with.
-    :param lock: The end of a SELECT that keeps others from its rows until the end of
-        the transaction.
-    :param by_state: What tells the database to go by the index of states, if it has to
-        be told.
+    :param lock: The end of a SELECT that locks its rows until the transaction ends.
+    :param by_state: What has the database use the index of states, if needed.
     :param or_add: The end of an INSERT that adds to the count of a row that is there.
-        To look for the row first would fail where another transaction makes it
-        meanwhile.
+        To look for the row first would fail where another one makes it meanwhile.
     :param no_table: What follows the values of a SELECT from no table.
     """
 

@@ -1,5 +1,4 @@
-"""Files and folders that belong to this site alone, even where other users may write
-beside them.
+"""Files and folders of this site alone, even where other users may write beside them.
 
 Whatever is there is opened first, without following links and without waiting, and
 judged by what was opened: nobody can swap it between the check and the use.
@@ -18,8 +17,7 @@ from pathlib import Path
 from .owner import give
 from .owner import make_folder
 
-# Windows has neither owners nor descriptors of folders; its temporary folder is not
-# shared, either.
+# Windows has no owners or descriptors of folders, and does not share its temporary one.
 _HAS_OWNERS = hasattr(os, "getuid")
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _SAFE = (
@@ -111,12 +109,10 @@ def read_file(
 class Folder:
     """A folder and the files in it.
 
-    It and its files must belong to this user, or to the site's. Nobody else may be able
-    to write to them.
+    It and its files must belong to this user or the site's; no other may write there.
 
     :param path: Where it is; :meth:`write` creates it.
-    :param home: A folder whose owner is the site's user; the one that holds it, unless
-        given.
+    :param home: A folder that the site's user owns; the one that holds it by default.
     """
 
     def __init__(self, path: Path, home: Path | None = None) -> None:

@@ -12,8 +12,7 @@ class Held(Rows):
 
     def hold(self, key: str, invitation: Invitation, now: int) -> None:
         """Keep an invitation for an account that is made later, for as long as its
-        token is valid. The first one under a key stays: whoever learns the key must
-        not replace it.
+        token is valid. The first stays: who learns the key must not replace it.
 
         :param key: At most 64 characters.
         :param now: When it came. That may be a while ago, so a later one may be here.
@@ -41,6 +40,5 @@ class Held(Rows):
 
     def let_go(self, key: str) -> None:
         """Forget what is kept under a key."""
-        self.execute(
-            f"DELETE FROM {self._dialect.held} WHERE name = :name", {"name": key}
-        )
+        sql = f"DELETE FROM {self._dialect.held} WHERE name = :name"
+        self.execute(sql, {"name": key})

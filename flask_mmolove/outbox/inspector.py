@@ -36,9 +36,7 @@ class Day(t.NamedTuple):
 
 
 class Referrer(t.NamedTuple):
-    """How many friends a player invited, since referrers are known, and how far they
-    came.
-    """
+    """The friends a player referred, as far as is known, and how far they came."""
 
     player: str
     accepted: int
@@ -50,8 +48,7 @@ class Worker(t.NamedTuple):
     """What delivers, as it last showed itself.
 
     :param seen: When, in milliseconds, to within a minute.
-    :param ahead: Seconds by which MMOLove's clock was then ahead of ours, where that
-        was too much.
+    :param ahead: Seconds that MMOLove's clock was ahead of ours, if that was too much.
     """
 
     seen: int
@@ -61,8 +58,7 @@ class Worker(t.NamedTuple):
 class Inspector:
     """Reads pages and counts of an outbox.
 
-    :param timeout: Seconds for which each question may wait for the store; the
-        outbox's own, unless given.
+    :param timeout: Seconds each question may wait; the outbox's own, unless given.
     """
 
     def __init__(self, outbox: Outbox, timeout: float | None = None) -> None:
@@ -108,8 +104,7 @@ class Inspector:
 
     def count(self, state: EntryState) -> int:
         """How many entries are in a state. Quick for one in which few are."""
-        sql = f"SELECT count(*) FROM {self._event} WHERE state = :state"
-        return int(self._read(sql, state=state)[0][0])
+        return self._count("state = :state", state=state)
 
     def oldest_pending(self) -> int | None:
         """When the pending entry that stands first was recorded, in milliseconds."""
@@ -123,40 +118,29 @@ class Inspector:
         """What is in the outbox."""
         rows = self._read(f"SELECT state, count(*) FROM {self._event} GROUP BY state")
         counts = {state: count for state, count in rows}
-        ((due,),) = self._read(
-            f"SELECT count(*) FROM {self._event}"
-            " WHERE state = 'pending' AND due IS NOT NULL"
-        )
+        due = self._count("state = 'pending' AND due IS NOT NULL")
         waiting = max(0, counts.get("pending", 0) - due)
         breaker = self._run(lambda db: db.breaker())
         return Summary(counts, waiting, self.oldest_pending(), breaker)
 
-    def failing_events(self, limit: int = 100) -> list[Entry]:
-        """Those of the oldest pending events whose last attempt failed.
-
-        :param limit: How many pending events are looked at.
-        """
-        oldest = self._entries(
-            "state = 'pending' ORDER BY id LIMIT :limit", limit=limit
-        )
+    def failing_events(self) -> list[Entry]:
+        """Those of the 100 oldest pending events whose last attempt failed."""
+        oldest = self._entries("state = 'pending' ORDER BY id LIMIT 100")
         return [entry for entry in oldest if entry.due and entry.status is not None]
 
-    def failing_rewards(self, limit: int = 100) -> list[Entry]:
-        """The rewards whose callback failed and is called again by itself."""
+    def failing_rewards(self) -> list[Entry]:
+        """Up to 100 rewards whose callback failed and is called again by itself."""
         return self._entries(
             "state = 'accepted' AND due > 0 AND attempts > 0 AND status IS NULL"
-            " LIMIT :limit",
-            limit=limit,
+            " LIMIT 100"
         )
 
     def last_signup(self) -> int | None:
-        """When MMOLove last took a signup, in milliseconds. Milestones are settled
-        again when they are rewarded.
-        """
+        """When MMOLove last took a signup, in milliseconds."""
         moments = [
             entry.settled or 0
             for entry in self.page(state="accepted", limit=20)
-            if entry.event == "registered"
+            if entry.event == "registered"  # a milestone is settled again later
         ]
         return max(moments, default=None)
 
@@ -209,11 +193,8 @@ class Inspector:
 
     def count_friends(self, player: str) -> int:
         """How many players in the outbox a player has invited."""
-        sql = (
-            f"SELECT count(*) FROM {self._event}"
-            " WHERE referrer = :player AND event = 'registered'"
-        )
-        return int(self._read(sql, player=player)[0][0])
+        wanted = "referrer = :player AND event = 'registered'"
+        return self._count(wanted, player=player)
 
     def friends(self, player: str, test: bool, limit: int) -> list[Entry]:
         """The signups of the friends whom a player referred, newest first.
@@ -235,6 +216,10 @@ class Inspector:
 
     def _entries(self, where: str, hint: str = "", **values: t.Any) -> list[Entry]:
         return self._run(lambda db: db.entries(where, values, hint))
+
+    def _count(self, where: str, **values: t.Any) -> int:
+        sql = f"SELECT count(*) FROM {self._event} WHERE {where}"
+        return int(self._read(sql, **values)[0][0])
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
         return self._run(lambda db: db.execute(sql, values))

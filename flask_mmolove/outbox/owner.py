@@ -16,8 +16,7 @@ def make_file(file: Path) -> None:
     :raises OSError: If it cannot be made.
     """
     with contextlib.suppress(FileExistsError):
-        # Only one that is not there is opened: closing another would drop the locks
-        # that SQLite holds on it.
+        # Only a new one is opened: closing another would drop SQLite's locks on it.
         descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             give(descriptor, file.parent)
@@ -59,9 +58,7 @@ def is_root() -> bool:
 
 
 def strangers(files: t.Iterable[Path], folder: Path) -> dict[Path, int]:
-    """Those of some files that do not belong to the owner of a folder, and whose they
-    are.
-    """
+    """The files that do not belong to the owner of a folder, with their owners."""
     found = {}
     with contextlib.suppress(OSError):
         owner = folder.stat().st_uid

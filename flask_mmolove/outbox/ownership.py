@@ -80,10 +80,8 @@ class Ownership(Rows):
     def _right_to_token(self, entry: Entry) -> tuple[bool, int, int]:
         """The less, the more right."""
         milestone = self.of(entry.identity, entry.test).get("qualified")
-        is_rewarded = milestone and milestone.state in (
-            "rewarded",
-            "reward_unconfirmed",
-        )
+        rewarded = ("rewarded", "reward_unconfirmed")
+        is_rewarded = milestone and milestone.state in rewarded
         return not is_rewarded, entry.recorded, entry.id
 
     def _take_token(self, entry: Entry) -> None:

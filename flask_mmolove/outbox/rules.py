@@ -37,8 +37,7 @@ REFUTED: dict[EntryState, EntryState] = {
 #: A state and ``due``.
 Start = tuple[EntryState, int | None]
 
-#: What becomes of a player's ``qualified``: its state and ``due``; and whether it is a
-#: dry run's.
+#: What becomes of a player's ``qualified``: its state, ``due``, and if it is a dry run.
 Milestone = tuple[EntryState, int | None, bool]
 
 
@@ -55,11 +54,7 @@ def begin(name: str, registered: EntryState | None, now: int) -> Start:
 
 
 def new_entry(
-    identity: str,
-    event: Event,
-    start: Start,
-    now: int,
-    referrer: str | None = None,
+    identity: str, event: Event, start: Start, now: int, referrer: str | None = None
 ) -> Entry:
     """An entry that has no id yet.
 

@@ -1,5 +1,4 @@
-"""The spool: what the outbox cannot take in time is written to a file of its own, and
-imported later.
+"""The spool: what the outbox cannot take in time waits in a file to be imported later.
 
 A file for each event, renamed into place when it is whole: nothing to lock, and nothing
 half written to be read. Each is signed with the site's secret, for others may write
@@ -16,7 +15,6 @@ import secrets
 import stat
 import tempfile
 import time
-import typing as t
 from pathlib import Path
 
 from itsdangerous import Signer
@@ -24,10 +22,7 @@ from itsdangerous import Signer
 from ..errors import OutboxError
 from ..log import logger
 from ..log import Throttle
-from .folder import Folder
-from .folder import HALF
-from .folder import NotOurs
-from .folder import users
+from . import folder
 from .owner import give
 from .report import Report
 
@@ -57,7 +52,7 @@ class Spool:
     def __init__(self, outbox: Path, secret: str) -> None:
         name = hashlib.sha256(os.fsencode(outbox)).hexdigest()[:16]
         self._home = outbox.parent
-        self._beside = Folder(outbox.with_name(f"{outbox.name}.spool"))
+        self._beside = folder.Folder(outbox.with_name(f"{outbox.name}.spool"))
         self._prefix = f"flask-mmolove-{name}"
         # Without a secret nothing is reported, so nothing is believed either.
         self._signer = Signer(
@@ -100,9 +95,7 @@ class Spool:
         return self._read(self._files(_SUFFIX, strict=strict), strict)
 
     def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Report]]:
-        """The same for those of one :attr:`Report.key`. However many others wait, they
-        are not opened.
-        """
+        """The same for one :attr:`Report.key`; the notes of others are not opened."""
         mark = f"-{_mark(key)}-"
         files = self._files(_SUFFIX, strict=strict)
         found = self._read([file for file in files if mark in file.name], strict)
@@ -115,14 +108,14 @@ class Spool:
             if content is None or not self._is_believed(file, content):
                 continue
             try:
-                notes.append((file, _parse(content)))
+                fields = json.loads(content.partition(b"\n")[0])
+                notes.append((file, Report(**fields)))
             except (ValueError, TypeError, RecursionError) as e:
                 self.reject(file, str(e))
         return notes
 
     def erase(self, player: str) -> None:
-        """Erase what is spooled of a player, as a referrer too, and in files that are
-        never imported.
+        """Erase a player from the spool, also as a referrer and in unreadable files.
 
         :raises OutboxError: If something cannot be read or written.
         """
@@ -132,7 +125,7 @@ class Spool:
             elif note.referrer == player:
                 self._rewrite(file, note._replace(referrer=None))
         name = json.dumps(player).encode()
-        for file in self._files(_SUFFIX, HALF, _UNREADABLE, strict=True):
+        for file in self._files(_SUFFIX, folder.HALF, _UNREADABLE, strict=True):
             content = self._content(file, strict=True)
             if content is None or name not in content:
                 continue
@@ -171,7 +164,7 @@ class Spool:
         except OSError as e:
             raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
 
-    def _keep(self, name: str, note: Report, place: Folder) -> Path:
+    def _keep(self, name: str, note: Report, place: folder.Folder) -> Path:
         place.write(name, self._sign(note))
         return place.path / name
 
@@ -204,7 +197,7 @@ class Spool:
             return self._folder(file).read(file.name, _LIMIT)
         except FileNotFoundError:
             pass  # another process imported it
-        except NotOurs as e:
+        except folder.NotOurs as e:
             self._warn(file, f"{e.filename} {e.why}. See who put it there")
         except OSError as e:
             self._pass_over(file, e, strict)
@@ -217,18 +210,18 @@ class Spool:
                 found += (place.path / name for name in place.names())
             except FileNotFoundError:
                 pass  # it was never used
-            except NotOurs as e:
+            except folder.NotOurs as e:
                 self._warn(place.path, f"it {e.why}. Remove or rename it")
             except OSError as e:
                 self._pass_over(place.path, e, strict)
         for file in found:
-            if file.suffix == HALF:
+            if file.suffix == folder.HALF:
                 self._clear_away(file)
         wanted = (file for file in found if file.suffix in suffixes)
         return sorted(wanted, key=lambda file: file.name)
 
-    def _folder(self, file: Path) -> Folder:
-        return Folder(file.parent, self._home)
+    def _folder(self, file: Path) -> folder.Folder:
+        return folder.Folder(file.parent, self._home)
 
     def _clear_away(self, half: Path) -> None:
         """Remove what was left by a process that was killed before it had kept it."""
@@ -247,7 +240,7 @@ class Spool:
         if self._warned.passes(str(path)):
             logger.warning("%s is passed over: %s.", path, words)
 
-    def _places(self, strict: bool) -> list[Folder]:
+    def _places(self, strict: bool) -> list[folder.Folder]:
         try:
             return [self._beside, *self._found_elsewhere()]
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -256,24 +249,22 @@ class Spool:
             self._pass_over(Path(tempfile.gettempdir()), e, strict)
         return [self._beside]
 
-    def _elsewhere(self) -> Folder:
-        """A folder for temporary files. Its name is chosen by chance, so that nobody
-        can be there first.
-        """
+    def _elsewhere(self) -> folder.Folder:
+        """A folder for temporary files, with a name that nobody can guess and take."""
         for place in self._found_elsewhere():
             with contextlib.suppress(OSError):
                 place.names()
                 return place
         new = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
         give(new, self._home)
-        return Folder(new, self._home)
+        return folder.Folder(new, self._home)
 
-    def _found_elsewhere(self) -> list[Folder]:
+    def _found_elsewhere(self) -> list[folder.Folder]:
         with os.scandir(tempfile.gettempdir()) as entries:
             names = [each for each in entries if each.name.startswith(self._prefix)]
-        owners = users(self._home)
+        owners = folder.users(self._home)
         return [
-            Folder(Path(each.path), self._home)
+            folder.Folder(Path(each.path), self._home)
             for each in names
             if _is_folder_of(owners, each)
         ]
@@ -282,11 +273,6 @@ class Spool:
 def _mark(key: str) -> str:
     """By what a file is found, and nobody named."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
-
-
-def _parse(content: bytes) -> Report:
-    fields: dict[str, t.Any] = json.loads(content.partition(b"\n")[0])
-    return Report(**fields)
 
 
 def _is_folder_of(owners: set[int], entry: os.DirEntry[str]) -> bool:

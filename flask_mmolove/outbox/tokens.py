@@ -10,6 +10,10 @@ from __future__ import annotations
 import hmac
 import typing as t
 
+if t.TYPE_CHECKING:
+    from ..protocol.wire import Event
+    from .entry import Entry
+
 # A constant: a key that changes would let each token be rewarded once more. Tokens are
 # signed by MMOLove and cannot be guessed, so no secret is needed to hide them.
 _PURPOSE = b"flask_mmolove.outbox: a token that is used"
@@ -18,24 +22,13 @@ _PURPOSE = b"flask_mmolove.outbox: a token that is used"
 TOKEN_USED = "another account was reported with this token first"
 
 
-class Claimant(t.Protocol):
-    """What may own a token: an event, or its entry."""
-
-    @property
-    def event(self) -> str: ...
-    @property
-    def test(self) -> bool: ...
-    @property
-    def token(self) -> str: ...
-
-
-def digest_of(claimant: Claimant) -> str | None:
+def digest_of(event: Event | Entry) -> str | None:
     """The digest by which a token is owned; None for what owns none: dry runs, and a
     ``qualified``, which goes by its ``registered``.
     """
-    if claimant.event != "registered" or claimant.test:
+    if event.event != "registered" or event.test:
         return None
-    return digest(claimant.token)
+    return digest(event.token)
 
 
 def digest(token: str) -> str:

@@ -9,11 +9,8 @@ from functools import cached_property
 
 from ..errors import ConfigError
 from ..text import mask
-from .checks import check_ca_bundle
-from .checks import check_endpoint
-from .checks import check_key_id
-from .checks import check_text
-from .checks import is_local
+from . import checks
+from . import wire
 from .clock import Clock
 from .clock import read_ahead
 from .failure import explain
@@ -22,9 +19,6 @@ from .proxy import read_proxy
 from .response import Outcome
 from .response import read_response
 from .response import Verdict
-from .wire import ENDPOINT
-from .wire import Event
-from .wire import sign_referral_body
 
 if t.TYPE_CHECKING:
     from .transport import Transport
@@ -75,7 +69,7 @@ class ReferralClient:
         *,
         server_id: str,
         secret: str,
-        endpoint: str = ENDPOINT,
+        endpoint: str = wire.ENDPOINT,
         key_id: str | None = None,
         timeout: float = 10,
         connections: int = 4,
@@ -83,24 +77,22 @@ class ReferralClient:
         ca_bundle: str | os.PathLike[str] | None = None,
         clock: t.Callable[[], float] = time.time,
     ) -> None:
-        self.server_id = _checked("server_id", server_id, check_text)
-        self.endpoint = _checked("endpoint", endpoint, check_endpoint)
-        self._secret = _checked("secret", secret, check_text)
-        self._key_id = _checked("key_id", key_id or "", check_key_id)
+        self.server_id = _checked("server_id", server_id, checks.check_text)
+        self.endpoint = _checked("endpoint", endpoint, checks.check_endpoint)
+        self._secret = _checked("secret", secret, checks.check_text)
+        self._key_id = _checked("key_id", key_id or "", checks.check_key_id)
         self._timeout = timeout
         self._connections = connections
         self._proxy = _checked("proxy", proxy or "", read_proxy)
         self._ca_bundle: str | None = None
         if ca_bundle is not None:
             file = os.fspath(ca_bundle)
-            self._ca_bundle = _checked("ca_bundle", file, check_ca_bundle)
+            self._ca_bundle = _checked("ca_bundle", file, checks.check_ca_bundle)
         self._clock = Clock(clock)
 
     @property
     def ahead(self) -> float:
-        """Seconds by which MMOLove's clock was found ahead of ours, if our signatures
-        had to be corrected; else 0.
-        """
+        """Seconds that MMOLove's clock is ahead, if we sign by it; else 0."""
         return self._clock.ahead
 
     def __repr__(self) -> str:
@@ -108,8 +100,7 @@ class ReferralClient:
 
     @cached_property
     def _transport(self) -> Transport:
-        # requests takes longer to import than Flask, and a process that only records
-        # events does not need it.
+        # requests imports slower than Flask, and who only records does not need it.
         from .transport import Transport
 
         return Transport(
@@ -140,9 +131,7 @@ class ReferralClient:
             nothing: the outcome has status 0.
         """
         return self.send(
-            self._event(
-                "registered", token, server_event_id, ts, test, referee_identity
-            ).encode()
+            self._body("registered", token, server_event_id, ts, test, referee_identity)
         )
 
     def qualified(
@@ -158,9 +147,7 @@ class ReferralClient:
         Parameters, outcome and errors are those of :meth:`registered`. Pass the same
         token and a ``server_event_id`` of its own, such as ``qual-7842``.
         """
-        return self.send(
-            self._event("qualified", token, server_event_id, ts, test).encode()
-        )
+        return self.send(self._body("qualified", token, server_event_id, ts, test))
 
     def sign(
         self,
@@ -176,17 +163,14 @@ class ReferralClient:
 
         :raises EventError: If MMOLove could only refuse it.
         """
-        body = self._event(
-            event, token, server_event_id, ts, test, referee_identity
-        ).encode()
+        body = self._body(event, token, server_event_id, ts, test, referee_identity)
         return SignedBody(body, self._sign(body))
 
     def send(self, body: bytes) -> Outcome:
         """Make one delivery attempt: sign a body now, POST it, and read the response.
 
         If MMOLove refuses the signature and the response's ``Date`` shows that our
-        clock is wrong, the body is signed once more by MMOLove's clock, and so are all
-        that follow.
+        clock is wrong, this body and all that follow are signed by MMOLove's clock.
         """
         ahead = self._clock.ahead
         outcome = self._attempt(body)
@@ -201,7 +185,7 @@ class ReferralClient:
         if "_transport" in self.__dict__:
             self._transport.close()
 
-    def _event(
+    def _body(
         self,
         event: str,
         token: str,
@@ -209,8 +193,8 @@ class ReferralClient:
         ts: int | None,
         test: bool,
         referee_identity: str | None = None,
-    ) -> Event:
-        return Event(
+    ) -> bytes:
+        return wire.Event(
             event=event,
             token=token,
             server_id=self.server_id,
@@ -218,10 +202,10 @@ class ReferralClient:
             ts=int(self._clock.time()) if ts is None else ts,
             referee_identity=referee_identity,
             test=test,
-        )
+        ).encode()
 
     def _sign(self, body: bytes) -> str:
-        return sign_referral_body(
+        return wire.sign_referral_body(
             body,
             self._secret,
             timestamp=self._clock.signing_time(),
@@ -241,12 +225,8 @@ class ReferralClient:
         return read_response(status, headers, content, now, clock)
 
     def _fail(self, cause: BaseException) -> Outcome:
-        hint = explain(
-            cause,
-            self._transport.proxy,
-            self._ca_bundle,
-            is_local=is_local(self.endpoint),
-        )
+        proxy, local = self._transport.proxy, checks.is_local(self.endpoint)
+        hint = explain(cause, proxy, self._ca_bundle, is_local=local)
         body = f"{type(cause).__name__}: {cause}"[:300]
         return Outcome(0, body, Verdict.RETRY, hint)
 

@@ -105,11 +105,7 @@ class Transport:
 
 
 class _Deadline(Timeout):
-    """One deadline for a whole attempt. urllib3 would start counting again once the
-    proxy is connected.
-
-    :param seconds: For the whole attempt.
-    """
+    """One deadline for the whole attempt: urllib3 starts anew behind a proxy."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(total=seconds)
@@ -188,9 +184,7 @@ class _TLSConnection(HTTPSConnection):
 def _connect(
     connection: HTTPConnection, connect: t.Callable[[], socket.socket]
 ) -> socket.socket:
-    """Try a host's addresses one after another; urllib3 would give each of them the
-    whole timeout.
-    """
+    """Try a host's addresses in turn; urllib3 would give each the whole timeout."""
     name, timeout = connection._dns_host, connection.timeout
     deadline = time.monotonic() + (timeout or 0.0)
     failure: HTTPError | None = None

@@ -26,8 +26,7 @@ WINDOW = 300
 #: The longest token that is kept; a session cookie over 4 KB is dropped by browsers.
 TOKEN_LIMIT = 1024
 
-#: Characters of an identity or a server id: with four bytes each, a key of MariaDB
-#: holds no more.
+#: Characters of an identity or a server id: a key of MariaDB holds no more.
 TEXT_LIMIT = 255
 
 #: Seconds for which MMOLove accepts a token.
@@ -63,17 +62,13 @@ def as_token(value: object) -> str | None:
 
 
 def is_trimmed(text: str) -> bool:
-    """Whether a text has no white space around it. MMOLove trims it, so two texts that
-    differ only in that are the same there.
-    """
+    """Whether a text has no white space around it, which MMOLove would trim."""
     # The mark is white space to JavaScript, and not to Python.
     return text == text.strip() == text.strip("\N{ZERO WIDTH NO-BREAK SPACE}")
 
 
 def shorten(token: str) -> str:
-    """A token as logs and pages may show it: enough to tell two apart, not enough to
-    use.
-    """
+    """A token as logs and pages show it: enough to tell two apart, not to use one."""
     return f"{token[:6]}…" if len(token) > 6 else "…"
 
 
@@ -101,20 +96,16 @@ class Event:
         test: bool = False,
     ) -> None:
         if event not in {"registered", "qualified"}:
-            raise EventError(
-                f"'event' must be 'registered' or 'qualified', not {event!r}.",
-                "event",
-            )
+            names = "'registered' or 'qualified'"
+            raise EventError(f"'event' must be {names}, not {event!r}.", "event")
         _check_text("token", token)
         _check_text("server_id", server_id)
         _check_text("server_event_id", server_event_id)
         if event == "registered" or referee_identity is not None:
             _check_text("referee_identity", referee_identity)
         if type(ts) is not int or not 0 < ts <= _MAX_INTEGER:
-            raise EventError(
-                f"'ts' must be whole Unix seconds, not {ts!r}: use int(time.time()).",
-                "ts",
-            )
+            words = f"whole Unix seconds, not {ts!r}: use int(time.time())"
+            raise EventError(f"'ts' must be {words}.", "ts")
         self.event = event
         self.token = token
         self.server_id = server_id
@@ -162,8 +153,7 @@ def sign_referral_body(
     timestamp: int | None = None,
     key_id: str | None = None,
 ) -> str:
-    """Sign the exact bytes of a body and return the value of the
-    ``X-MMOLove-Signature`` header.
+    """Give the ``X-MMOLove-Signature`` for the exact bytes of a body.
 
     :param body: What will be sent, byte for byte. A text is encoded as UTF-8.
     :param secret: The signing secret of the Referrals tab.
@@ -172,7 +162,8 @@ def sign_referral_body(
     :param key_id: Sent as ``kid``, if MMOLove gave one with a rotated key.
     """
     moment = int(time.time()) if timestamp is None else timestamp
-    header = f"t={moment},v1=sha256={_mac(_as_bytes(body), secret, moment)}"
+    content = body.encode() if isinstance(body, str) else body
+    header = f"t={moment},v1=sha256={_mac(content, secret, moment)}"
     return f"{header},kid={key_id}" if key_id else header
 
 
@@ -213,7 +204,3 @@ class Signature(t.NamedTuple):
 def _mac(body: bytes, secret: str, timestamp: int) -> str:
     message = b"%d.%b" % (timestamp, body)
     return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
-
-
-def _as_bytes(body: bytes | str) -> bytes:
-    return body.encode() if isinstance(body, str) else body

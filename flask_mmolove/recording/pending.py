@@ -46,9 +46,7 @@ class PendingReport:
         return self.is_recorded or self._record()
 
     def settle(self) -> bool:
-        """Record what was submitted, unless it waits for a commit. Gives whether it is
-        recorded.
-        """
+        """Record it if submitted and not waiting for a commit; tell whether it is."""
         return self.is_recorded
 
     def withdraw(self) -> None:
@@ -57,9 +55,8 @@ class PendingReport:
     @property
     def is_undone(self) -> bool:
         """Whether the player's row was rolled back, or deleted."""
-        return bool(
-            self.report.identity and self._was_in_session and is_undone(self.player)
-        )
+        had_row = self.report.identity and self._was_in_session
+        return bool(had_row and is_undone(self.player))
 
     def _identify(self) -> None:
         if not self.report.identity:

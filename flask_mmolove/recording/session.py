@@ -62,9 +62,7 @@ class SessionRecorder(Recorder):
         return SessionReport(self, self._session, report, player, trouble)
 
     def entries(self, identity: str) -> dict[str, Entry]:
-        """A player's entries, those that are yet to be committed among them; these have
-        no id.
-        """
+        """A player's entries, with those yet to be committed, which have no id."""
         known = super().entries(identity)
         return self._enlisted(identity) | known
 
@@ -99,9 +97,7 @@ class SessionRecorder(Recorder):
 
 
 class SessionReport(PendingReport):
-    """A report that is written with a session's commit, where its player is not
-    committed already.
-    """
+    """A report written with a session's commit, if its player is not committed yet."""
 
     follows_commit = True
 

@@ -24,7 +24,7 @@ _FACT = "views"
 _PAUSE = 60
 
 # Seconds that a request may wait to write them. What is not written is kept.
-_PATIENCE = 0.2
+_TIMEOUT = 0.2
 
 
 class Record(t.NamedTuple):
@@ -32,8 +32,7 @@ class Record(t.NamedTuple):
 
     :param named: How many players it named.
     :param last: When it last did, in integer milliseconds.
-    :param in_a_row: The answers since then that named nobody, although the visitor had
-        a token.
+    :param in_a_row: The answers since then to visitors with a token that named nobody.
     :param reason: Why the last of them did not, in words.
     """
 
@@ -107,9 +106,7 @@ class SignupViews:
 
         :raises OutboxError: If it cannot be read.
         """
-        stored = self._outbox.run(
-            lambda db: db.fact(_FACT), self._outbox.timeout, writes=False
-        )
+        stored = self._outbox.run(lambda db: db.fact(_FACT), writes=False)
         return _merge(_parse(stored), self._news)
 
     def _count(self, endpoint: str, news: Record) -> Record:
@@ -129,7 +126,7 @@ class SignupViews:
                 lambda db: db.update_fact(
                     _FACT, lambda text: json.dumps(_merge(_parse(text), news))
                 ),
-                _PATIENCE,
+                _TIMEOUT,
             )
         except Exception:  # it is not worth an error of its own
             with self._lock:
@@ -142,9 +139,7 @@ def _parse(text: str | None) -> dict[str, Record]:
     return {name: Record(*each) for name, each in json.loads(text).items()}
 
 
-def _merge(
-    records: t.Mapping[str, Record], news: t.Mapping[str, Record]
-) -> dict[str, Record]:
+def _merge(records: dict[str, Record], news: dict[str, Record]) -> dict[str, Record]:
     merged = dict(records)
     for name, each in news.items():
         merged[name] = merged.get(name, Record()).plus(each)

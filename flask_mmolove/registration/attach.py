@@ -7,36 +7,30 @@ import difflib
 from flask import Flask
 
 from ..errors import ConfigError
+from . import detect
 from .decorator import reporting
-from .detect import as_detector
-from .detect import Player
 from .signup import FindToken
 
 
 def attach(
     app: Flask,
     *endpoints: str,
-    player: Player | None = None,
+    player: detect.Player | None = None,
     token: FindToken | None = None,
 ) -> None:
-    """Put :func:`referral_register` on views that are registered already.
+    """Put :func:`referral_register` on registered views; see :meth:`MMOLove.attach`.
 
-    :param endpoints: Their names, as :func:`flask.url_for` takes them.
-    :param player: See :func:`referral_register`.
-    :param token: The same.
-    :raises ConfigError: If the app has no such endpoint, or none is named. Then no view
-        is changed.
+    :raises ConfigError: If an endpoint is missing, or none is named: none is changed.
     """
     if not endpoints:
         raise ConfigError("attach() takes one endpoint at least. See 'flask routes'.")
     for endpoint in endpoints:
         if endpoint not in app.view_functions:
             raise ConfigError(_missing(app, endpoint))
-    detector = as_detector(player)
+    detector = detect.as_detector(player)
     for endpoint in endpoints:
-        app.view_functions[endpoint] = reporting(
-            app.view_functions[endpoint], detector, token
-        )
+        view = app.view_functions[endpoint]
+        app.view_functions[endpoint] = reporting(view, detector, token)
 
 
 def _missing(app: Flask, endpoint: str) -> str:

@@ -38,10 +38,7 @@ def referral_register(
 
 
 def referral_register(
-    view: t.Any = None,
-    *,
-    player: Player | None = None,
-    token: FindToken | None = None,
+    view: t.Any = None, *, player: Player | None = None, token: FindToken | None = None
 ) -> t.Any:
     """Report the account that a signup view makes, if its visitor carries a token.
 
@@ -149,9 +146,7 @@ def registered(
 
 
 def _is_response(error: BaseException) -> bool:
-    """Whether it is another way to return one: ``abort(redirect(...))``, or a redirect
-    that is raised.
-    """
+    """Whether it is a response that was raised, as by ``abort(redirect(...))``."""
     if not isinstance(error, HTTPException):
         return False
     return error.response is not None or (error.code or 500) < 400

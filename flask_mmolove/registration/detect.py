@@ -1,6 +1,4 @@
-"""Who is new: ready-made answers for ``player=``. Each gives the player only if it was
-not there before the view.
-"""
+"""Ready-made answers for ``player=``: who is here now and was not before the view."""
 
 from __future__ import annotations
 
@@ -275,11 +273,7 @@ class new_by_field:
     """
 
     def __init__(
-        self,
-        field: str,
-        find: t.Callable[[str], t.Any],
-        *,
-        status: int | None = None,
+        self, field: str, find: t.Callable[[str], t.Any], *, status: int | None = None
     ) -> None:
         self._field = field
         self._find = find

@@ -1,6 +1,4 @@
-"""A visitor's token is held for an account that comes into being later, perhaps on
-another device.
-"""
+"""Holds a visitor's token for an account made later, perhaps on another device."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ from ..state import State
 
 
 def hold(key: str | int | UUID, token: str | None = None) -> None:
-    """Keep a token under a key of the site's, unless one is kept there already. A
-    visitor without a token changes nothing.
+    """Keep a token under a key of the site's, if there is one and none is kept yet.
 
     :param token: The one that this request brought; the visitor's own if it is none.
     """
@@ -34,8 +31,7 @@ def hold(key: str | int | UUID, token: str | None = None) -> None:
 
 
 def recall(state: State, key: str | int | UUID) -> Report | None:
-    """A ``registered`` by the token that is held under a key, for a player still to be
-    named; None if none is held.
+    """A ``registered`` by the token held under a key, for a player yet to be named.
 
     :raises IdentityError: If the key is none.
     """

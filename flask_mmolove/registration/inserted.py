@@ -18,24 +18,14 @@ from sqlalchemy.orm import SessionTransaction
 
 from ..log import shielded
 
+if t.TYPE_CHECKING:
+    from .signup import Signup
+
 # The watches of a request, in its environ; and what they saw, in a session's ``info``.
 _WATCHES = "flask_mmolove.watches"
 _SEEN = "mmolove.inserted"
 
 _FAILED = "A signup could not be reported to MMOLove."
-
-
-class RowListener(t.Protocol):
-    """Who hears of a row that is new."""
-
-    def joins(self, session: Session) -> bool:
-        """Whether what is handed over before a session commits is committed with it."""
-
-    def hand_over_row(self, row: t.Any) -> None:
-        """Keep a new player, while the row can still be read without a query."""
-
-    def record_row(self) -> None:
-        """Record the player who was handed over."""
 
 
 class Watch:
@@ -47,8 +37,8 @@ class Watch:
 
     def __init__(self, model: type[t.Any]) -> None:
         self._model = model
-        #: Who hears of the row.
-        self.listener: RowListener | None = None
+        #: The signup that hears of the row.
+        self.listener: Signup | None = None
         #: The row that was inserted and committed.
         self.row: t.Any = None
         #: How many rows were inserted, committed or not.

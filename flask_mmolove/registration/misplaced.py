@@ -70,11 +70,9 @@ def _facts(endpoint: str, view: View) -> tuple[str, str, str]:
 
 
 def misplaced(app: Flask) -> list[tuple[str, View, t.Callable[[View], View]]]:
-    """The endpoint of each view that was registered before it was decorated, the view,
-    and what decorates it.
+    """The views registered before they were decorated: endpoint, view, decorator.
 
-    A function that some app uses as it was decorated is left alone: there the plain one
-    is meant.
+    Where some app uses the decorated function, the plain one is meant, and left alone.
     """
     views = [view for each in [*_apps] for view in [*each.view_functions.values()]]
     used = {id(_innermost(view)) for view in views if _is_decorated(view)}

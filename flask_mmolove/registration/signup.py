@@ -24,9 +24,7 @@ from ..protocol.wire import as_token
 from ..recording.pending import PendingReport
 from ..state import current_state
 from ..state import State
-from .detect import Detector
-from .detect import new_row
-from .detect import why
+from . import detect
 from .hold import recall
 
 _ENVIRON = "flask_mmolove.signup"
@@ -52,7 +50,7 @@ class Signup:
         self.state = state
         self.visitor = visitor
         #: Tells who is new; None if it could not look before the view.
-        self.detector: Detector | None = None
+        self.detector: detect.Detector | None = None
         #: What it saw then.
         self.before: t.Any = None
         #: Whether the view raised.
@@ -66,19 +64,17 @@ class Signup:
         # The last row that was handed over.
         self._row: t.Any = None
 
-    def look(self, detector: Detector) -> None:
+    def look(self, detector: detect.Detector) -> None:
         """See who is there before the view runs."""
         self.before = detector.before()
         self.detector = detector
-        if isinstance(detector, new_row):
+        if isinstance(detector, detect.new_row):
             self.before.listener = self
 
     def hand_over(
         self, player: t.Any, token: str | None, held: str | int | UUID | None = None
     ) -> None:
-        """Keep a player until the signup is recorded. Whoever is named again takes
-        their own place.
-        """
+        """Keep a player until the signup is recorded. The same one replaces itself."""
         if self.reports and self.reports[-1].player is player:
             self.reports.pop().withdraw()
         self.referee = player
@@ -87,12 +83,12 @@ class Signup:
             self.reports.append(self.state.recorder.prepare(report, player))
 
     def joins(self, session: Session) -> bool:
-        """See :class:`.inserted.RowListener`."""
+        """Whether what is handed over before a session commits is committed with it."""
         return self.state.recorder.joins(session)
 
     def hand_over_row(self, row: t.Any) -> None:
         """A row that the request inserts is the new player, unless the view names
-        another.
+        another. It can still be read without a query.
         """
         if self.referee is None or self._is_row(self.referee):
             self._row = row
@@ -188,7 +184,7 @@ def _warn_of_dropped(report: PendingReport, reason: str) -> None:
     )
 
 
-def begin(detector: Detector, find_token: FindToken | None) -> Signup | None:
+def begin(detector: detect.Detector, find_token: FindToken | None) -> Signup | None:
     """A view with :func:`referral_register` is about to run. None if MMOLove is off."""
     signup = None
     with shielded("A visitor's token could not be read."):
@@ -242,7 +238,7 @@ def end_request(error: BaseException | None = None) -> None:
         if signup.referee is not None:
             signup.state.views.named(endpoint)
         else:
-            reason = why(signup.detector, response, signup.before)
+            reason = detect.why(signup.detector, response, signup.before)
             signup.state.views.nobody(endpoint, response.status_code, reason)
 
 

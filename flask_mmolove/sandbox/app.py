@@ -9,9 +9,7 @@ import typing as t
 from dataclasses import asdict
 from datetime import datetime
 from datetime import timezone
-from urllib.parse import urlencode
-from urllib.parse import urlsplit
-from urllib.parse import urlunsplit
+from urllib import parse
 
 from flask import abort
 from flask import Flask
@@ -106,7 +104,7 @@ def _refuse_strange_hosts(app: Flask, names: t.Collection[str]) -> None:
 def _name_of(host: str) -> str:
     """The name in a ``Host`` header, without the port; empty if there is none."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return (parse.urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
 
@@ -133,9 +131,9 @@ def _add_share_links(app: Flask, service: Service) -> None:
 
 def _with_token(url: str, token: str) -> str:
     """A registration URL with the token added to its query."""
-    parts = urlsplit(url)
-    query = "&".join(filter(None, [parts.query, urlencode({"mmref": token})]))
-    return urlunsplit(parts._replace(query=query))
+    parts = parse.urlsplit(url)
+    query = "&".join(filter(None, [parts.query, parse.urlencode({"mmref": token})]))
+    return parse.urlunsplit(parts._replace(query=query))
 
 
 def _add_endpoint(app: Flask, service: Service) -> None:
@@ -150,12 +148,10 @@ def _add_endpoint(app: Flask, service: Service) -> None:
         )
         if arrival.lost:
             hang_up(request.environ)
-            # Only sent if hanging up was not possible; it is what a proxy responds with
-            # when it has lost its backend.
+            # Only sent if hanging up failed: what a proxy says that lost its backend.
             return Response(status=502)
-        response = Response(
-            arrival.response, arrival.status, mimetype="application/json"
-        )
+        response = Response(arrival.response, arrival.status)
+        response.mimetype = "application/json"
         if faults.retry_after is not None and arrival.outcome == "fault":
             response.headers["Retry-After"] = str(faults.retry_after)
         return response

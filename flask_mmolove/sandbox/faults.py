@@ -11,17 +11,14 @@ from dataclasses import field
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong at the events endpoint. Share links and the page have no faults
-    but the clock's.
+    """What goes wrong at the events endpoint; elsewhere only the clock can.
 
     :param fail: Respond with this status and process nothing, for example 503.
     :param retry_after: Seconds for a ``Retry-After`` header beside ``fail``.
     :param drop: ``"request"`` closes the connection and processes nothing;
         ``"response"`` processes the event and then closes: only the response is lost.
-    :param latency: Seconds to wait before anything is done; :meth:`Sandbox.stop` cuts
-        them short.
-    :param clock: Seconds by which the sandbox's clock and its ``Date`` are wrong, for
-        every request.
+    :param latency: Seconds to wait first; :meth:`Sandbox.stop` cuts them short.
+    :param clock: Seconds by which the clock and its ``Date`` are off in every request.
     :param rate: The share of requests that meet the faults, from 0 to 1.
     :param random: Returns numbers from 0 to 1 that decide which; pass
         ``random.Random(7).random`` for a run that can be repeated.

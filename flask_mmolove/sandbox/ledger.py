@@ -5,6 +5,7 @@ It is one SQLite database, in memory or in a file, and decides nothing; the rule
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import sqlite3
@@ -13,11 +14,6 @@ import typing as t
 import weakref
 from contextlib import contextmanager
 from contextlib import suppress
-from dataclasses import astuple
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
-from dataclasses import replace
 
 from ..protocol.wire import shorten
 
@@ -58,7 +54,7 @@ CREATE TABLE IF NOT EXISTS arrival (
 """
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Referral:
     """A token and what became of it.
 
@@ -70,7 +66,7 @@ class Referral:
     :param referee_identity: The account that registered with it.
     """
 
-    token: str = field(repr=False)
+    token: str = dataclasses.field(repr=False)
     server_id: str
     ref: str
     expires: int
@@ -88,7 +84,7 @@ class Referral:
         return shorten(self.token)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Arrival:
     """One request to the events endpoint, and the response.
 
@@ -112,9 +108,9 @@ class Arrival:
     reason: str
     hint: str
     lost: bool
-    body: bytes = field(repr=False)
+    body: bytes = dataclasses.field(repr=False)
     event: str | None = None
-    token: str | None = field(default=None, repr=False)
+    token: str | None = dataclasses.field(default=None, repr=False)
     server_id: str | None = None
     server_event_id: str | None = None
     referee_identity: str | None = None
@@ -136,18 +132,17 @@ def _make_private(path: str | os.PathLike[str]) -> None:
             os.chmod(os.fspath(path) + suffix, 0o600)
 
 
-_REFERRAL = ", ".join(column.name for column in fields(Referral))
+_REFERRAL = ", ".join(column.name for column in dataclasses.fields(Referral))
 # The column has the name that earlier versions gave it, whose files are still read.
-_ARRIVAL = ", ".join(f'"{column.name}"' for column in fields(Arrival)).replace(
-    '"response"', '"answer"'
-)
+_ARRIVAL = ", ".join(
+    f'"{column.name}"' for column in dataclasses.fields(Arrival)
+).replace('"response"', '"answer"')
 
 
 class Ledger:
     """The sandbox's database. Several threads may use it.
 
-    :param path: A file that outlives a restart; in memory, unless given. Only this
-        user can read it.
+    :param path: A file only for this user, kept over a restart; in memory by default.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -180,7 +175,7 @@ class Ledger:
         """Add a new token."""
         self._query(
             f"INSERT INTO referral ({_REFERRAL}) VALUES (?, ?, ?, ?, ?, ?)",
-            *astuple(referral),
+            *dataclasses.astuple(referral),
         )
 
     def referral(self, token: str) -> Referral | None:
@@ -203,39 +198,31 @@ class Ledger:
             token,
         )
 
-    def accept(self, token: str, event: str, server_event_id: str) -> None:
-        """Store an accepted event, so that a second delivery is a duplicate."""
-        self._query(
-            "INSERT INTO accepted (token, event, server_event_id) VALUES (?, ?, ?)",
-            token,
-            event,
-            server_event_id,
-        )
+    def accept(self, key: tuple[str, str, str]) -> None:
+        """Store an accepted event's key, so that a second delivery is a duplicate."""
+        columns = "token, event, server_event_id"
+        self._query(f"INSERT INTO accepted ({columns}) VALUES (?, ?, ?)", *key)
 
-    def has_accepted(self, token: str, event: str, server_event_id: str) -> bool:
+    def has_accepted(self, key: tuple[str, str, str]) -> bool:
         """Whether exactly this event was accepted before."""
-        found = self._query(
-            "SELECT 1 FROM accepted"
-            " WHERE token = ? AND event = ? AND server_event_id = ?",
-            token,
-            event,
-            server_event_id,
-        )
-        return bool(found)
+        wanted = "token = ? AND event = ? AND server_event_id = ?"
+        return bool(self._query(f"SELECT 1 FROM accepted WHERE {wanted}", *key))
 
     def record(self, arrival: Arrival) -> None:
         """Add a request to the history."""
         self._query(
             f"INSERT INTO arrival ({_ARRIVAL})"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *astuple(arrival),
+            *dataclasses.astuple(arrival),
         )
 
     def arrivals(self) -> list[Arrival]:
         """Every request, oldest first."""
         rows = self._query(f"SELECT {_ARRIVAL} FROM arrival ORDER BY number")
         found = [Arrival(*row) for row in rows]
-        return [replace(arrival, lost=bool(arrival.lost)) for arrival in found]
+        return [
+            dataclasses.replace(arrival, lost=bool(arrival.lost)) for arrival in found
+        ]
 
     def referrals(self) -> list[Referral]:
         """Every referral, oldest first."""

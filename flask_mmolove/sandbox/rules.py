@@ -86,9 +86,7 @@ _FIRST_TOUCH = Decision(
 def decide(
     message: Message, servers: t.Mapping[str, Server], ledger: Ledger, now: float
 ) -> Decision:
-    """Check a request, and store the event if it is accepted. Call it inside a
-    transaction of the ledger.
-    """
+    """Check a request and store an accepted event, in a transaction of the ledger."""
     try:
         signature = _read_signature(message)
         body = _read_body(message)
@@ -98,7 +96,7 @@ def decide(
         if event.test:
             return _TEST
         referral = find_referral(ledger, event.token, server_id)
-        if ledger.has_accepted(*event.key):
+        if ledger.has_accepted(event.key):
             return _DUPLICATE
         if _lost_first_touch(event, referral, ledger):
             return _FIRST_TOUCH
@@ -189,11 +187,10 @@ def _advance(
     event: ReceivedEvent, referral: Referral, ledger: Ledger, now: float
 ) -> Decision:
     state = _next_state(event, referral, now)
-    # Another referee on a registered token does not move the anchor: a referral has one
-    # referee.
+    # Another referee does not move the anchor: a referral has one referee.
     referee = event.referee_identity if referral.state == "clicked" else None
     ledger.move(referral.token, state, referee)
-    ledger.accept(*event.key)
+    ledger.accept(event.key)
     response = {"ok": True, "referral_id": referral.id, "state": state}
     moved = "is now" if state != referral.state else "was already"
     return Decision(200, response, "accepted", f"The referral {moved} {state}.")

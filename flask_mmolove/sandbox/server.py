@@ -86,9 +86,7 @@ class Sandbox:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving, as in an outage, once running requests have their response. The
-        ledger is kept.
-        """
+        """Stop serving, as in an outage, after running requests. The ledger is kept."""
         if self._server is None or self._thread is None:
             return
         self._server.shutdown()
@@ -146,9 +144,7 @@ class Sandbox:
 
     @property
     def events(self) -> list[Arrival]:
-        """The accepted events, oldest first, without duplicates, dry runs and ignored
-        ones.
-        """
+        """The accepted events, oldest first, without duplicates and dry runs."""
         return [row for row in self.arrivals if row.outcome == "accepted"]
 
     @property
@@ -163,8 +159,7 @@ class Sandbox:
 
 
 class _Handler(WSGIRequestHandler):
-    # Werkzeug closes each connection after the response, on purpose: it does not know
-    # where an unread body ends.
+    # Werkzeug closes each connection: it does not know where an unread body ends.
     protocol_version = "HTTP/1.1"
 
     def send_response(self, code: int, message: str | None = None) -> None:
@@ -176,9 +171,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadedWSGIServer):
-    """Waits for its responses when it closes, but not for idle connections, which a
-    browser keeps open for later.
-    """
+    """Waits for its responses when it closes, but not for idle connections."""
 
     daemon_threads = False
 

@@ -30,11 +30,7 @@ class Service:
     """
 
     def __init__(
-        self,
-        server: Server,
-        ledger: Ledger,
-        faults: Faults,
-        now: t.Callable[[], float],
+        self, server: Server, ledger: Ledger, faults: Faults, now: t.Callable[[], float]
     ) -> None:
         #: The servers by id. Add others, or replace one by a changed copy:
         #: ``dataclasses.replace(server, referrals=False)``.
@@ -63,9 +59,7 @@ class Service:
     def close_referral(
         self, token: str, state: t.Literal["reversed", "rejected"]
     ) -> None:
-        """Close a referral, as MMOLove does when the owner reverses it or its guard
-        against abuse rejects it.
-        """
+        """Close a referral, as the owner or MMOLove's guard against abuse does."""
         self.ledger.move(token, state)
 
     @property

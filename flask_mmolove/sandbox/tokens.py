@@ -37,9 +37,7 @@ class Token:
 
 
 def is_ref(value: str) -> bool:
-    """Whether a text can be a referrer's code; the limit keeps tokens short enough
-    for a cookie.
-    """
+    """Whether a text can be a referrer's code, short enough for a cookie."""
     return _REF.fullmatch(value) is not None
 
 

@@ -9,6 +9,7 @@ from flask import Blueprint
 from flask import Flask
 
 from flask_mmolove import MMOLove
+from flask_mmolove.admin.dashboard import forms
 from flask_mmolove.admin.dashboard import pages
 from tests.reliability.doors import DEPTHS
 from tests.reliability.doors import knock
@@ -45,7 +46,7 @@ class TestItCanFail:
         assert "'PATH_INFO': '/hold'" in result.examples["hold: a status of a failure"]
 
     def test_a_form_without_its_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pages, "check_token", lambda: None)
+        monkeypatch.setattr(forms, "check_token", lambda: None)
         result = knock(1, range(4000))
         assert result.failures["dashboard: the store was changed"]
 

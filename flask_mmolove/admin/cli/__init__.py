@@ -13,8 +13,8 @@ from .events import show
 from .init_db import init_db
 from .players import forget
 from .players import purge
+from .players import referrers
 from .qualify import qualify
-from .referrers import referrers
 from .retry import retry
 from .rewards import rewards
 from .sandbox import sandbox

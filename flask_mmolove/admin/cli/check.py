@@ -26,9 +26,7 @@ from ...protocol.proxy import read_proxy
 from ...protocol.response import Outcome
 from ...protocol.response import response_line
 from ...recording.views import Record
-from ...registration.misplaced import decorated
-from ...registration.misplaced import in_words
-from ...registration.misplaced import misplaced
+from ...registration import misplaced
 from ...state import State
 from ...text import mask
 from ...text import printable
@@ -101,8 +99,8 @@ def _check(state: State) -> t.Iterator[_Finding]:
     if find_page() is None:
         yield _Finding("warning", "invite", _NO_INVITATIONS)
     yield from _check_views(state)
-    for endpoint, view, _ in misplaced(state.app):
-        yield _Finding("warning", "decorators", in_words(endpoint, view))
+    for endpoint, view, _ in misplaced.misplaced(state.app):
+        yield _Finding("warning", "decorators", misplaced.in_words(endpoint, view))
     yield _check_outbox(state)
     yield from _check_owner(state)
     if settings.test:
@@ -164,7 +162,7 @@ def _check_views(state: State) -> t.Iterator[_Finding]:
         records = state.views.read()
     except OutboxError:
         return  # another finding tells
-    endpoints = sorted({*decorated(state.app), *records})
+    endpoints = sorted({*misplaced.decorated(state.app), *records})
     if not endpoints:
         yield _Finding("warning", "signup", _NO_VIEWS)
     for endpoint in endpoints:
@@ -200,7 +198,8 @@ def _check_owner(state: State) -> t.Iterator[_Finding]:
         files.append(lock_file(outbox))
     found = strangers(files, home)
     # Files that we can open need no other owner; root always can.
-    if not found or not is_root() and all(map(_is_open, found)):
+    is_open = all(os.access(file, os.R_OK | os.W_OK) for file in found)
+    if not found or not is_root() and is_open:
         return
     # The spool may have many: name its folder instead.
     tops = dict.fromkeys(file if file.parent == home else file.parent for file in found)
@@ -214,10 +213,6 @@ def _check_owner(state: State) -> t.Iterator[_Finding]:
     # The site may well run as another user than the folder's owner, but not as root.
     is_fine = is_root() and 0 not in found.values()
     yield _Finding("ok" if is_fine else "critical", "owner", summary)
-
-
-def _is_open(file: Path) -> bool:
-    return os.access(file, os.R_OK | os.W_OK)
 
 
 def _check_celery(state: State) -> _Finding:

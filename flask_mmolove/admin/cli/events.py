@@ -32,6 +32,7 @@ from .site import with_site
 _PAUSE = 1.0
 _FOLLOWED = 200
 
+_HEAD = ("id", "event", "player", "state", "recorded, UTC", "response")
 _WIDTHS = (7, 10, 16, 18, 19)
 
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
@@ -79,10 +80,7 @@ def events(
         is_filtered = name or player or before
         click.echo("No events match." if is_filtered else "No events yet.")
     if not as_json and (entries or follow):
-        print_table(
-            [("id", "event", "player", "state", "recorded, UTC", "response")],
-            _WIDTHS,
-        )
+        print_table([_HEAD], _WIDTHS)
     _print(entries[::-1], as_json)
     if follow:
         for changed in _changes(state, name, player):

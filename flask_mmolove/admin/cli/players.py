@@ -1,6 +1,8 @@
-"""``forget`` and ``purge``: erase events."""
+"""``referrers``, ``forget`` and ``purge``: the best players, and what to erase."""
 
 from __future__ import annotations
+
+import json
 
 import click
 
@@ -11,6 +13,8 @@ from ...text import printable
 from .. import actions
 from ..wording import plural
 from .site import check_player
+from .site import json_option
+from .site import print_table
 from .site import with_site
 from .site import yes_option
 
@@ -36,9 +40,8 @@ def forget(state: State, player: str, yes: bool) -> None:
     erased = actions.forget(state, player)
     click.echo(f"{plural(len(erased), 'event')} of player {printable(player)} erased.")
     if count:
-        click.echo(
-            f"{friends} of theirs now {'has' if count == 1 else 'have'} no referrer."
-        )
+        have = "has" if count == 1 else "have"
+        click.echo(f"{friends} of theirs now {have} no referrer.")
     elif not erased:
         click.echo("If you expected some: PLAYER is the account's id, not its name.")
     unsent = sum(entry.state == "pending" for entry in erased)
@@ -65,8 +68,29 @@ def purge(state: State, days: int, yes: bool) -> None:
     The daily counts stay.
     """
     if not yes:
-        click.confirm(
-            f"Remove what was done {plural(days, 'day')} ago or earlier?", abort=True
-        )
+        age = plural(days, "day")
+        click.confirm(f"Remove what was done {age} ago or earlier?", abort=True)
     count = state.outbox.purge(milliseconds() - days * DAY)
     click.echo(f"{plural(count, 'event')} removed.")
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1), default=10, show_default=True)
+@json_option
+@with_site
+def referrers(state: State, limit: int, as_json: bool) -> None:
+    """List the players whose invite links brought the most friends.
+
+    A friend counts once MMOLove has accepted the signup. Friends who came by another
+    link have no known referrer.
+    """
+    best = state.outbox.inspector.best_referrers(limit)
+    if as_json:
+        click.echo(json.dumps([each._asdict() for each in best]))
+    elif not best:
+        click.echo("No invite link has brought a friend yet.")
+    else:
+        # An identity can be long, and only the last column may be cut.
+        rows = [(*map(str, counts), printable(player)) for player, *counts in best]
+        head = ("FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
+        print_table([head, *rows], [len(name) for name in head[:-1]])

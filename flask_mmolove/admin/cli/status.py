@@ -38,11 +38,11 @@ def status(state: State, as_json: bool) -> None:
         data["spooled"] = spooled
         click.echo(json.dumps(data))
         return
-    click.echo(
-        f"server    {state.settings.server_id} at {mask(state.settings.endpoint)}"
-    )
+    settings = state.settings
+    click.echo(f"server    {settings.server_id} at {mask(settings.endpoint)}")
     click.echo(f"outbox    {state.outbox}")
-    click.echo(f"delivery  {state.settings.delivery}{_dry(state)}")
+    dry = ", every event a dry run (MMOLOVE_TEST)" if settings.test else ""
+    click.echo(f"delivery  {settings.delivery}{dry}")
     for number, health in enumerate(found):
         click.echo(f"{'' if number else 'health':<9} {health}")
     click.echo()
@@ -64,9 +64,8 @@ def status(state: State, as_json: bool) -> None:
         more = f"{plural(spooled, 'event')} more in the spool"
         click.echo(f"\n{more}; the next delivery imports them.")
     if summary.oldest is not None:
-        click.echo(
-            f"\nThe oldest pending event has waited for {ago(summary.oldest, now)}."
-        )
+        waited = ago(summary.oldest, now)
+        click.echo(f"\nThe oldest pending event has waited for {waited}.")
 
 
 def _print_funnel(state: State, now: int) -> None:
@@ -91,7 +90,3 @@ def _status_data(summary: Summary, now: int) -> dict[str, t.Any]:
         "breaker_open_since": summary.breaker.open_since,
         "breaker_reason": summary.breaker.reason,
     }
-
-
-def _dry(state: State) -> str:
-    return ", every event a dry run (MMOLOVE_TEST)" if state.settings.test else ""

@@ -9,8 +9,7 @@ from flask import current_app
 from flask import request
 from flask import session
 
-from ...capture.cookies import read
-from ...capture.cookies import sign
+from ...capture import cookies
 
 # Keys in the site's session. Flask's own flashed messages are the site's to show.
 _NONCE = "mmolove_dashboard"
@@ -29,12 +28,12 @@ def make_token() -> str:
     if not current_app.secret_key:
         abort(500, "The dashboard needs the site's SECRET_KEY.")
     nonce = session.setdefault(_NONCE, secrets.token_urlsafe(16))
-    return sign(_PURPOSE, nonce)
+    return cookies.sign(_PURPOSE, nonce)
 
 
 def check_token() -> None:
     """Refuse a form that was not made for this visitor."""
-    nonce = read(_PURPOSE, request.form.get(FIELD), LASTS)
+    nonce = cookies.read(_PURPOSE, request.form.get(FIELD), LASTS)
     if nonce is None or nonce != session.get(_NONCE):
         abort(400, "The form has expired or was forged. Nothing was changed.")
 

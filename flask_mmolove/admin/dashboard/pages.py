@@ -26,29 +26,11 @@ from ...protocol.response import response_line
 from ...state import current_state
 from ...text import printable
 from .. import actions
-from ..funnel import periods
-from ..funnel import read_days
-from ..health import count_stuck
-from ..health import planned
-from ..health import survey
-from ..health import unreadable_outbox
-from ..wording import attempts
-from ..wording import hint
-from ..wording import plural
-from ..wording import retried
-from ..wording import rewards_retried
-from ..wording import settled
-from ..wording import STATES
-from ..wording import unreferred
-from .forms import check_token
-from .forms import FIELD
-from .forms import leave_message
-from .forms import make_token
-from .forms import take_message
-from .pictures import draw
-from .pictures import HEIGHT
-from .pictures import LINES
-from .pictures import WIDTH
+from .. import funnel
+from .. import health
+from .. import wording
+from . import forms
+from . import pictures
 
 #: Rows of the delivery log on one page.
 PAGE = 50
@@ -86,7 +68,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
         if not current_app.ensure_sync(access)():
             _deny()
         if request.method == "POST" and _view() in _ACTIONS:
-            check_token()
+            forms.check_token()
         elif request.method not in ("GET", "HEAD", "OPTIONS"):
             abort(405)
 
@@ -112,9 +94,7 @@ def _view() -> str:
 
 
 def _match_all_methods(setup: BlueprintSetupState) -> None:
-    """Call ``access`` whatever the method is: a 405 from the routing would tell
-    strangers that there is a dashboard.
-    """
+    """Call ``access`` for each method: a 405 would tell strangers of the dashboard."""
     own = f"{setup.name_prefix}.{setup.name}.".lstrip(".")
     for rule in setup.app.url_map.iter_rules():
         if rule.endpoint.startswith(own):
@@ -130,16 +110,16 @@ def _deny() -> t.NoReturn:
 def overview() -> ResponseReturnValue:
     """The funnel, the best referrers, and what waits for the owner."""
     inspector = current_state().inspector
-    days = read_days(inspector, milliseconds())
+    days = funnel.read_days(inspector, milliseconds())
     return render_template(
         "mmolove/overview.html",
-        periods=periods(days),
-        picture=draw(days),
-        lines=LINES,
-        width=WIDTH,
-        height=HEIGHT,
-        unreferred=unreferred,
-        stuck=count_stuck(inspector),
+        periods=funnel.periods(days),
+        picture=pictures.draw(days),
+        lines=pictures.LINES,
+        width=pictures.WIDTH,
+        height=pictures.HEIGHT,
+        unreferred=wording.unreferred,
+        stuck=health.count_stuck(inspector),
         pending=inspector.count("pending"),
         referrers=inspector.best_referrers(),
     )
@@ -153,7 +133,7 @@ def events() -> ResponseReturnValue:
         abort(400)
     player = arguments.get("player", "").strip()
     state = arguments.get("state", "")
-    if state and state not in STATES:
+    if state and state not in wording.STATES:
         abort(404)
     entries = current_state().inspector.page(
         state=state or None,
@@ -182,8 +162,8 @@ def event(id: int) -> ResponseReturnValue:
         "mmolove/event.html",
         entry=entry,
         others=others,
-        next=planned(state, entry, milliseconds()),
-        attempts=attempts,
+        next=health.planned(state, entry, milliseconds()),
+        attempts=wording.attempts,
     )
 
 
@@ -193,9 +173,9 @@ def retry(id: int) -> ResponseReturnValue:
     if request.method != "POST":
         return render_template("mmolove/retry.html", entry=entry, count=1)
     if actions.retry(current_state(), [id]):
-        leave_message(f"Event {id} will be sent again.")
+        forms.leave_message(f"Event {id} will be sent again.")
     else:
-        leave_message(f"Event {id} is not rejected any more: nothing was done.")
+        forms.leave_message(f"Event {id} is not rejected any more: nothing was done.")
     return _go("event", id=id)
 
 
@@ -204,7 +184,7 @@ def retry_all() -> ResponseReturnValue:
     if request.method != "POST":
         count = current_state().inspector.count("rejected")
         return render_template("mmolove/retry.html", entry=None, count=count)
-    leave_message(retried(len(actions.retry(current_state()))))
+    forms.leave_message(wording.retried(len(actions.retry(current_state()))))
     return _go("events")
 
 
@@ -214,9 +194,10 @@ def retry_rewards() -> ResponseReturnValue:
         count = current_state().inspector.count("reward_failed")
         return render_template("mmolove/retry_rewards.html", count=count)
     try:
-        leave_message(rewards_retried(actions.retry_rewards(current_state())))
+        count = actions.retry_rewards(current_state())
+        forms.leave_message(wording.rewards_retried(count))
     except MMOLoveError as e:
-        leave_message(f"Nothing was done. {e}")
+        forms.leave_message(f"Nothing was done. {e}")
     return _go("events")
 
 
@@ -231,9 +212,9 @@ def reward(id: int) -> ResponseReturnValue:
     try:
         actions.settle_reward(current_state(), id, granted=granted)
     except MMOLoveError as e:
-        leave_message(f"Nothing was done. {e}")
+        forms.leave_message(f"Nothing was done. {e}")
     else:
-        leave_message(settled(id, granted=granted))
+        forms.leave_message(wording.settled(id, granted=granted))
     return _go("event", id=id)
 
 
@@ -252,20 +233,20 @@ def _go(page: str, **values: t.Any) -> Response:
 
 def _no_outbox(error: OutboxError) -> ResponseReturnValue:
     # A survey would wait for the outbox once more.
-    found = [unreadable_outbox(error)]
+    found = [health.unreadable_outbox(error)]
     return render_template("mmolove/trouble.html", found=found), 503
 
 
 def _tools() -> dict[str, t.Any]:
     return {
-        "survey": partial(survey, current_state(), milliseconds()),
-        "message": take_message(),
-        "form_token": make_token,
-        "form_field": FIELD,
-        "states": STATES,
-        "hint": hint,
+        "survey": partial(health.survey, current_state(), milliseconds()),
+        "message": forms.take_message(),
+        "form_token": forms.make_token,
+        "form_field": forms.FIELD,
+        "states": wording.STATES,
+        "hint": wording.hint,
         "response_line": response_line,
-        "plural": plural,
+        "plural": wording.plural,
     }
 
 

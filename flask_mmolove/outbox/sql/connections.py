@@ -16,9 +16,7 @@ _AUTOCOMMIT = "mmolove.autocommit"
 
 
 def has_written(connection: Connection) -> bool:
-    """Whether a transaction of someone else's has changed anything, where the
-    database can say so. MariaDB cannot.
-    """
+    """Whether a site's transaction has changed anything; MariaDB cannot tell."""
     if connection.dialect.name == "postgresql":
         assigned = connection.exec_driver_sql("SELECT txid_current_if_assigned()")
         return assigned.scalar() is not None
@@ -31,9 +29,8 @@ def has_written(connection: Connection) -> bool:
 
 
 def is_autocommit(connection: Connection) -> bool:
-    """Whether each statement of a connection is committed by itself: as its engine
-    or session says, or its driver's own arguments, of which SQLAlchemy knows
-    nothing.
+    """Whether each statement of a connection is committed by itself, as its engine or
+    session says, or its driver's own arguments, which SQLAlchemy does not know.
     """
     driver: t.Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
@@ -47,9 +44,7 @@ def is_autocommit(connection: Connection) -> bool:
 
 
 def note_begin(connection: Connection) -> None:
-    """Keep what ``has_written`` compares with: SQLite counts what a connection changes,
-    and not what a transaction does.
-    """
+    """Keep what ``has_written`` compares with: SQLite counts by connection."""
     if connection.dialect.name == "sqlite":
         connection.info[_BEGUN] = connection.connection.total_changes
 

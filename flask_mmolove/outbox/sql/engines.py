@@ -6,10 +6,7 @@ import sqlite3
 import sys
 import typing as t
 
-from sqlalchemy import create_engine
-from sqlalchemy import Engine
-from sqlalchemy import make_url
-from sqlalchemy import URL
+import sqlalchemy as sa
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -44,9 +41,9 @@ _CONNECT: dict[str, dict[str, t.Any]] = {
 }
 
 
-def check_url(url: URL | str, key: str) -> URL:
+def check_url(url: sa.URL | str, key: str) -> sa.URL:
     try:
-        url = make_url(url)
+        url = sa.make_url(url)
         dialect = url.get_dialect()
     except NoSuchModuleError as e:
         raise _wrong(key, f"names what SQLAlchemy does not know: {e}") from None
@@ -60,7 +57,7 @@ def check_url(url: URL | str, key: str) -> URL:
     return url
 
 
-def check_file(url: URL, key: str) -> URL:
+def check_file(url: sa.URL, key: str) -> sa.URL:
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise _wrong(key, "names no file: an outbox in memory would forget")
     return url
@@ -74,9 +71,9 @@ def _wrong(key: str, what: str) -> ConfigError:
     )
 
 
-def make_engine(url: URL, options: dict[str, t.Any]) -> Engine:
+def make_engine(url: sa.URL, options: dict[str, t.Any]) -> sa.Engine:
     try:
-        return create_engine(
+        return sa.create_engine(
             url,
             connect_args=_connect_args(url),
             hide_parameters=True,
@@ -93,7 +90,7 @@ def make_engine(url: URL, options: dict[str, t.Any]) -> Engine:
         ) from e
 
 
-def _connect_args(url: URL) -> dict[str, t.Any]:
+def _connect_args(url: sa.URL) -> dict[str, t.Any]:
     driver = url.get_driver_name()
     args = {k: v for k, v in _CONNECT.get(driver, {}).items() if k not in url.query}
     if "tcp_user_timeout" in args:

@@ -1,6 +1,4 @@
-"""The outbox as part of the site's own session: what is written there is committed with
-the site's changes, or not at all.
-"""
+"""The outbox in the site's session: committed with the site's changes or not at all."""
 
 from __future__ import annotations
 
@@ -24,10 +22,7 @@ from ..entry import Settlement
 from ..report import record
 from ..report import Report
 from ..statements import Transaction
-from .connections import has_written
-from .connections import is_autocommit
-from .connections import keep_autocommit
-from .connections import note_begin
+from . import connections
 from .engines import ISOLATION
 from .errors import is_conflict
 from .locks import pause
@@ -61,9 +56,7 @@ class SessionOutbox:
         self.listen(_listen)
 
     def listen(self, listener: Listen) -> None:
-        """Let somebody listen to the site's sessions, also to those that a test puts in
-        their place. Twice is no more than once.
-        """
+        """Add a listener to the site's sessions, and to those a test puts there."""
         self._listeners.append(listener)
         listener(self._session)
 
@@ -118,7 +111,7 @@ class SessionOutbox:
                 return False
             if session.info.get(_FLUSHED):
                 return True
-            return has_written(self._connection(session))
+            return connections.has_written(self._connection(session))
         except (OutboxError, SQLAlchemyError):
             return True  # something failed, and was not rolled back yet
 
@@ -127,7 +120,7 @@ class SessionOutbox:
 
         :raises OutboxError: If its connection to the outbox's database failed.
         """
-        return is_autocommit(self._checked_connection(session))
+        return connections.is_autocommit(self._checked_connection(session))
 
     def write(self, session: Session, report: Report, timeout: float) -> list[Entry]:
         """Put a report into a session's transaction.
@@ -185,14 +178,13 @@ class SessionOutbox:
         return granted
 
     def _begin(self, session: Session) -> Transaction:
-        """The outbox in a transaction of the session, though its engine may commit
-        each statement by itself.
+        """The outbox in a transaction of the session, even one that autocommits.
 
         :raises MMOLoveError: If there can be none.
         """
         rows = self._rows()
         connection = self._connection(session)
-        if not is_autocommit(connection):
+        if not connections.is_autocommit(connection):
             return rows
         if connection.dialect.name == "sqlite":
             raise MMOLoveError(
@@ -201,7 +193,8 @@ class SessionOutbox:
                 "connect_args in SQLALCHEMY_ENGINE_OPTIONS."
             )
         session.rollback()
-        keep_autocommit(self._connection(session, isolation_level=ISOLATION))
+        connection = self._connection(session, isolation_level=ISOLATION)
+        connections.keep_autocommit(connection)
         return self._rows()
 
     def _check_granted(self, entry: Entry) -> None:
@@ -239,7 +232,7 @@ def _after_begin(
     session: Session, transaction: SessionTransaction, connection: Connection
 ) -> None:
     if not transaction.nested:
-        note_begin(connection)
+        connections.note_begin(connection)
 
 
 def _after_flush(session: Session, context: object) -> None:

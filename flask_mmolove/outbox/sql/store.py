@@ -1,6 +1,4 @@
-"""The outbox in a SQL database: PostgreSQL, MariaDB, MySQL, or SQLite beside a site's
-own tables.
-"""
+"""The outbox in PostgreSQL, MariaDB, MySQL, or in SQLite beside a site's own tables."""
 
 from __future__ import annotations
 
@@ -10,12 +8,7 @@ import os
 import time
 import typing as t
 
-from sqlalchemy import Connection
-from sqlalchemy import create_engine
-from sqlalchemy import Engine
-from sqlalchemy import event
-from sqlalchemy import MetaData
-from sqlalchemy import URL
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
@@ -26,22 +19,9 @@ from ...text import mask
 from ...text import mask_values
 from ..statements import Transaction
 from ..store import Outbox
-from .engines import check_file
-from .engines import check_url
-from .engines import ISOLATION
-from .engines import make_engine
-from .engines import SERVERS
-from .engines import settle_in
-from .errors import has_no_schema
-from .errors import has_no_table
-from .errors import is_busy
-from .errors import NoTables
-from .locks import begin_immediate
-from .locks import begin_writing
-from .locks import limited
-from .locks import pause
-from .locks import TURN
-from .locks import wait_in_turns
+from . import engines
+from . import errors
+from . import locks
 from .tables import Place
 from .tables import SQLAlchemyTransaction
 from .tables import tables
@@ -71,34 +51,33 @@ class SQLAlchemyOutbox(Outbox):
     :param creates: Says whether tables that are not there are made at the first use;
         if not, the site's migrations make them.
     :param key: The setting that names the database.
-    :param shared: Gives a connection on which everything is to be done, in savepoints,
-        or None.
+    :param shared: Gives a connection to do everything on, in savepoints; or None.
     :raises ConfigError: If no such database can be used.
     """
 
     def __init__(
         self,
-        engine_or_url: Engine | URL | str,
-        metadata: MetaData | None = None,
+        engine_or_url: sa.Engine | sa.URL | str,
+        metadata: sa.MetaData | None = None,
         *,
         creates: t.Callable[[], bool] = lambda: True,
         key: str = "MMOLOVE_OUTBOX",
-        shared: t.Callable[[], Connection | None] = lambda: None,
+        shared: t.Callable[[], sa.Connection | None] = lambda: None,
     ) -> None:
         self._shared = shared
-        if isinstance(engine_or_url, Engine):
-            self._given: Engine | None = engine_or_url
-            self._url = check_url(engine_or_url.url, key)
+        if isinstance(engine_or_url, sa.Engine):
+            self._given: sa.Engine | None = engine_or_url
+            self._url = engines.check_url(engine_or_url.url, key)
         else:
             self._given = None
-            self._url = check_file(check_url(engine_or_url, key), key)
+            self._url = engines.check_file(engines.check_url(engine_or_url, key), key)
         self._key = key
         self._is_mysql = self._url.get_backend_name() in {"mysql", "mariadb"}
         self._creates = creates
-        self.tables = tables(MetaData() if metadata is None else metadata)
+        self.tables = tables(sa.MetaData() if metadata is None else metadata)
         self._place = Place(self.tables, self._schemas())
         super().__init__(self._place.dialect(self._url.get_dialect()()))
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[int, sa.Engine] = {}
         # A missing driver is told now, not at a signup. What the site has to say of its
         # own engine's connections may be said later.
         if self._given is None:
@@ -114,16 +93,16 @@ class SQLAlchemyOutbox(Outbox):
         """Whether it is a SQLite database that lives as long as one connection."""
         return self._given is not None and isinstance(self._given.pool, StaticPool)
 
-    def within(self, connection: Connection) -> SQLAlchemyTransaction:
+    def within(self, connection: sa.Connection) -> SQLAlchemyTransaction:
         """The outbox as part of a transaction that someone else began and will end."""
         if connection.dialect.name == "sqlite":
             # Without one, Python's driver would take our savepoints for the whole.
-            begin_immediate(connection)
+            locks.begin_immediate(connection)
         return SQLAlchemyTransaction(connection, self._place)
 
     def ride(
         self,
-        connection: Connection,
+        connection: sa.Connection,
         work: t.Callable[[Transaction], R],
         timeout: float | None = None,
     ) -> R:
@@ -136,14 +115,14 @@ class SQLAlchemyOutbox(Outbox):
         :raises SQLAlchemyError: If the whole transaction is lost, with its connection
             or as in a deadlock of MariaDB: then nothing of theirs stands either.
         """
-        with limited(connection, timeout):
+        with locks.limited(connection, timeout):
             try:
                 transaction = self.within(connection)
             except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
                 raise self.in_words(e) from self._cause(e)
             try:
                 return self._in_savepoint(connection, lambda: work(transaction))
-            except NoTables:
+            except errors.NoTables:
                 if not self._creates():
                     raise
             if connection.dialect.name == "sqlite":  # its one lock is taken
@@ -152,7 +131,7 @@ class SQLAlchemyOutbox(Outbox):
                 self.run(SQLAlchemyTransaction.create, timeout)
             return self._in_savepoint(connection, lambda: work(transaction))
 
-    def _in_savepoint(self, connection: Connection, work: t.Callable[[], R]) -> R:
+    def _in_savepoint(self, connection: sa.Connection, work: t.Callable[[], R]) -> R:
         savepoint = connection.begin_nested()
         try:
             result = work()
@@ -165,9 +144,7 @@ class SQLAlchemyOutbox(Outbox):
         return result
 
     def create(self) -> bool:
-        """Make the tables, columns and indexes that are not there. Others may do so at
-        once.
-        """
+        """Make the tables, columns and indexes that are missing."""
         return self.run(SQLAlchemyTransaction.create)
 
     def probe(self) -> None:
@@ -215,7 +192,7 @@ class SQLAlchemyOutbox(Outbox):
         timeout = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         # A turn that is begun lasts, so the last one begins early.
-        latest = deadline - (TURN / 1000 if self._is_mysql else 0)
+        latest = deadline - (locks.TURN / 1000 if self._is_mysql else 0)
         for attempt in itertools.count(1):
             try:
                 with self._transaction(deadline if writes else None) as transaction:
@@ -224,14 +201,14 @@ class SQLAlchemyOutbox(Outbox):
                 error = e
             is_late = time.monotonic() >= latest
             is_lost = getattr(error, "connection_invalidated", False)
-            if has_no_table(error) and attempt <= _MENDS and self._creates():
+            if errors.has_no_table(error) and attempt <= _MENDS and self._creates():
                 self.run(SQLAlchemyTransaction.create, deadline - time.monotonic())
             elif is_lost and attempt <= _MENDS and not is_late:
                 continue
-            elif is_late or not is_busy(error):
+            elif is_late or not errors.is_busy(error):
                 # The driver's own error: SQLAlchemy's shows what was to be written.
                 raise self.in_words(error) from self._cause(error)
-            pause(attempt)
+            locks.pause(attempt)
         raise AssertionError
 
     @contextlib.contextmanager
@@ -244,61 +221,61 @@ class SQLAlchemyOutbox(Outbox):
             return
         with self._engine().begin() as connection:
             if deadline is not None:
-                begin_writing(connection, deadline)
+                locks.begin_writing(connection, deadline)
             yield SQLAlchemyTransaction(connection, self._place)
 
     def _schemas(self) -> t.Mapping[str | None, str | None]:
         options = self._given.get_execution_options() if self._given else {}
         return options.get("schema_translate_map") or {}
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> sa.Engine:
         pid = os.getpid()
         engine = self._engines.get(pid)
         if engine is None:
             engine = self._engines.setdefault(pid, self._make_engine())
         return engine
 
-    def _make_engine(self) -> Engine:
+    def _make_engine(self) -> sa.Engine:
         options: dict[str, t.Any] = {}
         if schemas := self._schemas():
             options["schema_translate_map"] = schemas
-        if self._url.get_backend_name() in SERVERS:
-            options["isolation_level"] = ISOLATION
+        if self._url.get_backend_name() in engines.SERVERS:
+            options["isolation_level"] = engines.ISOLATION
         if self._given is None:
-            engine = make_engine(self._url, options)
+            engine = engines.make_engine(self._url, options)
         elif self.is_in_memory:
             return self._given
         else:
             pool = self._given.pool.recreate()
-            engine = create_engine(self._url, pool=pool, hide_parameters=True)
+            engine = sa.create_engine(self._url, pool=pool, hide_parameters=True)
             engine = engine.execution_options(**options)
-        event.listen(engine, "connect", settle_in)
+        sa.event.listen(engine, "connect", engines.settle_in)
         if self._is_mysql:
-            event.listen(engine, "connect", wait_in_turns)
+            sa.event.listen(engine, "connect", locks.wait_in_turns)
         return engine
 
     def in_words(self, error: SQLAlchemyError) -> OutboxError:
         """What failed in the database, and what to do."""
-        if is_busy(error):
+        if errors.is_busy(error):
             return OutboxBusy(f"The outbox in {self} was kept busy by others.")
         orig = getattr(error, "orig", None)
         cause = str(orig.args[-1] if orig and orig.args else type(error).__name__)
         cause = cause.strip().partition("\n")[0]  # PostgreSQL shows the statement too
         cause = self._masked(cause)
-        if self._place.schema and has_no_schema(error):
+        if self._place.schema and errors.has_no_schema(error):
             cure = f"Make the schema {self._place.schema!r} first."
-        elif has_no_table(error) and self._creates():
+        elif errors.has_no_table(error) and self._creates():
             cure = (
                 "Run 'flask mmolove init-db', or make what is missing with a migration."
             )
-        elif has_no_table(error):
+        elif errors.has_no_table(error):
             cure = _MIGRATE
         else:
             cure = (
                 f"See that the server runs, that {self._key} names it, and that the "
                 "user may make its tables mmolove_*, read and write them."
             )
-        kind = NoTables if has_no_table(error) else OutboxError
+        kind = errors.NoTables if errors.has_no_table(error) else OutboxError
         return kind(f"The outbox in {self} failed: {cause}. {cure}")
 
     def _cause(self, error: SQLAlchemyError) -> BaseException | None:

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from sqlalchemy import BigInteger
-from sqlalchemy import Boolean
-from sqlalchemy import Column
-from sqlalchemy import Connection
-from sqlalchemy import Index
-from sqlalchemy import inspect
-from sqlalchemy import Integer
-from sqlalchemy import LargeBinary
-from sqlalchemy import MetaData
-from sqlalchemy import select
-from sqlalchemy import String
-from sqlalchemy import Table
-from sqlalchemy import Text
-from sqlalchemy import text
-from sqlalchemy import UniqueConstraint
+import sqlalchemy as sa
 from sqlalchemy.engine import Dialect as DatabaseDialect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
@@ -66,88 +52,89 @@ _OPTIONS: dict[str, t.Any] = {
 class Tables(t.NamedTuple):
     """The outbox's tables."""
 
-    event: Table
-    held: Table
-    fact: Table
-    tally: Table
-    referrer: Table
-    used: Table
+    event: sa.Table
+    held: sa.Table
+    fact: sa.Table
+    tally: sa.Table
+    referrer: sa.Table
+    used: sa.Table
 
 
-def tables(metadata: MetaData) -> Tables:
+def tables(metadata: sa.MetaData) -> Tables:
     """Define the outbox's tables, so that they stand beside a site's own and its
     migrations see them. If they are defined already, they are given as they are.
     """
 
-    def define(name: str, *parts: SchemaItem) -> Table:
-        return Table(name, metadata, *parts, keep_existing=True, **_OPTIONS)
+    def define(name: str, *parts: SchemaItem) -> sa.Table:
+        return sa.Table(name, metadata, *parts, keep_existing=True, **_OPTIONS)
 
     event = define(
         "mmolove_event",
-        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-        Column("identity", String(TEXT_LIMIT), nullable=False),
-        Column("event", String(16), nullable=False),
-        Column("test", Boolean, nullable=False),
-        Column("token", String(TOKEN_LIMIT), nullable=False),
-        Column("server_id", String(TEXT_LIMIT), nullable=False),
-        Column("body", LargeBinary, nullable=False),
-        Column("state", String(32), nullable=False),
-        Column("due", BigInteger),
-        Column("claim", String(32)),
-        Column("attempts", Integer, nullable=False),
-        Column("crashes", Integer, nullable=False),
-        Column("recorded", BigInteger, nullable=False),
-        Column("begun", BigInteger, nullable=False),
-        Column("settled", BigInteger),
-        Column("status", Integer),
-        Column("answer", Text),
-        Column("referral_id", String(500)),
-        Column("referrer", String(TEXT_LIMIT)),
-        Column("history", Text),
-        Column("digest", String(32)),
-        Column("number", Integer),
-        UniqueConstraint("identity", "event", "test", name=_ONCE),
-        Index("mmolove_event_due", "state", "due", "id"),
-        Index("mmolove_event_state", "state", "id"),
-        Index("mmolove_event_referrer", "referrer"),
-        Index(_DIGEST, "digest", unique=True),
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
+        ),
+        sa.Column("identity", sa.String(TEXT_LIMIT), nullable=False),
+        sa.Column("event", sa.String(16), nullable=False),
+        sa.Column("test", sa.Boolean, nullable=False),
+        sa.Column("token", sa.String(TOKEN_LIMIT), nullable=False),
+        sa.Column("server_id", sa.String(TEXT_LIMIT), nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.Column("state", sa.String(32), nullable=False),
+        sa.Column("due", sa.BigInteger),
+        sa.Column("claim", sa.String(32)),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("crashes", sa.Integer, nullable=False),
+        sa.Column("recorded", sa.BigInteger, nullable=False),
+        sa.Column("begun", sa.BigInteger, nullable=False),
+        sa.Column("settled", sa.BigInteger),
+        sa.Column("status", sa.Integer),
+        sa.Column("answer", sa.Text),
+        sa.Column("referral_id", sa.String(500)),
+        sa.Column("referrer", sa.String(TEXT_LIMIT)),
+        sa.Column("history", sa.Text),
+        sa.Column("digest", sa.String(32)),
+        sa.Column("number", sa.Integer),
+        sa.UniqueConstraint("identity", "event", "test", name=_ONCE),
+        sa.Index("mmolove_event_due", "state", "due", "id"),
+        sa.Index("mmolove_event_state", "state", "id"),
+        sa.Index("mmolove_event_referrer", "referrer"),
+        sa.Index(_DIGEST, "digest", unique=True),
     )
     held = define(
         "mmolove_held",
-        Column("name", String(64), primary_key=True),
-        Column("token", String(TOKEN_LIMIT), nullable=False),
-        Column("referrer", String(TEXT_LIMIT)),
-        Column("expires", BigInteger, nullable=False),
-        Index("mmolove_held_expires", "expires"),
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("token", sa.String(TOKEN_LIMIT), nullable=False),
+        sa.Column("referrer", sa.String(TEXT_LIMIT)),
+        sa.Column("expires", sa.BigInteger, nullable=False),
+        sa.Index("mmolove_held_expires", "expires"),
     )
     fact = define(
         "mmolove_fact",
-        Column("name", String(64), primary_key=True),
-        Column("value", Text, nullable=False),
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
     )
     tally = define(
         "mmolove_tally",
-        Column("day", BigInteger, primary_key=True, autoincrement=False),
-        Column("step", String(16), primary_key=True),
-        Column("count", BigInteger, nullable=False),
+        sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("step", sa.String(16), primary_key=True),
+        sa.Column("count", sa.BigInteger, nullable=False),
     )
     referrer = define(
         "mmolove_referrer",
-        Column("player", String(TEXT_LIMIT), primary_key=True),
-        Column("step", String(16), primary_key=True),
-        Column("count", BigInteger, nullable=False),
-        Index("mmolove_referrer_best", "step", "count"),
+        sa.Column("player", sa.String(TEXT_LIMIT), primary_key=True),
+        sa.Column("step", sa.String(16), primary_key=True),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Index("mmolove_referrer_best", "step", "count"),
     )
-    used = define("mmolove_used", Column("digest", String(32), primary_key=True))
+    used = define("mmolove_used", sa.Column("digest", sa.String(32), primary_key=True))
     return Tables(event, held, fact, tally, referrer, used)
 
 
 class Place(t.NamedTuple):
     """Where the tables are.
 
-    :param schemas: What the site's engine puts in the place of schemas, its
-        ``schema_translate_map``. Delivery goes by it, so that of a session does not
-        count.
+    :param schemas: The ``schema_translate_map`` of the site's engine. Delivery goes by
+        it, so that of a session does not count.
     """
 
     tables: Tables
@@ -163,16 +150,15 @@ class Place(t.NamedTuple):
         """How a database names the tables, and what else is its own way."""
         prefix = _PREFIX
         if self.schema:
-            prefix = (
-                f"{database.identifier_preparer.quote_schema(self.schema)}.{prefix}"
-            )
+            schema = database.identifier_preparer.quote_schema(self.schema)
+            prefix = f"{schema}.{prefix}"
         return Dialect(prefix, **_WAYS[database.name])
 
 
 class SQLAlchemyTransaction(Transaction):
     """A transaction in a SQL database."""
 
-    def __init__(self, db: Connection, place: Place) -> None:
+    def __init__(self, db: sa.Connection, place: Place) -> None:
         super().__init__(place.dialect(db.dialect))
         self._db = db
         self._place = place
@@ -183,7 +169,7 @@ class SQLAlchemyTransaction(Transaction):
         """Create the tables, columns and indexes that are missing, and widen columns
         that are too short. Returns whether any table or column was.
         """
-        there, schema = inspect(self._db), self._place.schema
+        there, schema = sa.inspect(self._db), self._place.schema
         missing = {
             table.name
             for table in self._tables
@@ -192,8 +178,7 @@ class SQLAlchemyTransaction(Transaction):
         metadata = self._tables.event.metadata
         metadata.create_all(self._db, tables=list(self._tables))
         missing |= self._add_columns() | self._widen_columns()
-        # MariaDB commits after each statement: one may have died between table and
-        # index.
+        # MariaDB commits each statement: one may have died between table and index.
         for table in self._tables:
             for index in table.indexes:
                 index.create(self._db, checkfirst=True)
@@ -202,7 +187,7 @@ class SQLAlchemyTransaction(Transaction):
     def _add_columns(self) -> set[str]:
         """Add those that a later version brought: all may be NULL."""
         event = self._tables.event
-        columns = inspect(self._db).get_columns(event.name, self._place.schema)
+        columns = sa.inspect(self._db).get_columns(event.name, self._place.schema)
         there = {column["name"] for column in columns}
         missing = [column for column in event.c if column.name not in there]
         for column in missing:
@@ -211,20 +196,18 @@ class SQLAlchemyTransaction(Transaction):
             self._db.exec_driver_sql(sql)
         return {column.name for column in missing}
 
-    def narrow_columns(self) -> list[Column[t.Any]]:
+    def narrow_columns(self) -> list[sa.Column[t.Any]]:
         """The columns that were made by an earlier version, and are too short now."""
         if self._db.dialect.name == "sqlite":  # it does not look at a length
             return []
         event = self._tables.event
-        found = inspect(self._db).get_columns(event.name, self._place.schema)
+        found = sa.inspect(self._db).get_columns(event.name, self._place.schema)
         # None where any length fits.
-        lengths = {
-            each["name"]: getattr(each["type"], "length", None) for each in found
-        }
+        lengths = {c["name"]: getattr(c["type"], "length", None) for c in found}
         return [
             column
             for column in event.c
-            if isinstance(column.type, String)
+            if isinstance(column.type, sa.String)
             and (length := lengths.get(column.name)) is not None
             and length < (column.type.length or 0)
         ]
@@ -251,19 +234,19 @@ class SQLAlchemyTransaction(Transaction):
     def probe(self) -> None:
         """Fail if a table or a column is missing."""
         for table in self._tables:
-            self._db.execute(select(table).limit(0), execution_options=self._options)
+            self._db.execute(sa.select(table).limit(0), execution_options=self._options)
 
     def execute(self, sql: str, values: Values | list[Values]) -> list[t.Any]:
-        result = self._db.execute(text(sql), values)
+        result = self._db.execute(sa.text(sql), values)
         return list(result.all()) if result.returns_rows else []
 
     def change(self, sql: str, values: Values) -> int:
-        return self._db.execute(text(sql), values).rowcount
+        return self._db.execute(sa.text(sql), values).rowcount
 
     def entries(self, where: str, values: Values, hint: str = "") -> list[Entry]:
         columns = (self._tables.event.c[name] for name in Entry._fields)
         sql = f"SELECT {COLUMNS} FROM {self._event} {hint} WHERE {where}"
-        rows = self._db.execute(text(sql).columns(*columns), values)
+        rows = self._db.execute(sa.text(sql).columns(*columns), values)
         return [Entry._make(row) for row in rows]
 
     def _insert(self, entry: Entry) -> int | None:
@@ -275,11 +258,11 @@ class SQLAlchemyTransaction(Transaction):
         values["used"] = entry.digest
         dialect = self._db.dialect
         if dialect.name in _KNOW_UNLESS_THERE and dialect.insert_returning:
-            statement = text(f"{sql} ON CONFLICT DO NOTHING RETURNING id")
+            statement = sa.text(f"{sql} ON CONFLICT DO NOTHING RETURNING id")
             return t.cast("int | None", self._db.scalar(statement, values))
         try:
             with self._db.begin_nested():
-                result = self._db.execute(text(sql), values)
+                result = self._db.execute(sa.text(sql), values)
         except IntegrityError as e:
             # SQLite tells the columns, the others the name.
             words = str(e.orig)
@@ -291,9 +274,7 @@ class SQLAlchemyTransaction(Transaction):
 
 
 def _check_texts(entry: Entry) -> None:
-    """Refuse what a database would cut off or choke on, and what could then never be
-    recorded.
-    """
+    """Refuse what a database would cut off or choke on."""
     for name, value, limit in (
         ("referee_identity", entry.identity, TEXT_LIMIT),
         ("token", entry.token, TOKEN_LIMIT),

@@ -19,18 +19,11 @@ from ...errors import OutboxBusy
 from ...errors import OutboxError
 from ...log import logger
 from ...log import Throttle
+from .. import folder
 from ..entry import TIMEOUT
-from ..folder import NotOurs
-from ..folder import read_file
-from ..folder import Rule
-from ..folder import user
 from ..owner import make_file
 from ..owner import make_folder
-from .damage import CHECK
-from .damage import DamagedError
-from .damage import in_words
-from .damage import is_damage
-from .damage import is_sound
+from . import damage
 from .groupcommit import Group
 from .groupcommit import Work
 from .schema import foreign
@@ -62,8 +55,7 @@ class Database:
     (https://sqlite.org/howtocorrupt.html, section 2.6).
 
     :param path: The file; it and its folder are made if they are not there.
-    :param schema: What it is like. A file of something else is refused, and never
-        moved.
+    :param schema: What it is like. A file of something else is refused, never moved.
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:
@@ -103,9 +95,7 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self, timeout: float = TIMEOUT) -> t.Iterator[sqlite3.Connection]:
-        """The connection, for statements that only read. Raises what a transaction
-        does.
-        """
+        """The connection, to read only. Raises what a transaction does."""
         with self._connection(time.monotonic() + timeout) as connection:
             yield connection
 
@@ -139,26 +129,23 @@ class Database:
             yield self._open(handle, deadline)
         except MMOLoveError:
             raise
-        except (sqlite3.Error, DamagedError) as e:
+        except (sqlite3.Error, damage.DamagedError) as e:
             if not _is_busy(e):
                 self._recover(handle, e)
             raise self._in_words(e) from e
         except Exception as e:
-            # What is damaged can come out of SQLite as anything, and its own message
-            # as bytes that are no text.
+            # Damage can show as any error, and SQLite's message may not even be text.
             if not isinstance(e, UnicodeDecodeError):
-                if handle.connection is None or is_sound(handle.connection):
+                if handle.connection is None or damage.is_sound(handle.connection):
                     raise
-            damage = DamagedError(f"{type(e).__name__} while it was read")
-            self._recover(handle, damage)
-            raise self._in_words(damage) from e
+            error = damage.DamagedError(f"{type(e).__name__} while it was read")
+            self._recover(handle, error)
+            raise self._in_words(error) from e
         finally:
             handle.lock.release()
 
     def orphans(self) -> list[sqlite3.Connection]:
-        """This process's connections to files that were deleted or replaced while they
-        were open.
-        """
+        """This process's connections to files that were deleted or replaced."""
         return [*self._handle.orphans]
 
     def close_orphan(self, connection: sqlite3.Connection) -> None:
@@ -167,13 +154,11 @@ class Database:
         connection.close()
 
     def check(self) -> None:
-        """Look for damage that no query has met yet, for half a second at the most. A
-        damaged file is moved aside.
-        """
-        deadline = time.monotonic() + CHECK
+        """Look for damage for half a second at most, and move a damaged file aside."""
+        deadline = time.monotonic() + damage.CHECK
         with contextlib.suppress(OutboxError), self._connection(deadline) as db:
-            if not is_sound(db):
-                raise DamagedError("the integrity check failed")
+            if not damage.is_sound(db):
+                raise damage.DamagedError("the integrity check failed")
 
     def files_aside(self) -> list[Path]:
         """Damaged files that were moved out of the way, oldest first. One that this
@@ -190,16 +175,15 @@ class Database:
         return found
 
     def read_aside(self, file: Path) -> bytes | None:
-        """The content of one of them, or of a file beside it; None if it is not there,
-        or somebody else's.
+        """The content of a file aside or beside it; None if it is missing or not ours.
 
         :raises OSError: If it cannot be read.
         """
         try:
-            return read_file(file, self._rule)
+            return folder.read_file(file, self._rule)
         except FileNotFoundError:
             return None
-        except NotOurs as e:
+        except folder.NotOurs as e:
             self._pass_over(file, e.why)
             return None
 
@@ -208,21 +192,21 @@ class Database:
             self._rule.check(file, os.lstat(file), folder=False)
         except FileNotFoundError:
             return False
-        except NotOurs as e:
+        except folder.NotOurs as e:
             self._pass_over(file, e.why)
             return False
         return True
 
     @property
-    def _rule(self) -> Rule:
+    def _rule(self) -> folder.Rule:
         """It was the outbox once: its owner has not changed, nor who may read it."""
-        owners = {user(), os.stat(self.path.parent).st_uid}
+        owners = {folder.user(), os.stat(self.path.parent).st_uid}
         closed = 0o077
         with contextlib.suppress(FileNotFoundError):  # no new one is begun yet
             status = os.stat(self.path)
             owners.add(status.st_uid)
             closed &= ~status.st_mode
-        return Rule(owners, closed)
+        return folder.Rule(owners, closed)
 
     def _pass_over(self, file: Path, why: str) -> None:
         if self._warned.passes(file.name):
@@ -247,7 +231,9 @@ class Database:
                 f"The folder of the outbox {self.path} cannot be made: {e.strerror}. "
                 "Set MMOLOVE_OUTBOX to a place that the site may write to."
             ) from e
-        self._create()
+        # It contains tokens. SQLite gives the files beside it the same owner.
+        with contextlib.suppress(OSError):
+            make_file(self.path)
         handle.connection = sqlite3.connect(
             self.path, timeout=0, isolation_level=None, check_same_thread=False
         )
@@ -258,11 +244,6 @@ class Database:
             handle.close()
             raise
         return handle.connection
-
-    def _create(self) -> None:
-        # It contains tokens. SQLite gives the files beside it the same owner.
-        with contextlib.suppress(OSError):
-            make_file(self.path)
 
     def _orphan(self, handle: _Handle, connection: sqlite3.Connection) -> None:
         # Writes to it would be lost, but it can still be read.
@@ -278,7 +259,7 @@ class Database:
     def _recover(self, handle: _Handle, error: Exception) -> None:
         """Get ready for the next call; this one has failed."""
         handle.close()
-        if not is_damage(error):
+        if not damage.is_damage(error):
             return
         with contextlib.suppress(OSError):
             if self.path.stat().st_size == 0:
@@ -309,7 +290,7 @@ class Database:
             logger.critical(
                 "The outbox %s is damaged (%s) and could not be moved aside: %s.",
                 self.path,
-                in_words(error),
+                damage.in_words(error),
                 e,
             )
         else:
@@ -318,19 +299,16 @@ class Database:
                 "The outbox %s is damaged (%s). It was moved aside as %s and is "
                 "recreated; what can still be read is recovered.",
                 self.path,
-                in_words(error),
+                damage.in_words(error),
                 aside.name,
             )
 
     @contextlib.contextmanager
     def _alone(self) -> t.Iterator[None]:
-        """Keep other processes away. SQLite's own lock on a file beside: it ends with
-        its process, on every system.
-        """
-        make_file(lock_file(self.path))
-        connection = sqlite3.connect(
-            lock_file(self.path), timeout=0.5, isolation_level=None
-        )
+        """Keep other processes away by SQLite's lock, which ends with its process."""
+        lock = lock_file(self.path)
+        make_file(lock)
+        connection = sqlite3.connect(lock, timeout=0.5, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")
             yield
@@ -357,8 +335,8 @@ class Database:
                 f"The outbox {self.path} was kept busy by other processes."
             )
         return OutboxError(
-            f"The outbox {self.path} failed: {in_words(error)}. See that the disk has "
-            "room and that the site may write to the file and to its folder."
+            f"The outbox {self.path} failed: {damage.in_words(error)}. See that the "
+            "disk has room and that the site may write to the file and to its folder."
         )
 
 

@@ -1,5 +1,4 @@
-"""Threads of one process that write at the same moment share a commit, for it is the
-commit that takes the time.
+"""Threads of a process that write at once share a commit, which is what takes the time.
 
 Whoever comes first leads, and commits what has gathered by then together with its own
 work; what gathers meanwhile is led by one of those who wait.
@@ -34,8 +33,7 @@ class Group:
         self._is_led = False
 
     def run(self, begin: Begin, work: Work[R], timeout: float) -> R:
-        """Do a piece of work in a transaction, and give its result once that is
-        committed.
+        """Do a piece of work in a transaction, and give its result once committed.
 
         :param begin: Makes a transaction.
         :param timeout: Seconds to wait for others.

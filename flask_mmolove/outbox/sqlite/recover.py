@@ -51,8 +51,7 @@ def read_remains(path: Path, read: t.Callable[[Path], bytes | None] = _read) -> 
     """What can still be read from a damaged file, and from the write-ahead log beside
     it. Where an entry is found in several stages of its life, it is the last.
 
-    The file must not be open as a database in this process: closing it here would drop
-    the locks.
+    No database of this process may have the file open: closing it would drop its locks.
 
     :param read: Gives a file's content; None if it is not there.
     """

@@ -11,8 +11,7 @@ from ...errors import OutboxError
 from ..owner import make_file
 from .damage import DamagedError
 
-# Beside ``user_version``, elsewhere in the header: where the two do not agree, the file
-# is damaged.
+# Elsewhere in the header than ``user_version``: if the two differ, the file is damaged.
 _MARK = 0x4D4D4C00
 
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -37,13 +36,11 @@ class Schema:
         :param read: Gives a statement's rows.
         """
         newest = len(self._migrations)
-        return read("PRAGMA user_version") == [(newest,)] and read(
-            "PRAGMA application_id"
-        ) == [(_MARK + newest,)]
+        found = read("PRAGMA user_version") + read("PRAGMA application_id")
+        return found == [(newest,), (_MARK + newest,)]
 
     def migrate(self, connection: sqlite3.Connection, path: Path) -> None:
-        """Bring a file up to date, in a transaction that keeps others away: they may
-        want the same at this moment.
+        """Bring a file up to date, in a transaction that keeps others away.
 
         :raises OutboxError: If it is a newer one, or something else.
         :raises DamagedError: If it is damaged.
@@ -64,9 +61,7 @@ class Schema:
         connection.execute(f"PRAGMA application_id={_MARK + newest}")
 
     def was_ours(self, path: Path) -> bool:
-        """Whether a file that SQLite cannot read was an outbox: by what is in it, or by
-        what was put beside it when it was made.
-        """
+        """Whether an unreadable file was an outbox, by its content or its lock file."""
         if lock_file(path).exists():
             return True
         with path.open("rb") as file:
@@ -95,7 +90,5 @@ def foreign(path: Path) -> OutboxError:
 
 
 def lock_file(path: Path) -> Path:
-    """What stands beside an outbox from its first day. Processes lock it to move a
-    damaged file aside, one at a time.
-    """
+    """A file beside each outbox, locked to move a damaged one aside."""
     return path.with_name(f"{path.name}-lock")

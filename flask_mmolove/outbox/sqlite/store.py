@@ -1,6 +1,4 @@
-"""The outbox in a SQLite file: no server, no set-up, and nothing of the site's own
-database.
-"""
+"""The outbox in a SQLite file of its own: no server and no set-up."""
 
 from __future__ import annotations
 
@@ -153,8 +151,7 @@ class SQLiteTransaction(Transaction):
             self.use(digest for (digest,) in other.execute("SELECT digest FROM used"))
 
     def _insert(self, entry: Entry) -> int | None:
-        # Only what is set: Python looks in vain for an adapter of each None that is
-        # bound.
+        # Only what is set: Python looks in vain for an adapter of each bound None.
         fields = zip(Entry._fields[1:], entry[1:], strict=True)
         row = {name: value for name, value in fields if value is not None}
         cursor = self._db.execute(
@@ -165,10 +162,10 @@ class SQLiteTransaction(Transaction):
 
     def _insert_or_replace(self, entry: Entry) -> bool:
         # Whose the token is, is seen afterwards.
-        names = Entry._fields[1:]
+        names, places = Entry._fields[1:], ", ".join("?" * len(Entry._fields[1:]))
         news = ", ".join(f"{name} = excluded.{name}" for name in names)
         cursor = self._db.execute(
-            f"INSERT INTO event ({', '.join(names)}) VALUES ({_places(names)})"
+            f"INSERT INTO event ({', '.join(names)}) VALUES ({places})"
             f" ON CONFLICT (identity, event, test) DO UPDATE SET {news}"
             " WHERE event.settled IS NULL AND excluded.settled IS NOT NULL"
             # It was shut out by one that it came before, or not at all.
@@ -272,11 +269,6 @@ class SQLiteOutbox(Outbox):
 def _entry(row: tuple[t.Any, ...]) -> Entry:
     id, identity, event, test, *rest = row
     return Entry(id, identity, event, bool(test), *rest)
-
-
-def _places(values: t.Collection[object]) -> str:
-    """As many places for parameters as there are values."""
-    return ", ".join("?" * len(values))
 
 
 def _read_all(connection: sqlite3.Connection) -> list[Entry]:

@@ -12,7 +12,7 @@ import pytest
 from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox.sqlite import file
+from flask_mmolove.outbox.sqlite import damage
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from tests.outbox.recording import add
 from tests.outbox.recording import start_together
@@ -83,7 +83,7 @@ class TestFile:
         self, own: SQLiteOutbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         looked: list[object] = []
-        monkeypatch.setattr(file, "is_sound", looked.append)
+        monkeypatch.setattr(damage, "is_sound", looked.append)
         with pytest.raises(EventError):
             add(own, server_id="")
         assert looked == []
