@@ -59,7 +59,15 @@ class Friends(Rows):
         if now < known.due <= now + _LONGEST:
             return None
         begun = known._replace(due=now + lease, claim=claim)
-        self.set_fact(_FACT, _dump(begun))
+        if known == Round():
+            # There was no row to lock. If another process makes it at this moment, that
+            # is an error, and not to be written over.
+            self.execute(
+                f"INSERT INTO {self._dialect.fact} VALUES (:name, :value)",
+                {"name": _FACT, "value": _dump(begun)},
+            )
+        else:
+            self.set_fact(_FACT, _dump(begun))
         return begun
 
     def save_round(self, state: Round, claim: str) -> bool:
