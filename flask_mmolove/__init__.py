@@ -16,6 +16,7 @@ from .extension import MMOLove
 from .protocol.client import ReferralClient
 from .protocol.response import Outcome
 from .protocol.wire import sign_referral_body
+from .registration.by_signal import new_by_signal
 from .registration.decorator import referral_register
 from .registration.decorator import registered
 from .registration.detect import new_by_field
@@ -23,7 +24,6 @@ from .registration.detect import new_in_json
 from .registration.detect import new_in_session
 from .registration.detect import new_login
 from .registration.detect import new_row
-from .registration.signal import new_by_signal
 from .rewards.qualify import qualify
 from .rewards.referral import Referral
 from .signals import delivery_paused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..delivery.watchdog import CURES
+from ..delivery.watchdog import ACTIONS
 from ..errors import OutboxError
 from ..outbox import Breaker
 from ..outbox import Entry
@@ -236,7 +236,7 @@ def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
     last = f"a worker was last seen {seen} ago" if seen else "no worker was ever seen"
     due = ago(signs.due, now)
     summary = f"Delivery has stalled: an event has been due for {due}, and {last}."
-    return Health("critical", summary, CURES[delivery])
+    return Health("critical", summary, ACTIONS[delivery])
 
 
 def _of_rewards(rewards: RewardBreaker, now: int) -> Health | None:
@@ -287,7 +287,7 @@ def _of_round(signs: Signs, now: int, delivery: str) -> Health | None:
         return None
     last = f"the last time was {ago(asked.ended, now)} ago" if asked.ended else "never"
     summary = f"The milestone callback is not called: {last}."
-    return Health("warning", summary, CURES[delivery])
+    return Health("warning", summary, ACTIONS[delivery])
 
 
 def _of_spool(spooled: int | None, now: int) -> Health | None:

@@ -69,7 +69,7 @@ def is_plain(text: object) -> t.TypeGuard[str]:
     return isinstance(text, str) and text.isascii() and 0 < len(text) <= _LONGEST
 
 
-class Cookie(t.NamedTuple):
+class SignedCookie(t.NamedTuple):
     """A signed cookie, sent wherever the site's session is.
 
     :param purpose: See :func:`sign`.

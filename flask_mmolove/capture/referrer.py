@@ -13,14 +13,14 @@ from flask import has_request_context
 from flask import request
 from werkzeug.wrappers import Response
 
-from .cookies import Cookie
 from .cookies import delete
+from .cookies import SignedCookie
 
 #: Lives for the trip through MMOLove, and is deleted on return.
-COOKIE = Cookie("mmolove_referrer", "referrer")
+COOKIE = SignedCookie("mmolove_referrer", "referrer")
 
 # Earlier versions set the second one: a visitor may be on the trip during an update.
-_COOKIES = (COOKIE, Cookie("mmolove_inviter", "inviter"))
+_COOKIES = (COOKIE, SignedCookie("mmolove_inviter", "inviter"))
 
 # Seconds for the trip: MMOLove may show a page of its own in between.
 _TRIP = 3600

@@ -20,7 +20,7 @@ from .referrer import remembered
 from .visit import MMREF
 
 #: Holds the token and who referred its visitor.
-COOKIE = cookies.Cookie("mmolove_ref", "token")
+COOKIE = cookies.SignedCookie("mmolove_ref", "token")
 
 #: A token for this request only. Nested app contexts share the environ, but no ``g``.
 ENVIRON = "flask_mmolove.token"
@@ -83,7 +83,7 @@ def stored_token() -> str | None:
 
 def read_cookie() -> Invitation | None:
     """What our cookie holds."""
-    seconds = _lifetime()
+    seconds = _cookie_seconds()
     return Invitation.unpack(COOKIE.read(seconds)) if seconds else None
 
 
@@ -92,7 +92,7 @@ def set_cookie(response: Response, invitation: Invitation, *, lasting: bool) -> 
 
     :param lasting: Whether it outlives the browser's session.
     """
-    COOKIE.set(response, invitation.pack(), _lifetime() if lasting else None)
+    COOKIE.set(response, invitation.pack(), _cookie_seconds() if lasting else None)
 
 
 def may_store() -> bool:
@@ -121,6 +121,6 @@ def delete_cookies(response: Response) -> Response:
     return response
 
 
-def _lifetime() -> int:
+def _cookie_seconds() -> int:
     """Seconds for which our cookie lives; 0 if there is none."""
     return current_state().settings.cookie_days * _DAY

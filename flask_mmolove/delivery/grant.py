@@ -15,10 +15,6 @@ from . import backoff
 from .events import NO_CALLBACK
 from .lease import Leases
 
-#: Milliseconds after which a reward is granted by another process, if the one that
-#: claimed it has died. It is renewed while the callback runs.
-REWARD_LEASE = 300_000
-
 #: Rewards that are granted before events are looked at again.
 REWARDS_IN_A_ROW = 20
 

@@ -16,6 +16,14 @@ from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox.entry import TIMEOUT
 
+#: Milliseconds after which a reward is granted by another process, if the one that
+#: claimed it has died. It is renewed while the callback runs.
+REWARD_LEASE = 300_000
+
+#: How long an event is claimed for, in timeouts of an attempt: enough for a batch that
+#: is sent one by one to a slow host.
+EVENT_LEASE = 12
+
 # Seconds before a renewal that failed is tried again, at the most.
 _RETRY = 1.0
 

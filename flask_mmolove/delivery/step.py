@@ -28,9 +28,10 @@ from .events import EventLog
 from .events import NO_CALLBACK
 from .events import warn_of_other_token
 from .grant import Granter
-from .grant import REWARD_LEASE
 from .grant import Rewarder
+from .lease import EVENT_LEASE
 from .lease import Leases
+from .lease import REWARD_LEASE
 from .senders import Attempt
 from .senders import Results
 
@@ -161,8 +162,7 @@ class Delivery:
 
     def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
         self._finish_last_step()
-        # Long enough for a batch that is sent one by one to a host that takes its time.
-        lease = 12 * self._timeout
+        lease = EVENT_LEASE * self._timeout
         limit = self._settings.concurrency * _ENTRIES_EACH
         entries = self.outbox.claim("pending", self.now(), lease, limit, ids)
         self._held.update((entry.key, entry) for entry in entries)

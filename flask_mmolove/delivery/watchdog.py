@@ -19,7 +19,7 @@ BETWEEN = 600.0
 WARN_AFTER = 15 * 60_000
 
 #: What to do about it, by ``MMOLOVE_DELIVERY``.
-CURES = {
+ACTIONS = {
     "thread": "Restart the site. If that does not help, the server allows no threads "
     "(uWSGI without enable-threads): allow them, or set MMOLOVE_DELIVERY to 'manual' "
     "and let cron call 'flask mmolove deliver' each minute.",
@@ -55,7 +55,7 @@ class Watchdog:
     ) -> None:
         self._outbox = outbox
         self._spool = spool
-        self._cure = CURES[delivery]
+        self._action = ACTIONS[delivery]
         self._monotonic = monotonic
         self._clock = clock
         #: When to look, by the clock that never goes back; 0 before the first request.
@@ -79,5 +79,5 @@ class Watchdog:
             logger.error(
                 "Events are overdue by %d minutes: nothing delivers them. %s",
                 max(overdue) // 60_000,
-                self._cure,
+                self._action,
             )

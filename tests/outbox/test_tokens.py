@@ -33,7 +33,7 @@ from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
-from flask_mmolove.outbox.sqlite import store as sqlite
+from flask_mmolove.outbox.sqlite.schema import MIGRATIONS
 from flask_mmolove.outbox.sqlite.schema import Schema
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.tokens import TOKEN_USED
@@ -332,7 +332,7 @@ class TestDamage:
 def make_old_file(path: Path, *players: str) -> None:
     """A file as the version before made it, with one token for all."""
     db = sqlite3.connect(path, isolation_level=None)
-    Schema([sqlite._SCHEMA], ()).migrate(db, path)
+    Schema(MIGRATIONS[:1], ()).migrate(db, path)
     for player in players:
         for name in BOTH:
             event = make_event(name, player, "token", "srv", NOW, False)

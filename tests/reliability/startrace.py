@@ -21,9 +21,7 @@ from pathlib import Path
 
 import click
 
-from flask_mmolove.outbox.sqlite.schema import Schema
-from flask_mmolove.outbox.sqlite.store import _MIGRATIONS
-from flask_mmolove.outbox.sqlite.store import _SIGNS
+from flask_mmolove.outbox.sqlite import schema
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
 from tests.outbox.recording import add
@@ -40,7 +38,7 @@ PROCESSES = 8
 STARTS = ["no file", "an empty file", "an older schema"]
 
 #: A schema to come: to run it twice is an error.
-MIGRATIONS = [*_MIGRATIONS, "ALTER TABLE event ADD COLUMN note TEXT"]
+MIGRATIONS = [*schema.MIGRATIONS, "ALTER TABLE event ADD COLUMN note TEXT"]
 
 #: What each process says at its end: when it began and when its event was in.
 _TIMES = struct.Struct("dd")
@@ -99,7 +97,7 @@ def _race(path: Path) -> list[tuple[float, float]]:
         os.read(gate, 1)
         begin = time.monotonic()
         outbox = SQLiteOutbox(path)
-        outbox._db._schema = Schema(MIGRATIONS, _SIGNS)
+        outbox._db._schema = schema.Schema(MIGRATIONS, schema.SIGNS)
         _add(outbox, name)
         os.write(teller, _TIMES.pack(begin, time.monotonic()))
 

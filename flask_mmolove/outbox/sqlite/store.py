@@ -23,83 +23,9 @@ from ..tokens import TOKEN_USED
 from .file import Database
 from .file import patiently
 from .recover import read_remains
+from .schema import MIGRATIONS
 from .schema import Schema
-
-# ``due`` is both the schedule and the end of a claim's lease, so that nothing has to be
-# cleaned up after a crash: ``due <= now`` is what "stale" means. The index of what is
-# due has no row without it.
-_SCHEMA = """
-CREATE TABLE event (
-    id INTEGER PRIMARY KEY,
-    identity TEXT NOT NULL,
-    event TEXT NOT NULL,
-    test INTEGER NOT NULL,
-    token TEXT NOT NULL,
-    server_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    state TEXT NOT NULL,
-    due INTEGER,
-    claim TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0,
-    recorded INTEGER NOT NULL,
-    begun INTEGER NOT NULL,
-    settled INTEGER,
-    status INTEGER,
-    answer TEXT,
-    referral_id TEXT,
-    referrer TEXT,
-    history TEXT,
-    UNIQUE (identity, event, test)
-);
-CREATE INDEX event_due ON event (state, due) WHERE due IS NOT NULL;
-CREATE INDEX event_state ON event (state);
-CREATE INDEX event_referrer ON event (referrer) WHERE referrer IS NOT NULL;
-CREATE TABLE held (
-    name TEXT PRIMARY KEY,
-    token TEXT NOT NULL,
-    referrer TEXT,
-    expires INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX held_expires ON held (expires);
-CREATE TABLE tally (
-    day INTEGER NOT NULL,
-    step TEXT NOT NULL,
-    count INTEGER NOT NULL,
-    PRIMARY KEY (day, step)
-) WITHOUT ROWID;
-CREATE TABLE referrer (
-    player TEXT NOT NULL,
-    step TEXT NOT NULL,
-    count INTEGER NOT NULL,
-    PRIMARY KEY (player, step)
-) WITHOUT ROWID;
-CREATE INDEX referrer_best ON referrer (step, count);
-CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
-"""
-
-# With rowids: so what is left of it in a damaged file is found as events are.
-_TOKENS = """
-ALTER TABLE event ADD COLUMN digest TEXT;
-CREATE UNIQUE INDEX event_digest ON event (digest) WHERE digest IS NOT NULL;
-CREATE TABLE used (digest TEXT PRIMARY KEY)
-"""
-
-_STATES = """
-UPDATE event SET state = 'reward_unconfirmed' WHERE state = 'unknown';
-UPDATE event SET state = 'reward_failed' WHERE state = 'unpaid'
-"""
-
-_NUMBERS = """
-ALTER TABLE event ADD COLUMN number INTEGER;
-INSERT INTO referrer (player, step, count)
-    SELECT player, 'numbered', count FROM referrer WHERE step = 'qualified'
-"""
-
-_MIGRATIONS = [_SCHEMA, _TOKENS, _STATES, _NUMBERS]
-
-# The schema stands on the first page, the rows on others.
-_SIGNS = (b"CREATE TABLE event (", b'"server_event_id":"')
+from .schema import SIGNS
 
 R = t.TypeVar("R")
 
@@ -183,7 +109,7 @@ class SQLiteOutbox(Outbox):
 
     def __init__(self, path: Path) -> None:
         super().__init__(_DIALECT)
-        self._db = Database(path, Schema(_MIGRATIONS, _SIGNS))
+        self._db = Database(path, Schema(MIGRATIONS, SIGNS))
 
     def __str__(self) -> str:
         return str(self._db.path)
