@@ -107,9 +107,8 @@ def share_link(code: str) -> str:
 def make_code(identity: str) -> str:
     """A player's code: the identity and a signature, so that no table is needed."""
     if not cookies.keys():
-        raise ConfigError(
-            "Invitations are signed: set app.config['SECRET_KEY'].", "SECRET_KEY"
-        )
+        words = "Invitations are signed: set app.config['SECRET_KEY']."
+        raise ConfigError(words, "SECRET_KEY")
     if not _PLAIN.fullmatch(identity):
         encoded = base64.urlsafe_b64encode(identity.encode()).decode().rstrip("=")
         identity = _ENCODED + encoded

@@ -16,10 +16,8 @@ from flask import url_for
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
+from ... import errors
 from ...clock import milliseconds
-from ...errors import ConfigError
-from ...errors import MMOLoveError
-from ...errors import OutboxError
 from ...outbox import Entry
 from ...outbox.entry import as_datetime
 from ...protocol.response import response_line
@@ -53,7 +51,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
     :raises ConfigError: If it is missing.
     """
     if access is None or not callable(access):
-        raise ConfigError(
+        raise errors.ConfigError(
             "The dashboard shows who plays and can change events, so it needs to know "
             "who may see it: mmolove.dashboard(access=lambda: current_user.is_admin). "
             "Everybody else gets a 404."
@@ -84,7 +82,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
     pages.route("/rewards/retry", methods=["GET", "POST"])(retry_rewards)
     pages.route("/events/<int:id>/retry", methods=["GET", "POST"])(retry)
     pages.route("/events/<int:id>/reward", methods=["GET", "POST"])(reward)
-    pages.register_error_handler(OutboxError, _no_outbox)
+    pages.register_error_handler(errors.OutboxError, _no_outbox)
     pages.record(_match_all_methods)
     return pages
 
@@ -196,7 +194,7 @@ def retry_rewards() -> ResponseReturnValue:
     try:
         count = actions.retry_rewards(current_state())
         forms.leave_message(wording.rewards_retried(count))
-    except MMOLoveError as e:
+    except errors.MMOLoveError as e:
         forms.leave_message(f"Nothing was done. {e}")
     return _go("events")
 
@@ -211,7 +209,7 @@ def reward(id: int) -> ResponseReturnValue:
         abort(400)
     try:
         actions.settle_reward(current_state(), id, granted=granted)
-    except MMOLoveError as e:
+    except errors.MMOLoveError as e:
         forms.leave_message(f"Nothing was done. {e}")
     else:
         forms.leave_message(wording.settled(id, granted=granted))
@@ -231,7 +229,7 @@ def _go(page: str, **values: t.Any) -> Response:
     return t.cast(Response, response)
 
 
-def _no_outbox(error: OutboxError) -> ResponseReturnValue:
+def _no_outbox(error: errors.OutboxError) -> ResponseReturnValue:
     # A survey would wait for the outbox once more.
     found = [health.unreadable_outbox(error)]
     return render_template("mmolove/trouble.html", found=found), 503

@@ -14,9 +14,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ...errors import MMOLoveError
-from ...errors import OutboxBusy
-from ...errors import OutboxError
+from ... import errors
 from ...log import logger
 from ...log import Throttle
 from .. import folder
@@ -122,12 +120,12 @@ class Database:
     def _connection(self, deadline: float) -> t.Iterator[sqlite3.Connection]:
         handle = self._handle
         if not handle.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise OutboxBusy(
+            raise errors.OutboxBusy(
                 f"The outbox {self.path} was kept busy by this process's other threads."
             )
         try:
             yield self._open(handle, deadline)
-        except MMOLoveError:
+        except errors.MMOLoveError:
             raise
         except (sqlite3.Error, damage.DamagedError) as e:
             if not _is_busy(e):
@@ -156,7 +154,7 @@ class Database:
     def check(self) -> None:
         """Look for damage for half a second at most, and move a damaged file aside."""
         deadline = time.monotonic() + damage.CHECK
-        with contextlib.suppress(OutboxError), self._connection(deadline) as db:
+        with contextlib.suppress(errors.OutboxError), self._connection(deadline) as db:
             if not damage.is_sound(db):
                 raise damage.DamagedError("the integrity check failed")
 
@@ -227,7 +225,7 @@ class Database:
         try:
             make_folder(self.path.parent)
         except OSError as e:
-            raise OutboxError(
+            raise errors.OutboxError(
                 f"The folder of the outbox {self.path} cannot be made: {e.strerror}. "
                 "Set MMOLOVE_OUTBOX to a place that the site may write to."
             ) from e
@@ -329,12 +327,11 @@ class Database:
             self._schema.migrate(connection, self.path)
             run("COMMIT")
 
-    def _in_words(self, error: Exception) -> OutboxError:
+    def _in_words(self, error: Exception) -> errors.OutboxError:
         if _is_busy(error):
-            return OutboxBusy(
-                f"The outbox {self.path} was kept busy by other processes."
-            )
-        return OutboxError(
+            words = "was kept busy by other processes"
+            return errors.OutboxBusy(f"The outbox {self.path} {words}.")
+        return errors.OutboxError(
             f"The outbox {self.path} failed: {damage.in_words(error)}. See that the "
             "disk has room and that the site may write to the file and to its folder."
         )
