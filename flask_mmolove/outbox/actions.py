@@ -131,12 +131,25 @@ class Actions(Claims, Ownership):
         :param before: The moment since when they are finished, in milliseconds.
         :param limit: How many rows are looked at.
         """
+        gone, last = self._finished(after, before, limit)
+        self._use_of(gone)
+        self._delete(gone)
+        return len(gone), last
+
+    def use_finished(self, after: int, before: int, limit: int) -> None:
+        """Keep the digests of what :meth:`purge` would remove."""
+        gone, _ = self._finished(after, before, limit)
+        self._use_of(gone)
+
+    def _finished(
+        self, after: int, before: int, limit: int
+    ) -> tuple[list[Entry], int | None]:
         ids = self.execute(
             f"SELECT id FROM {self._event} WHERE id > :after ORDER BY id LIMIT :limit",
             {"after": after, "limit": limit},
         )
         if not ids:
-            return 0, None
+            return [], None
         (first,), (last,) = ids[0], ids[-1]
         finished = self.entries(
             f"id BETWEEN :first AND :last AND {_FINISHED}",
@@ -147,9 +160,7 @@ class Actions(Claims, Ownership):
             for each in finished
             for entry in self.of(each.identity, each.test).values()
         }
-        self._use_of(gone.values())
-        self._delete(gone.values())
-        return len(gone), last
+        return list(gone.values()), last
 
     def _readdress(self, server_id: str) -> None:
         """Encode the events again: their bytes contain the server id."""

@@ -305,4 +305,6 @@ class Outbox(abc.ABC):
         return total
 
     def _purge(self, after: int, before: int) -> tuple[int, int | None]:
+        # In a transaction of its own and first, as :meth:`use_tokens`.
+        self.run(lambda db: db.use_finished(after, before, _BATCH))
         return self.run(lambda db: db.purge(after, before, _BATCH))

@@ -31,6 +31,7 @@ from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.actions import Actions
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.schema import MIGRATIONS
@@ -200,6 +201,24 @@ class TestStores:
         assert outbox.purge(NOW + 1) == 2
         for player in ("first", "second"):
             assert add(outbox, player)[0].is_second
+
+    def test_a_token_is_used_before_its_row_is_purged(
+        self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A signup that waits for the row to go does not see what the same transaction
+        put elsewhere.
+        """
+        add(outbox, "first")
+        accept(outbox, reward=True)
+
+        def fail(*args: object) -> t.NoReturn:
+            raise OSError("killed")
+
+        monkeypatch.setattr(Actions, "purge", fail)
+        with pytest.raises(OSError, match="killed"):
+            outbox.purge(NOW + 1)
+        used = f"SELECT count(*) FROM {outbox.dialect.used}"
+        assert outbox.run(lambda db: db.execute(used, {})) == [(1,)]
 
     def test_what_is_used_already_can_be_erased_again(self, outbox: Outbox) -> None:
         add(outbox, "first")
