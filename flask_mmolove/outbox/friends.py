@@ -44,9 +44,9 @@ class Round(t.NamedTuple):
 class Friends(Rows):
     """The rows, and how far the site has been asked about them."""
 
-    def round(self) -> Round:
+    def round(self, lock: str = "") -> Round:
         """What is known of the last round."""
-        return self._round()
+        return _load(self.fact(_FACT, lock))
 
     def claim_round(self, now: int, lease: int, claim: str) -> Round | None:
         """Begin a round, unless none is due, or another process has one at work.
@@ -54,12 +54,13 @@ class Friends(Rows):
         :param lease: Milliseconds after which another process may begin one all the
             same.
         """
-        known = self._round(self._dialect.lock)
+        text = self.fact(_FACT, self._dialect.lock)
+        known = _load(text)
         # A clock that was put back must not stop it for long.
         if now < known.due <= now + _LONGEST:
             return None
         begun = known._replace(due=now + lease, claim=claim)
-        if known == Round():
+        if text is None:
             # There was no row to lock. If another process makes it at this moment, that
             # is an error, and not to be written over.
             self.execute(
@@ -72,7 +73,7 @@ class Friends(Rows):
 
     def save_round(self, state: Round, claim: str) -> bool:
         """Write down how far a round came. False if another process has begun one."""
-        if self._round(self._dialect.lock).claim != claim:
+        if self.round(self._dialect.lock).claim != claim:
             return False
         self.set_fact(_FACT, _dump(state))
         return True
@@ -108,13 +109,13 @@ class Friends(Rows):
         )
         return found, end
 
-    def _round(self, lock: str = "") -> Round:
-        text = self.fact(_FACT, lock)
-        return Round(**json.loads(text)) if text else Round()
-
 
 # No round is put off for longer; one that seems to be was by a clock since put right.
 _LONGEST = 24 * 3_600_000
+
+
+def _load(text: str | None) -> Round:
+    return Round(**json.loads(text)) if text else Round()
 
 
 def _dump(state: Round) -> str:

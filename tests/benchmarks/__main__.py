@@ -10,6 +10,7 @@ import click
 
 from . import crowd
 from . import instructions
+from . import milestones
 from . import pages
 from . import sending
 from . import signup
@@ -30,6 +31,7 @@ MEASURES: list[t.Callable[[], t.Iterator[Row]]] = [
     sending.measure_far,
     store.measure_pending,
     store.measure_idle,
+    milestones.measure_round,
     worker.measure_celery,
     pages.measure_import,
 ]
