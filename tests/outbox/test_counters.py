@@ -56,11 +56,11 @@ class TestCounts:
         through(outbox, "accepted")
         through(outbox, "reward_failed")
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
-        (unpaid,) = outbox.inspector.page(state="reward_failed")
-        outbox.decide(unpaid.id, "accepted", 2000)
+        (failed,) = outbox.inspector.page(state="reward_failed")
+        outbox.decide(failed.id, "accepted", 2000)
         pay(outbox, "reward_failed")
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
-        outbox.decide(unpaid.id, "rewarded", 2000)
+        outbox.decide(failed.id, "rewarded", 2000)
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 1)]
         assert outbox.inspector.best_referrers() == [("anna", 1, 1, 1)]
 

@@ -405,14 +405,14 @@ def test_what_is_no_sealed_text_is_nobody_and_no_trouble(
 def test_the_longest_token_and_inviter_can_be_sealed(app: Flask) -> None:
     letters = random.Random(7)
     token = "".join(chr(letters.randrange(0x21, 0x7F)) for _ in range(1024))
-    inviter = "".join(chr(letters.randrange(0x10000, 0x1FFFF)) for _ in range(255))
+    referrer = "".join(chr(letters.randrange(0x10000, 0x1FFFF)) for _ in range(255))
     with app.test_request_context():
-        remember(token, inviter)
+        remember(token, referrer)
         request.environ["flask_mmolove.token"] = token
         sealed = MMOLove().seal()
     with app.test_request_context():
         assert MMOLove().unseal(sealed) == token
-        assert remembered(token) == inviter
+        assert remembered(token) == referrer
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_the_first_signup_makes_the_tables_and_is_recorded(
     assert bare.count(sites.Player) == 2
     assert [*bare.entries(1)] == [*bare.entries(2)] == ["registered"]
     assert bare.state.spool.read() == []
-    assert "emergency exit" not in log.getvalue()
+    assert "is spooled in" not in log.getvalue()
 
 
 def test_a_first_signup_that_is_rolled_back_leaves_nothing_and_harms_no_second(
@@ -259,7 +259,7 @@ def test_first_signups_at_once_make_the_tables_once(
     assert bare.count(sites.Player) == 4
     bare.state.make_delivery().drain()
     assert len(mmolove_sandbox.reported) == 4
-    assert "emergency exit" not in log.getvalue()
+    assert "is spooled in" not in log.getvalue()
 
 
 def test_tables_that_may_not_be_made_cost_no_signup(
