@@ -22,7 +22,9 @@ from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 
 
 def say(word: str) -> None:
-    print(word, flush=True)
+    # In one piece, for a thread that renews the lease speaks too.
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 def ask(word: str) -> None:
