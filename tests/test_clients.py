@@ -60,7 +60,14 @@ def listing(language: str) -> str:
     return found[0]
 
 
-@pytest.mark.parametrize("language", PROGRAMS)
+# The JVM takes its time.
+@pytest.mark.parametrize(
+    "language",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "java" else [])
+        for name in PROGRAMS
+    ],
+)
 def test_the_site_hears_of_the_milestone(
     language: str, app: Flask, url: str, tmp_path: Path
 ) -> None:

@@ -216,10 +216,12 @@ def test_ids_that_were_not_asked_about_are_dropped_with_one_warning(
     assert "qualified" in game.states("1") and "qualified" not in game.states("2")
 
 
-def test_an_outbox_that_fails_loses_nothing(game: Game) -> None:
+def test_an_outbox_that_fails_loses_nothing(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_mmolove.recording.recorder.TIMEOUT", 0.1)
     game.sign_up("1")
     game.reached = ["1"]
-    game.state.outbox.timeout = 0.1
     hold = Hold(game.app)
 
     @game.mmolove.milestone
