@@ -173,6 +173,12 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request waits for a held outbox no longer than a test can bear."""
+    monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.2)
+
+
 class Hold:
     """Another process that keeps the outbox to itself."""
 

@@ -23,6 +23,8 @@ from flask_mmolove.testing import SiteSandbox
 from tests.conftest import Hold
 from tests.conftest import MakeApp
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 SECRET = "the site's secret"
 NOTE = Report("7", "tok", ["registered"], False, 1_700_000_000_000)
 

@@ -27,6 +27,8 @@ from flask_mmolove.testing import SiteSandbox
 from tests.conftest import Hold
 from tests.conftest import MakeApp
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 SEVEN = [("registered", "7")]
 
 

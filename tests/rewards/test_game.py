@@ -18,6 +18,8 @@ from flask_mmolove.testing import SiteSandbox
 from tests.conftest import Hold
 from tests.conftest import MakeApp
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 SECRET = "the game server's own secret, 40 letters"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
 

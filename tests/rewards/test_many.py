@@ -14,6 +14,8 @@ from flask_mmolove.testing import SiteSandbox
 from tests.conftest import Hold
 from tests.conftest import MakeApp
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
