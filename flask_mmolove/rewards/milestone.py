@@ -10,6 +10,7 @@ from types import MappingProxyType
 from flask import current_app
 
 from ..errors import IdentityError
+from ..identity import identify
 from ..log import logger
 from ..log import Throttle
 from ..outbox import Entry
@@ -48,10 +49,10 @@ class MilestoneAsker:
         self._state = state
         self._clock = clock
         self._stopped = False
-        self._strangers = Throttle(float("inf"))
+        self._unasked = Throttle(float("inf"))
 
     def turn(self) -> float:
-        """Ask a round, if one is due, and give the seconds until it is looked again.
+        """Ask a round, if one is due, and return the seconds until the next look.
 
         :raises OutboxError: If the outbox cannot be read or written.
         """
@@ -73,7 +74,7 @@ class MilestoneAsker:
         self._stopped = True
 
     def ask(self) -> int:
-        """Ask a round, if one is due, and give about how many friends.
+        """Ask a round, if one is due, and return about how many friends.
 
         :raises OutboxError: If the outbox cannot be read or written. What was recorded
             until then stays.
@@ -90,6 +91,8 @@ class MilestoneAsker:
             try:
                 reached = self._call(callback, friends)
             except Exception as e:  # the site's: whatever it is, it is called again
+                # From the next friends on, or one of whom it always raises would keep
+                # all others from being asked about.
                 self._failed(known, claim, e)
                 return asked
             qualify_all(self._state, reached)
@@ -101,7 +104,9 @@ class MilestoneAsker:
                 break
         now = self._now()
         due = now + int(self._state.settings.milestone_interval * 1000)
-        ended = Round(due, None, known.newest, known.after, now, asked)
+        ended = known._replace(
+            due=due, claim=None, ended=now, asked=asked, failures=0, error=None
+        )
         outbox.save_round(ended, claim)
         return asked
 
@@ -149,19 +154,19 @@ class MilestoneAsker:
                     "reached the milestone, as a list or other iterable"
                 )
             reached = [self._identify(each) for each in answer]
-        strangers = [each for each in reached if each not in friends]
-        if strangers and self._strangers.passes():
+        unasked = [each for each in reached if each not in friends]
+        if unasked and self._unasked.passes():
             logger.warning(
                 "The milestone callback returned ids that it was not asked about, such "
                 "as %r: they are ignored. Are they ids of characters, and not of "
                 "accounts?",
-                strangers[0],
+                unasked[0],
             )
         return [each for each in reached if each in friends]
 
     def _identify(self, player: t.Any) -> str:
         try:
-            return self._state.callbacks.identify(player)
+            return identify(player)  # the site's rule is for accounts, not for ids
         except IdentityError:
             return repr(player)  # which is no id that it was asked about
 

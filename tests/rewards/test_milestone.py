@@ -202,6 +202,34 @@ def test_an_answer_that_is_no_list_is_an_error(game: Game, answer: object) -> No
     assert game.states("1") == {"registered": "pending"}
 
 
+def test_the_site_s_rule_for_accounts_is_not_asked_about_ids(game: Game) -> None:
+    game.sign_up("7")
+
+    @game.mmolove.identity
+    def identity(player: t.Any) -> str:
+        return str(player.account)
+
+    game.reached = ["7"]
+    assert game.ask() == [["7"]]
+    assert "qualified" in game.states("7")
+
+
+def test_one_of_whom_it_always_raises_keeps_nobody_else_waiting(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_mmolove.rewards.milestone.BATCH", 1)
+    game.sign_up("bad", "2")
+
+    @game.mmolove.milestone
+    def reached(friends: Friends) -> list[str]:
+        return [friend for friend in friends if int(friend)]
+
+    for _ in range(2):
+        game.time += 3601
+        game.asker().ask()
+    assert "qualified" in game.states("2")
+
+
 def test_ids_that_were_not_asked_about_are_dropped_with_one_warning(
     game: Game, caplog: pytest.LogCaptureFixture
 ) -> None:
