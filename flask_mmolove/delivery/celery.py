@@ -123,7 +123,7 @@ class CeleryEngine(DaemonEngine["_Messenger"]):
     def ask(self) -> None:
         """Ask for milestones in this process. What the task does."""
         if self._asker is not None:
-            self._asker.turn()
+            self._asker.ask()
 
     def celery(self) -> Celery:
         """The site's Celery app.

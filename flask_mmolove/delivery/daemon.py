@@ -44,10 +44,12 @@ class DaemonEngine(Engine, t.Generic[J]):
     process, never at import.
 
     :param make: Makes the job of a process.
+    :param stop_timeout: Seconds an orderly stop waits for what is running.
     """
 
-    def __init__(self, make: t.Callable[[], J]) -> None:
+    def __init__(self, make: t.Callable[[], J], stop_timeout: float = STOP) -> None:
         self._make = make
+        self._stop_timeout = stop_timeout
         self._daemons: dict[int, _Daemon[J]] = {}
 
     def start(self) -> None:
@@ -64,7 +66,7 @@ class DaemonEngine(Engine, t.Generic[J]):
     def _daemon(self) -> _Daemon[J]:
         daemon = self._daemons.get(os.getpid())
         if daemon is None:
-            new = _Daemon(self._make())
+            new = _Daemon(self._make(), self._stop_timeout)
             # One step, so that of two first requests at once only one starts.
             daemon = self._daemons.setdefault(os.getpid(), new)
             if daemon is new:
@@ -75,8 +77,9 @@ class DaemonEngine(Engine, t.Generic[J]):
 class _Daemon(t.Generic[J]):
     """One process's thread."""
 
-    def __init__(self, job: J) -> None:
+    def __init__(self, job: J, stop_timeout: float) -> None:
         self.job = job
+        self._stop_timeout = stop_timeout
         self.wake = threading.Event()
         self._pid = os.getpid()
         self._stopping = False
@@ -104,7 +107,7 @@ class _Daemon(t.Generic[J]):
         self.wake.set()
         atexit.unregister(self.stop)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(STOP)
+            self._thread.join(self._stop_timeout)
         self.job.stop()
 
     def run(self) -> None:

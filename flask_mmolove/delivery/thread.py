@@ -22,40 +22,38 @@ class ThreadEngine(DaemonEngine["_Worker"]):
     """
 
     def __init__(self, delivery: t.Callable[[], Delivery], concurrency: int) -> None:
-        super().__init__(lambda: _Worker(delivery(), concurrency, self._ask))
+        super().__init__(lambda: _Worker(delivery(), concurrency, self._start_asking))
         self._asker: Asker | None = None
-        self._asking = DaemonEngine(self._get_asker)
+        self._asking: DaemonEngine[Asker] | None = None
 
     def ask_by(self, asker: Asker) -> None:
         # In a thread of its own: a game's database that is slow must not hold up the
-        # delivery.
+        # delivery. Nothing is lost if it is not waited for: it is asked again.
+        self._asking = DaemonEngine(lambda: asker, stop_timeout=0)
         self._asker = asker
 
     def stop(self) -> None:
-        self._asking.stop()
+        if self._asking is not None:
+            self._asking.stop()
         super().stop()
 
-    def _ask(self) -> None:
-        if self._asker is not None and self._asker.has_callback:
+    def _start_asking(self) -> None:
+        if self._asking and self._asker and self._asker.has_callback:
             self._asking.start()
-
-    def _get_asker(self) -> Asker:
-        assert self._asker is not None
-        return self._asker
 
 
 class _Worker:
     """Delivers in one process."""
 
     def __init__(
-        self, delivery: Delivery, concurrency: int, begin: t.Callable[[], None]
+        self, delivery: Delivery, concurrency: int, start_asking: t.Callable[[], None]
     ) -> None:
         self._delivery = delivery
-        self._begin = begin
+        self._start_asking = start_asking
         self._senders = Senders(concurrency)
 
     def turn(self) -> float:
-        self._begin()
+        self._start_asking()
         due = self._delivery.next_due()
         if due is None:
             return IDLE

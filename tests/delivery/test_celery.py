@@ -27,6 +27,7 @@ from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.admin.health import examine
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.delivery import celery as by_celery
+from flask_mmolove.delivery.celery import ASK
 from flask_mmolove.delivery.celery import CeleryEngine
 from flask_mmolove.delivery.celery import TASK
 from flask_mmolove.sandbox import Faults
@@ -494,6 +495,32 @@ class TestTask:
                 registered(name, token=mmolove_sandbox.mint())
         apps["a"].extensions["celery"].tasks[TASK].apply(throw=True)
         assert mmolove_sandbox.reported == [("registered", "a")]
+
+    def test_it_asks_for_milestones(
+        self, make_app: MakeApp, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove = MMOLove()
+        mmolove.milestone(list)  # all have reached it
+        app = make_app(mmolove, DELIVERY="celery")
+        celery = Celery("site", broker="memory://", set_as_current=False)
+        app.extensions["celery"] = celery
+        with app.app_context():
+            registered("7", token=mmolove_sandbox.mint())
+        celery.tasks[ASK].apply(throw=True)
+        celery.tasks[TASK].apply(throw=True)
+        assert mmolove_sandbox.reported == [("registered", "7"), ("qualified", "7")]
+
+    def test_a_round_that_is_due_is_sent_to_a_worker(self, make_app: MakeApp) -> None:
+        mmolove = MMOLove()
+        mmolove.milestone(list)
+        app = make_app(mmolove, DELIVERY="celery")
+        celery = Celery("site", broker="memory://", set_as_current=False)
+        celery.conf.task_default_queue = "rounds"
+        app.extensions["celery"] = celery
+        app.test_client().get("/")
+        with celery.connection_for_read() as connection:
+            message = connection.SimpleQueue("rounds").get(timeout=20)
+        assert message.headers["task"] == ASK
 
     def test_ids_of_a_second_task_are_the_first_one_s_to_do(
         self, site: Site, broker: servers.Broker

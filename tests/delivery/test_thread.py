@@ -8,6 +8,7 @@ import typing as t
 import pytest
 
 from flask_mmolove.delivery import ThreadEngine
+from flask_mmolove.delivery.daemon import DaemonEngine
 from flask_mmolove.outbox import Entry
 from flask_mmolove.sandbox import Faults
 from tests.delivery.bench import Bench
@@ -36,6 +37,43 @@ class TestThread:
         ThreadEngine(bench.new_process, 4)
         names = [thread.name for thread in threading.enumerate()]
         assert "flask-mmolove" not in names
+
+    def test_a_stop_does_not_wait_for_a_slow_game(
+        self, engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(DaemonEngine.__init__, "__defaults__", (60,))
+        asking, go_on, stopped = (threading.Event() for _ in range(3))
+
+        class Slow:
+            has_callback = True
+
+            def is_due(self) -> bool:
+                return True
+
+            def ask(self) -> int:
+                asking.set()
+                go_on.wait(60)
+                return 0
+
+            def turn(self) -> float:
+                return float(self.ask())
+
+            def stop(self) -> None:
+                pass
+
+        engine.ask_by(Slow())
+        engine.start()
+        assert asking.wait(20)
+
+        def stop() -> None:
+            engine.stop()
+            stopped.set()
+
+        threading.Thread(target=stop).start()
+        try:
+            assert stopped.wait(20)
+        finally:
+            go_on.set()
 
     def test_an_orderly_stop_gives_claims_back(
         self,
