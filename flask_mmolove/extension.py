@@ -164,12 +164,12 @@ class MMOLove:
         return callback
 
     def game(self, *, secret: str) -> Blueprint:
-        """Make the door for the game server, a blueprint for the site to register.
+        """Make the endpoint for the game server, a blueprint for the site to register.
 
         .. code-block:: python
 
-            door = mmolove.game(secret=os.environ["GAME_SECRET"])
-            app.register_blueprint(door, url_prefix="/game")
+            game = mmolove.game(secret=os.environ["GAME_SECRET"])
+            app.register_blueprint(game, url_prefix="/game")
 
         The game sends ``POST /game/qualified`` with ``Authorization: Bearer <secret>``
         and the body ``{"players": ["7842"]}``, at most 500 ids and 64 KiB. The answer
@@ -178,8 +178,8 @@ class MMOLove:
         them again. With 400 (wrong body), 401 (wrong secret) and 413 (too long)
         nothing is stored.
 
-        :param secret: At least 32 characters, known to the site and the game server
-            alone. Not ``MMOLOVE_REFERRAL_SECRET``.
+        :param secret: At least 32 ASCII characters, known to the site and the game
+            server alone. Not ``MMOLOVE_REFERRAL_SECRET``.
         :raises ConfigError: If it is shorter, or is that one.
         """
         from .rewards.game import make_game
@@ -187,7 +187,7 @@ class MMOLove:
         return make_game(secret)
 
     def referrals(self, player: t.Any, limit: int = 100) -> list[Referral]:
-        """The friends whom a player brought, newest first, from their signup on.
+        """The friends a player referred, newest first, from their signup on.
 
         :param player: The site's object for the account, or its id.
         :param limit: How many at most.

@@ -251,3 +251,22 @@ def test_two_gifts_have_keys_of_their_own(site: Site) -> None:
         "mmolove-demo-server-8-friend": ("8", "welcome-pack"),
         "mmolove-demo-server-8-referrer": ("7842", "founder-cape"),
     }
+
+
+def test_the_reward_grows_with_the_friends_and_ends(site: Site) -> None:
+    given: list[tuple[str, str]] = []
+    site.use(
+        "Tiers and caps",
+        give_item=lambda player, item, key: given.append((player, item)),
+    )
+    for friend in range(22):
+        site.bring(str(friend))
+    site.deliver()
+    items = [item for _, item in given]
+    assert (items[0], items[1], items[4], items[9]) == (
+        "cape",
+        "potion",
+        "horse",
+        "castle",
+    )
+    assert len(items) == 20 and {player for player, _ in given} == {"7842"}

@@ -61,8 +61,8 @@ def forget(state: State, player: str) -> list[Entry]:
 
     :raises OutboxError: If something cannot be read or written. Then call it again.
     """
-    notes = (note for _, note in state.spool.of(player, strict=True))
-    tokens = [note.token for note in notes if note.token and not note.test]
+    reports = (report for _, report in state.spool.of(player, strict=True))
+    tokens = [report.token for report in reports if report.token and not report.test]
     state.outbox.use_tokens(player, tokens, state.timeout)
     state.spool.erase(player)
     erased = state.outbox.erase(player, state.timeout)

@@ -77,20 +77,20 @@ def warn_of_second(entry: Entry) -> None:
     )
 
 
-def warn_of_other_token(note: Report, known: t.Mapping[str, Entry]) -> None:
+def warn_of_other_token(report: Report, known: t.Mapping[str, Entry]) -> None:
     """Say if a known player was reported with another token than before.
 
     :param known: The player's entries by event name.
     """
     registered = known.get("registered")
-    if registered is None or note.token in (None, registered.token):
+    if registered is None or report.token in (None, registered.token):
         return
     logger.warning(
         "Player %s was reported with the token %s, and had been before with another "
         "one: MMOLove counts the first, so this one is ignored. If it is a new "
         "account, its id was given out twice: call mmolove.forget(player) where an "
         "account is deleted, and let the database use no id again.",
-        note.identity,
-        shorten(note.token or ""),
+        report.identity,
+        shorten(report.token or ""),
         extra={"event_id": registered.id},
     )

@@ -227,19 +227,21 @@ class Delivery:
         :raises OutboxError: If the store fails.
         """
         recovered = self.outbox.recover()
-        notes = self._spool.read()
-        for file, note in notes:
+        reports = self._spool.read()
+        for file, report in reports:
             try:
-                new = self.outbox.record(note, self._settings.server_id)
+                new = self.outbox.record(report, self._settings.server_id)
             except EventError as e:
                 self._spool.reject(file, str(e))
                 continue
             self._spool.remove(file)
             for entry in new:
                 self._tell(entry)
-            if note.token and note.names and not new:
-                warn_of_other_token(note, self.outbox.of(note.identity, note.test))
-        return recovered + len(notes)
+            if report.token and report.names and not new:
+                warn_of_other_token(
+                    report, self.outbox.of(report.identity, report.test)
+                )
+        return recovered + len(reports)
 
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.key in self._unsettled:

@@ -1,6 +1,6 @@
 """Friends whose milestone is still to come, and how far the site has been asked.
 
-They are asked about in the order of their rows: first those of whom it was never
+They are asked about in the order of their rows: first those of whom the site was never
 asked, then on from where the last round ended, and round again. So whoever was asked
 about longest ago comes first, and no row is written for it.
 """
@@ -16,6 +16,9 @@ from .rows import Rows
 # The name of the fact, and the rows that one look goes through.
 _FACT = "milestone"
 _WINDOW = 5000
+
+# No round is put off for longer; one that seems to be was by a clock since put right.
+_LONGEST = 24 * 3_600_000
 
 
 class Round(t.NamedTuple):
@@ -71,11 +74,11 @@ class Friends(Rows):
             self.set_fact(_FACT, _dump(begun))
         return begun
 
-    def save_round(self, state: Round, claim: str) -> bool:
+    def save_round(self, known: Round, claim: str) -> bool:
         """Write down how far a round came. False if another process has begun one."""
         if self.round(self._dialect.lock).claim != claim:
             return False
-        self.set_fact(_FACT, _dump(state))
+        self.set_fact(_FACT, _dump(known))
         return True
 
     def last_row(self) -> int:
@@ -110,13 +113,9 @@ class Friends(Rows):
         return found, end
 
 
-# No round is put off for longer; one that seems to be was by a clock since put right.
-_LONGEST = 24 * 3_600_000
-
-
 def _load(text: str | None) -> Round:
     return Round(**json.loads(text)) if text else Round()
 
 
-def _dump(state: Round) -> str:
-    return json.dumps(state._asdict(), separators=(",", ":"))
+def _dump(known: Round) -> str:
+    return json.dumps(known._asdict(), separators=(",", ":"))

@@ -197,7 +197,7 @@ class Inspector:
         return self._count(wanted, player=player)
 
     def friends(self, player: str, test: bool, limit: int) -> list[Entry]:
-        """The signups of the friends whom a player referred, newest first.
+        """The signups of the friends a player referred, newest first.
 
         :param limit: How many at most.
         """

@@ -29,7 +29,7 @@ from .report import Report
 _SUFFIX = ".event"
 _UNREADABLE = ".unreadable"
 
-# Bytes; the longest note has a third of that.
+# Bytes; the longest report has a third of that.
 _LIMIT = 64 * 1024
 
 # Seconds after which nobody is still at work on a file that is not whole.
@@ -37,16 +37,16 @@ _HALF_LIFE = 3600
 
 
 class Spool:
-    """Keeps notes in the first of its places that takes them.
+    """Keeps reports in the first of its places that takes them.
 
-    A note is believed if its signature is right. Beside the outbox one is believed
+    A report is believed if its signature is right. Beside the outbox one is believed
     without it too, after a change of the secret: whoever can write there can write
     to the outbox itself.
 
     :param outbox: The file of the outbox, or a name beside it. The places are a folder
         beside it, for when it is busy or damaged, and one for temporary files, for when
         its disk is full.
-    :param secret: Signs the notes.
+    :param secret: Signs the reports.
     """
 
     def __init__(self, outbox: Path, secret: str) -> None:
@@ -64,28 +64,28 @@ class Spool:
         self._complaint = Throttle(600)
         self._warned = Throttle(float("inf"))
 
-    def write(self, note: Report) -> Path:
-        """Put a note on disk, and give its file.
+    def write(self, report: Report) -> Path:
+        """Put a report on disk, and give its file.
 
         :raises OutboxError: If no place takes it.
         """
         # Names in the order of time, so that they are imported in that order.
-        mark, chance = _mark(note.key), secrets.token_hex(4)
+        mark, chance = _mark(report.key), secrets.token_hex(4)
         name = f"{time.time_ns():020d}-{mark}-{chance}{_SUFFIX}"
         try:
-            return self._keep(name, note, self._beside)
+            return self._keep(name, report, self._beside)
         except OSError as e:
             beside = f"{self._beside.path}: {e.strerror}"
         try:
-            return self._keep(name, note, self._elsewhere())
+            return self._keep(name, report, self._elsewhere())
         except OSError as e:
             raise OutboxError(
-                f"{note.subject} could not be kept anywhere ({beside}; temporary "
+                f"{report.subject} could not be kept anywhere ({beside}; temporary "
                 f"files: {e.strerror}). Make room on the disks."
             ) from e
 
     def read(self, *, strict: bool = False) -> list[tuple[Path, Report]]:
-        """The notes that wait, oldest first. What cannot be read for now, with too many
+        """The spooled reports, oldest first. What cannot be read for now, with too many
         files open or a network disk away, is logged and left for the next time. What is
         not provably ours is left where it is, and logged once.
 
@@ -94,36 +94,36 @@ class Spool:
         """
         return self._read(self._files(_SUFFIX, strict=strict), strict)
 
-    def of(self, key: str, *, strict: bool = False) -> list[tuple[Path, Report]]:
-        """The same for one :attr:`Report.key`; the notes of others are not opened."""
-        mark = f"-{_mark(key)}-"
-        files = self._files(_SUFFIX, strict=strict)
-        found = self._read([file for file in files if mark in file.name], strict)
-        return [(file, note) for file, note in found if note.key == key]
+    def of(self, *keys: str, strict: bool = False) -> list[tuple[Path, Report]]:
+        """The same for some keys (:attr:`Report.key`). No other file is opened."""
+        marks, files = set(map(_mark, keys)), self._files(_SUFFIX, strict=strict)
+        theirs = [file for file in files if not marks.isdisjoint(file.name.split("-"))]
+        found = self._read(theirs, strict)
+        return [(file, report) for file, report in found if report.key in keys]
 
     def _read(self, files: list[Path], strict: bool) -> list[tuple[Path, Report]]:
-        notes = []
+        reports = []
         for file in files:
             content = self._content(file, strict)
             if content is None or not self._is_believed(file, content):
                 continue
             try:
                 fields = json.loads(content.partition(b"\n")[0])
-                notes.append((file, Report(**fields)))
+                reports.append((file, Report(**fields)))
             except (ValueError, TypeError, RecursionError) as e:
                 self.reject(file, str(e))
-        return notes
+        return reports
 
     def erase(self, player: str) -> None:
         """Erase a player from the spool, also as a referrer and in unreadable files.
 
         :raises OutboxError: If something cannot be read or written.
         """
-        for file, note in self.read(strict=True):
-            if note.identity == player:
+        for file, report in self.read(strict=True):
+            if report.identity == player:
                 self.remove(file)
-            elif note.referrer == player:
-                self._rewrite(file, note._replace(referrer=None))
+            elif report.referrer == player:
+                self._rewrite(file, report._replace(referrer=None))
         name = json.dumps(player).encode()
         for file in self._files(_SUFFIX, folder.HALF, _UNREADABLE, strict=True):
             content = self._content(file, strict=True)
@@ -140,7 +140,7 @@ class Spool:
         return None
 
     def remove(self, file: Path) -> None:
-        """Remove a note that was imported."""
+        """Remove a report that was imported."""
         self._folder(file).remove(file.name)
 
     def unreadable(self) -> int:
@@ -152,24 +152,24 @@ class Spool:
         return [self._beside.path, *self._beside.path.glob("*")]
 
     def reject(self, file: Path, reason: str) -> None:
-        """Keep a note that cannot be imported for a person."""
+        """Keep a report that cannot be imported for a person."""
         logger.error("The event spooled in %s cannot be imported: %s", file, reason)
         with contextlib.suppress(OSError):
             name = file.with_suffix(_UNREADABLE).name
             self._folder(file).rename(file.name, name)
 
-    def _rewrite(self, file: Path, note: Report) -> None:
+    def _rewrite(self, file: Path, report: Report) -> None:
         try:
-            self._folder(file).write(file.name, self._sign(note))
+            self._folder(file).write(file.name, self._sign(report))
         except OSError as e:
             raise OutboxError(f"{file} cannot be written: {e.strerror}.") from e
 
-    def _keep(self, name: str, note: Report, place: folder.Folder) -> Path:
-        place.write(name, self._sign(note))
+    def _keep(self, name: str, report: Report, place: folder.Folder) -> Path:
+        place.write(name, self._sign(report))
         return place.path / name
 
-    def _sign(self, note: Report) -> bytes:
-        content = json.dumps(note._asdict()).encode()
+    def _sign(self, report: Report) -> bytes:
+        content = json.dumps(report._asdict()).encode()
         return b"%s\n%s\n" % (content, self._signer.get_signature(content))
 
     def _is_believed(self, file: Path, content: bytes) -> bool:

@@ -109,10 +109,10 @@ class Outbox(abc.ABC):
     # Recording.
 
     def record(
-        self, note: Report, server_id: str, timeout: float | None = None
+        self, report: Report, server_id: str, timeout: float | None = None
     ) -> list[Entry]:
         """See :func:`~flask_mmolove.outbox.report.record`."""
-        return self.run(lambda db: record(note, server_id, db), timeout)
+        return self.run(lambda db: record(report, server_id, db), timeout)
 
     def record_all(
         self, reports: t.Sequence[Report], server_id: str, timeout: float | None = None
@@ -182,8 +182,8 @@ class Outbox(abc.ABC):
     def claim_round(self, now: int, lease: int, claim: str) -> Round | None:
         return self.run(lambda db: db.claim_round(now, lease, claim))
 
-    def save_round(self, state: Round, claim: str) -> bool:
-        return self.run(lambda db: db.save_round(state, claim))
+    def save_round(self, known: Round, claim: str) -> bool:
+        return self.run(lambda db: db.save_round(known, claim))
 
     def last_row(self) -> int:
         return self.run(lambda db: db.last_row(), writes=False)

@@ -1,4 +1,4 @@
-"""A door for the game server, which knows who has reached the milestone."""
+"""The endpoint for the game server, which knows who has reached the milestone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from flask import current_app
 from flask import jsonify
 from flask import request
 from flask import Response
-from flask.blueprints import BlueprintSetupState
 
 from ..errors import ConfigError
 from ..errors import IdentityError
@@ -20,7 +19,6 @@ from ..identity import identify
 from ..log import logger
 from ..log import Throttle
 from ..state import current_state
-from ..state import State
 from .many import BATCH
 from .many import qualify_all
 
@@ -46,16 +44,18 @@ class _Refused(Exception):
 
 def make_game(secret: str) -> Blueprint:
     """See :meth:`MMOLove.game`."""
-    if not isinstance(secret, str) or len(secret.strip()) < SECRET_LENGTH:
+    # A header can carry no other characters in a way that all clients agree on.
+    is_text = isinstance(secret, str) and secret.isascii()
+    if not is_text or len(secret.strip()) < SECRET_LENGTH:
         raise ConfigError(
             f"mmolove.game(secret=...) needs a secret of at least {SECRET_LENGTH} "
-            f"characters, which only the game server knows besides. Make one with "
-            f"{_NEW_SECRET}, and give it to both by an environment variable."
+            f"ASCII characters, which only the game server knows besides. Make one "
+            f"with {_NEW_SECRET}, and give it to both by an environment variable."
         )
     game = Blueprint("mmolove_game", __name__)
     key = secret.strip().encode()
     complaint = Throttle(60)
-    game.record(lambda setup: _check_secret(setup, key))
+    game.record(lambda setup: _check_secret(setup.app.extensions, key))
 
     @game.url_value_preprocessor
     def skip_csrf(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
@@ -68,10 +68,12 @@ def make_game(secret: str) -> Blueprint:
     def qualified() -> Response:
         try:
             _authorize(key, complaint)
-            state = current_state()
-            players = _read_players(state)
+            players = _read_players()
         except _Refused as e:
             return _error(e.status, str(e))
+        # Once more, for MMOLove may have met the app after this blueprint.
+        _check_secret(current_app.extensions, key)
+        state = current_state()
         if not state.settings.enabled:
             return _error(503, "MMOLOVE_ENABLED is false at the site.")
         try:
@@ -98,7 +100,7 @@ def _authorize(key: bytes, complaint: Throttle) -> None:
     raise _Refused(401, "The Authorization header must be 'Bearer' and the secret.")
 
 
-def _read_players(state: State) -> list[str]:
+def _read_players() -> list[str]:
     body = request.stream.read(BODY_LIMIT + 1)
     if len(body) > BODY_LIMIT:
         raise _Refused(413, f"A body may have {BODY_LIMIT} bytes: send fewer at once.")
@@ -133,8 +135,8 @@ def _error(status: int, reason: str) -> Response:
     return response
 
 
-def _check_secret(setup: BlueprintSetupState, key: bytes) -> None:
-    state = setup.app.extensions.get("mmolove")
+def _check_secret(extensions: dict[str, t.Any], key: bytes) -> None:
+    state = extensions.get("mmolove")
     if state is not None and state.settings.secret.encode() == key:
         raise ConfigError(
             "mmolove.game(secret=...) must not be MMOLOVE_REFERRAL_SECRET: with that, "

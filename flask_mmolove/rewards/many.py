@@ -33,7 +33,7 @@ def qualify_all(
     recorder = state.recorder
     identities = list(dict.fromkeys(players))
     known = state.outbox.of_all(identities, state.settings.test, state.timeout)
-    spooled = _spooled(state)
+    spooled = _spooled(state, identities)
     results: dict[str, Result] = {}
     reports, to_spool = [], []
     for identity in identities:
@@ -58,13 +58,12 @@ def qualify_all(
     return results
 
 
-def _spooled(state: State) -> dict[str, bool]:
-    """The players in the spool, and whether their milestone is there too."""
+def _spooled(state: State, players: list[str]) -> dict[str, bool]:
+    """Those of the players who are in the spool, and whether their milestone is too."""
     found: dict[str, bool] = {}
-    for _, report in state.spool.read(strict=True):
-        if report.identity:
-            is_there = found.get(report.identity, False)
-            found[report.identity] = is_there or "qualified" in report.names
+    for _, report in state.spool.of(*players, strict=True):
+        is_there = found.get(report.identity, False)
+        found[report.identity] = is_there or "qualified" in report.names
     return found
 
 

@@ -19,7 +19,8 @@ class Referral:
 
     :param identity: The referee: the new player's id, as a text. A column of numbers
         or UUIDs is asked for ``int(identity)`` or ``uuid.UUID(identity)``.
-    :param state: ``pending`` until MMOLove has answered; ``accepted``, then
+    :param state: Of the milestone, or of the signup as long as there is no milestone:
+        ``pending`` until MMOLove has answered; ``accepted``, then
         ``rewarded``; ``ignored`` if another referrer was first, or another account with
         the same token; ``rejected`` if MMOLove refused;
         ``reward_unconfirmed`` or ``reward_failed`` if you have to look at the reward.

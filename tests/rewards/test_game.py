@@ -1,9 +1,10 @@
-"""The door for the game server."""
+"""The endpoint for the game server."""
 
 from __future__ import annotations
 
 import json
 import typing as t
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -149,7 +150,7 @@ def test_what_cannot_be_stored_is_to_be_sent_again(
     assert post(client, {"players": ["7"]}).json == {"players": {"7": "recorded"}}
 
 
-@pytest.mark.parametrize("first", ["csrf", "door"])
+@pytest.mark.parametrize("first", ["csrf", "game"])
 def test_the_site_s_csrf_protection_leaves_it_alone(
     make_app: MakeApp, first: str
 ) -> None:
@@ -158,7 +159,7 @@ def test_the_site_s_csrf_protection_leaves_it_alone(
     if first == "csrf":
         CSRFProtect(app)
     app.register_blueprint(mmolove.game(secret=SECRET), url_prefix="/game")
-    if first == "door":
+    if first == "game":
         CSRFProtect(app)
     app.add_url_rule("/form", "form", lambda: "", methods=["POST"])
     client = app.test_client()
@@ -166,9 +167,9 @@ def test_the_site_s_csrf_protection_leaves_it_alone(
     assert post(client, {"players": []}).status_code == 200
 
 
-@pytest.mark.parametrize("secret", ["", "short", "x" * 31, None, " " * 40])
+@pytest.mark.parametrize("secret", ["", "short", "x" * 31, None, " " * 40, "ü" * 40])
 def test_a_secret_that_is_too_short_is_refused_at_start(secret: t.Any) -> None:
-    with pytest.raises(ConfigError, match="at least 32 characters"):
+    with pytest.raises(ConfigError, match="at least 32 ASCII characters"):
         MMOLove().game(secret=secret)
 
 
@@ -177,6 +178,21 @@ def test_mmolove_s_secret_is_refused_at_start(make_app: MakeApp) -> None:
     app = make_app(mmolove, REFERRAL_SECRET="s" * 32)
     with pytest.raises(ConfigError, match="must not be MMOLOVE_REFERRAL_SECRET"):
         app.register_blueprint(mmolove.game(secret="s" * 32), url_prefix="/game")
+
+
+def test_mmolove_s_secret_is_refused_if_it_is_known_only_later(tmp_path: Path) -> None:
+    mmolove, app = MMOLove(), Flask(__name__, instance_path=str(tmp_path))
+    app.register_blueprint(mmolove.game(secret="s" * 32), url_prefix="/game")
+    app.config.update(
+        TESTING=True,
+        SECRET_KEY="k",
+        MMOLOVE_SERVER_ID="srv",
+        MMOLOVE_REFERRAL_SECRET="s" * 32,
+    )
+    mmolove.init_app(app)
+    headers = {"Authorization": f"Bearer {'s' * 32}"}
+    with pytest.raises(ConfigError, match="must not be MMOLOVE_REFERRAL_SECRET"):
+        app.test_client().post("/game/qualified", json={"players": []}, headers=headers)
 
 
 def test_where_mmolove_is_off_the_game_keeps_what_it_has(make_app: MakeApp) -> None:

@@ -1,4 +1,4 @@
-"""The friends whom a player brought, and what is known of each."""
+"""The friends a player referred, and what is known of each."""
 
 from __future__ import annotations
 
