@@ -74,6 +74,9 @@ class TestThread:
             assert stopped.wait(20)
         finally:
             go_on.set()
+        for thread in threading.enumerate():
+            if thread.name == "flask-mmolove":
+                thread.join(20)
 
     def test_an_orderly_stop_gives_claims_back(
         self,
