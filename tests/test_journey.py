@@ -19,6 +19,7 @@ from playwright.sync_api import Browser
 from playwright.sync_api import expect
 from playwright.sync_api import Page
 
+from example_app.servers import free_port
 from tests.browser import browser as browser
 from tests.browser import fits
 
@@ -36,7 +37,7 @@ class Site:
         self._data = data
         self._options = ("--data", str(data), *options)
         self.guide: dict[str, str] = {}
-        self._ports = [_free_port(), _free_port()]
+        self._ports = [free_port(), free_port()]
         self.url = f"http://127.0.0.1:{self._ports[0]}"
         self.sandbox_url = f"http://127.0.0.1:{self._ports[1]}"
         self._process: subprocess.Popen[str] | None = None
@@ -270,9 +271,3 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.endswith("Address already in use. Try another --port.\n")
     assert len(done.stderr.splitlines()) == 1
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return t.cast(int, sock.getsockname()[1])

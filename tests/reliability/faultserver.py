@@ -30,6 +30,7 @@ from pathlib import Path
 
 import click
 
+from example_app.servers import free_port
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
@@ -282,7 +283,7 @@ class FaultServer:
         self._open: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._closing = threading.Event()
-        self._port = 0
+        self._port = free_port()
         self._listener: socket.socket | None = None
         self.listen()
 
@@ -301,7 +302,6 @@ class FaultServer:
         """Begin to listen, on the same port as before."""
         self._closing.clear()
         self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
-        self._port = self._listener.getsockname()[1]
         self._start(self._accept, self._listener)
 
     def close(self) -> None:

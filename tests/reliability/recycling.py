@@ -34,6 +34,7 @@ import click
 from flask import Flask
 from flask import request
 
+from example_app.servers import free_port
 from flask_mmolove import MMOLove
 from flask_mmolove import referral_register
 from flask_mmolove import registered
@@ -210,7 +211,7 @@ class Running:
         options: t.Sequence[str] = (),
     ) -> None:
         self._server = server
-        self._port = _free_port()
+        self._port = free_port()
         self._command = [*server.command(self._port), *options]
         self._log = folder / "log"
         root = Path(__file__).resolve().parents[2]
@@ -314,11 +315,6 @@ class Running:
         """A visitor with a token makes an account."""
         mmref = token or f"token-{player}"
         return self.ask("POST", f"/signup?mmref={mmref}&player={player}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _parent(pid: int) -> int | None:
