@@ -7,11 +7,11 @@ import typing as t
 
 from ..errors import RewardLater
 from ..log import logger
+from ..outbox import backoff
 from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox import RewardBreaker
 from ..outbox import Settlement
-from . import backoff
 from .events import NO_CALLBACK
 from .lease import Leases
 
@@ -160,7 +160,7 @@ class Granter:
         else:
             # While rewards are paused, the breaker says when the next one is tried.
             pause = breaker.wait(now) or backoff.pause(
-                entry.attempts, self._uniform, backoff.MOST_REWARD
+                now - entry.begun, self._uniform, backoff.MOST_REWARD
             )
             self._settle(Settlement(entry, "accepted", due=now + pause, answer=words))
 

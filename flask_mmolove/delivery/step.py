@@ -12,6 +12,7 @@ import typing as t
 
 from ..errors import EventError
 from ..log import logger
+from ..outbox import backoff
 from ..outbox import Breaker
 from ..outbox import Entry
 from ..outbox import Outbox
@@ -23,7 +24,6 @@ from ..protocol.response import Outcome
 from ..protocol.response import Verdict
 from ..protocol.wire import shorten
 from ..settings import Settings
-from . import backoff
 from .events import EventLog
 from .events import NO_CALLBACK
 from .events import warn_of_other_token
@@ -313,7 +313,9 @@ class Delivery:
         failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):
             return failed._replace(state="rejected")
-        pause = backoff.pause(entry.attempts, self._uniform)
+        pause = 0  # while the breaker is open, it alone says when the next one is sent
+        if not breaker.is_open:
+            pause = backoff.pause(breaker.uptime(now) - entry.begun, self._uniform)
         due = now + max(pause, outcome.retry_after * 1000)
         return failed._replace(state="pending", due=due)
 

@@ -12,6 +12,8 @@ import typing as t
 from ..protocol.response import Outcome
 from ..protocol.response import response_line
 from ..protocol.response import Verdict
+from .backoff import pause
+from .backoff import Uniform
 
 #: Failures in a row after which nothing more is sent but a probe now and then.
 FAILURES = 5
@@ -19,10 +21,9 @@ FAILURES = 5
 #: Refusals in a row that can only mean wrong settings.
 REFUSALS = 3
 
-#: Milliseconds between probes: at first, and at most.
-PROBE_FIRST = 2_000
-PROBE_REFUSED = 30_000
-PROBE_MOST = 15 * 60_000
+#: Milliseconds between probes, at most. With an attempt that hangs until its timeout it
+#: stays within a minute.
+PROBE_MOST = 45_000
 
 #: Attempts in flight at which the limit after an outage is lifted.
 RECOVERED_AT = 16
@@ -42,9 +43,6 @@ _RENAMED = {"width": "max_in_flight", "proven": "last_accepted", "down": "downti
 # A host that asks to wait has answered, so it is not down.
 _ASKS_TO_WAIT = {408, 425, 429}
 
-#: A random number between two, such as :func:`random.uniform`.
-Uniform = t.Callable[[float, float], float]
-
 
 class Breaker(t.NamedTuple):
     """MMOLove's health as seen from here. Times are integer milliseconds.
@@ -54,7 +52,6 @@ class Breaker(t.NamedTuple):
     :param refused_since: When the first of these was.
     :param open_since: Since when the breaker is open, if it is.
     :param reason: Why, for the person who reads it.
-    :param probes: Probes that failed since.
     :param not_before: When something may be sent again.
     :param max_in_flight: Attempts that may be in flight while it recovers; None is any.
     :param last_accepted: When an event was last accepted, to within ten minutes.
@@ -67,7 +64,6 @@ class Breaker(t.NamedTuple):
     refused_since: int | None = None
     open_since: int | None = None
     reason: str = ""
-    probes: int = 0
     not_before: int = 0
     max_in_flight: int | None = None
     last_accepted: int = 0
@@ -82,8 +78,9 @@ class Breaker(t.NamedTuple):
     @classmethod
     def from_json(cls, text: str | None) -> Breaker:
         """Read what :meth:`to_json` wrote."""
-        fields = json.loads(text) if text else {}
-        return cls(**{_RENAMED.get(name, name): fields[name] for name in fields})
+        stored = json.loads(text) if text else {}
+        fields = {_RENAMED.get(name, name): stored[name] for name in stored}
+        return cls(**{name: fields[name] for name in fields if name in cls._fields})
 
     def to_json(self) -> str:
         """Write it down."""
@@ -181,12 +178,10 @@ class Breaker(t.NamedTuple):
 
     def _opened(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
         response = response_line(outcome.status, outcome.body)
-        first = PROBE_REFUSED if self.refusals else PROBE_FIRST
-        most = min(PROBE_MOST, first * 2 ** min(self.probes, 20))
+        since = now if self.open_since is None else self.open_since
         return self._replace(
-            open_since=now if self.open_since is None else self.open_since,
+            open_since=since,
             reason=f"{outcome.hint} ({response})",
-            probes=self.probes + 1,
-            not_before=now + int(uniform(most / 2, most)),
+            not_before=now + pause(now - since, uniform, PROBE_MOST),
             max_in_flight=None,
         )

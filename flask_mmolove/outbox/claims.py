@@ -168,7 +168,7 @@ class Claims(Numbers):
             limit = 1
         taken = self._claim("accepted", now, lease, limit, now, ids)
         if taken and breaker.is_open:
-            self.set_fact(REWARDS, breaker.probing(now).to_json())
+            self.set_fact(REWARDS, breaker.probing(now, lease).to_json())
         return taken
 
     def _claim(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import typing as t
 
+from .backoff import pause
+
 #: Different rewards that fail in a row before all are paused.
 REWARDS = 3
 
-#: Milliseconds between attempts while rewards are paused: at first, and at most.
-PROBE_FIRST = 2_000
+#: Milliseconds between attempts while rewards are paused, at most.
 PROBE_MOST = 60_000
 
 
@@ -23,14 +24,12 @@ class RewardBreaker(t.NamedTuple):
     :param failed: The events whose rewards failed since one was granted.
     :param open_since: Since when rewards are paused, if they are.
     :param reason: What the callback said last.
-    :param probes: Attempts that failed since.
     :param not_before: When the next reward may be tried.
     """
 
     failed: tuple[int, ...] = ()
     open_since: int | None = None
     reason: str = ""
-    probes: int = 0
     not_before: int = 0
 
     @property
@@ -43,12 +42,15 @@ class RewardBreaker(t.NamedTuple):
         """Read what :meth:`to_json` wrote."""
         if text is None:
             return cls()
-        failed, *others = json.loads(text)
-        return cls(tuple(failed), *others)
+        fields = json.loads(text)
+        if isinstance(fields, list):  # an earlier version, which counted the attempts
+            failed, open_since, reason, _, not_before = fields
+            return cls(tuple(failed), open_since, reason, not_before)
+        return cls(**{**fields, "failed": tuple(fields["failed"])})
 
     def to_json(self) -> str:
         """Write it down."""
-        return json.dumps(self, separators=(",", ":"))
+        return json.dumps(self._asdict(), separators=(",", ":"))
 
     def wait(self, now: int) -> int:
         """Milliseconds until a reward may be tried; 0 if one may be now."""
@@ -56,11 +58,11 @@ class RewardBreaker(t.NamedTuple):
         # A longer one was set by a clock that has been corrected since.
         return wait if 0 < wait <= 2 * PROBE_MOST else 0
 
-    def probing(self, now: int) -> RewardBreaker:
+    def probing(self, now: int, lease: int) -> RewardBreaker:
         """A reward is being tried, so no other process tries one for a while."""
         if not self.is_open:
             return self
-        return self._replace(not_before=now + PROBE_MOST)
+        return self._replace(not_before=now + lease)
 
     def failure(self, id: int, reason: str, now: int) -> RewardBreaker:
         """What is known after the callback failed for one more reward.
@@ -72,9 +74,7 @@ class RewardBreaker(t.NamedTuple):
         breaker = self._replace(failed=failed[-REWARDS:], reason=reason)
         if len(failed) < REWARDS and not self.is_open:
             return breaker
-        pause = min(PROBE_MOST, PROBE_FIRST * 2 ** min(self.probes, 20))
-        return breaker._replace(
-            open_since=now if self.open_since is None else self.open_since,
-            probes=self.probes + 1,
-            not_before=now + pause,
-        )
+        since = now if self.open_since is None else self.open_since
+        # Only one is tried at a time, so nothing has to be spread.
+        wait = pause(now - since, max, PROBE_MOST)
+        return breaker._replace(open_since=since, not_before=now + wait)

@@ -112,3 +112,9 @@ def test_a_pause_set_by_a_wrong_clock_does_not_last() -> None:
 @pytest.mark.parametrize("breaker", [Breaker(), after(*[DOWN] * FAILURES), after(SLOW)])
 def test_it_is_written_down_and_read_again(breaker: Breaker) -> None:
     assert Breaker.from_json(breaker.to_json()) == breaker
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    stored = '{"failures":5,"open_since":1000,"probes":4,"width":2}'
+    expected = Breaker(failures=5, open_since=1000, max_in_flight=2)
+    assert Breaker.from_json(stored) == expected
