@@ -83,7 +83,7 @@ def _check_again(state: State, entry: Entry | None, now: int) -> None:
     if entry and entry.state == "reward_unconfirmed" and (entry.due or 0) > now:
         raise ActionError(
             f"The reward of event {entry.id} may be in progress right now. Try again "
-            "in five minutes."
+            "in half a minute."
         )
 
 

@@ -25,7 +25,7 @@ from .wording import plural
 # Milliseconds for which something may be due before delivery counts as stalled.
 _STALLED = 2 * 60_000
 
-# The same where a message wakes a worker at once, and a sweep twice a minute.
+# The same where a message wakes a worker at once, and a sweep each ten seconds.
 _STALLED_CELERY = 45_000
 
 # Milliseconds for which an event may wait before that is worth a warning.

@@ -43,7 +43,7 @@ EXPIRES = 3600
 BEAT_SCHEDULE: dict[str, dict[str, t.Any]] = {
     "flask-mmolove": {
         "task": TASK,
-        "schedule": 30.0,
+        "schedule": 10.0,
         "options": {"expires": EXPIRES},
     }
 }

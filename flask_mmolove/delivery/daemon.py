@@ -14,7 +14,7 @@ from .engine import Engine
 
 #: Seconds after which the outbox is looked at although nothing called: another
 #: process may have died and left something.
-IDLE = 30.0
+IDLE = 20.0
 
 #: Seconds before the store is asked again after it failed, or had nothing after all.
 PAUSE = 1.0

@@ -110,7 +110,7 @@ class Granter:
             return self._settle(Settlement(entry, "reward_unconfirmed", due))
         if promise == "exactly-once":
             return entry  # the transaction in which it is granted finds out
-        return entry if self._leases.holds(entry) else None
+        return entry if self._leases.is_ours(entry) else None
 
     def _call(
         self, rewarder: Rewarder, entry: Entry, grant: t.Callable[[], Entry | None]

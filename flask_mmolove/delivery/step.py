@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from ..errors import EventError
+from ..errors import OutboxError
 from ..log import logger
 from ..outbox import backoff
 from ..outbox import Breaker
@@ -29,9 +30,8 @@ from .events import NO_CALLBACK
 from .events import warn_of_other_token
 from .grant import Granter
 from .grant import Rewarder
-from .lease import EVENT_LEASE
+from .lease import LEASE
 from .lease import Leases
-from .lease import REWARD_LEASE
 from .senders import Attempt
 from .senders import Results
 
@@ -62,7 +62,8 @@ class Delivery:
     :param watch: Told the breaker before and after, when sending stops or resumes.
     :param clock: Unix seconds; for tests.
     :param uniform: Random numbers between two; for tests.
-    :param lease: How long a reward is claimed for, in milliseconds; for tests.
+    :param lease: How long a claim holds unless it is renewed, in milliseconds; for
+        tests.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Delivery:
         watch: t.Callable[[Breaker, Breaker], None] = lambda before, after: None,
         clock: t.Callable[[], float] = time.time,
         uniform: t.Callable[[float, float], float] = random.uniform,
-        lease: int = REWARD_LEASE,
+        lease: int = LEASE,
     ) -> None:
         self.outbox = outbox
         self._client = client
@@ -85,24 +86,22 @@ class Delivery:
         self._tell = EventLog(report)
         #: How many entries it brought to each state.
         self.counts = self._tell.counts
-        leases = Leases(outbox, self.now, lease)
+        self._leases = Leases(outbox, self.now, lease)
         self._granter = Granter(
             outbox,
             reward,
             self._tell,
             self.now,
             uniform,
-            leases,
+            self._leases,
             settings.give_up_after,
         )
         self._watch = watch
         self._settings = settings
         self._spool = spool
-        self._timeout = int(settings.timeout * 1000)
         self._is_set_up = False
         self._clock = clock
         self._uniform = uniform
-        self._held: dict[Key, Entry] = {}
         # Answered, and not yet written down: the store may fail in between.
         self._unsettled: dict[Key, tuple[Entry, Outcome]] = {}
         # Claimed, and not tried any more when the store failed.
@@ -149,8 +148,10 @@ class Delivery:
         """Start nothing new, and give back what was claimed and not yet settled."""
         self._stopped = True
         self._granter.stop()
-        held = list(self._held.values())
+        # A reward's callback may be running: its claim has to end by itself.
+        held = [entry for entry in self._leases.held() if entry.state == "pending"]
         if held:
+            self._leases.drop(held)
             self.outbox.release(held, _STOP_TIMEOUT)
 
     def _heartbeat(self) -> None:
@@ -162,10 +163,9 @@ class Delivery:
 
     def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
         self._finish_last_step()
-        lease = EVENT_LEASE * self._timeout
-        limit = self._settings.concurrency * _ENTRIES_EACH
+        limit, lease = self._settings.concurrency * _ENTRIES_EACH, self._leases.length
         entries = self.outbox.claim("pending", self.now(), lease, limit, ids)
-        self._held.update((entry.key, entry) for entry in entries)
+        self._leases.hold(entries)
         results = iter(run(self._attempt, entries))
         try:
             return self._settle_all(entries, results)
@@ -175,10 +175,9 @@ class Delivery:
             self._failing = True
             for entry, outcome in results:
                 if outcome is not None:
-                    self._unsettled[entry.key] = entry, outcome
+                    self._note_answers([(entry, outcome)])
             self._failing = False
-            waiting = self._held.keys() - self._unsettled.keys()
-            self._left += [entry for entry in entries if entry.key in waiting]
+            self._left += self._leases.held(entries)
             raise
 
     def _settle_all(self, entries: list[Entry], results: Results) -> int:
@@ -191,18 +190,18 @@ class Delivery:
                 continue
             answered.append((entry, outcome))
             if len(answered) >= _GROUP or time.monotonic() - since > _GROUP_SECONDS:
-                self._settle(answered, [])
+                self._settle(answered)
                 answered = []
                 since = time.monotonic()
-        self._settle(answered, skipped)
+        self._settle(answered)
+        self._release(skipped)
         return len(entries) - len(skipped)
 
     def _finish_last_step(self) -> None:
         """Do what was left undone when the store failed in the middle of a step."""
-        if self._unsettled:
-            self._settle(list(self._unsettled.values()), [])
-        self._settle([], self._left)
-        self._left = []
+        self._settle(list(self._unsettled.values()))
+        left, self._left = self._left, []
+        self._release(left)
 
     def _set_up(self) -> None:
         settings = self._settings
@@ -247,8 +246,7 @@ class Delivery:
         if entry.key in self._unsettled:
             return self._unsettled[entry.key]
         # Once its lease is over, another worker may have it.
-        is_over = self._stopped or self._failing
-        if is_over or self.now() + self._timeout > (entry.due or 0):
+        if self._stopped or self._failing or not self._leases.lasts(entry):
             return entry, None
         if entry.crashes >= backoff.CRASHES:
             words = f"its worker died {entry.crashes} times"
@@ -269,27 +267,39 @@ class Delivery:
             )
             return entry, Outcome(0, repr(e), Verdict.RETRY, "A fault of ours.")
 
-    def _settle(self, answered: Answered, skipped: list[Entry]) -> None:
+    def _settle(self, answered: Answered) -> None:
+        if not answered:
+            return
         now = self.now()
+        self._note_answers(answered)
+        breaker = self.outbox.breaker()
+        lesson = _Lesson([o for _, o in answered], now, self._uniform)
+        changed = self.outbox.settle(
+            [self._judge(breaker, entry, o, now) for entry, o in answered],
+            now,
+            lesson,
+        )
+        self._tell_of_breaker(lesson.before, lesson.after, now)
+        for entry, _ in answered:
+            self._unsettled.pop(entry.key, None)
+        for entry in changed:
+            self._tell(entry)
+
+    def _note_answers(self, answered: Answered) -> None:
+        """Keep them until they are written down; their leases may end meanwhile."""
         self._unsettled.update((entry.key, (entry, o)) for entry, o in answered)
-        if answered:
-            breaker = self.outbox.breaker()
-            lesson = _Lesson([o for _, o in answered], now, self._uniform)
-            changed = self.outbox.settle(
-                [self._judge(breaker, entry, o, now) for entry, o in answered],
-                now,
-                lesson,
-            )
-            self._tell_of_breaker(lesson.before, lesson.after, now)
-            for entry, _ in answered:
-                self._unsettled.pop(entry.key, None)
-                self._held.pop(entry.key, None)
-            for entry in changed:
-                self._tell(entry)
-        if skipped:
+        self._leases.drop(entry for entry, _ in answered)
+
+    def _release(self, skipped: list[Entry]) -> None:
+        """Give back what was not tried, now or in a later step."""
+        if not skipped:
+            return
+        self._leases.drop(skipped)
+        try:
             self.outbox.release(skipped)
-            for entry in skipped:
-                self._held.pop(entry.key, None)
+        except OutboxError:
+            self._left += skipped
+            raise
 
     def _judge(
         self, breaker: Breaker, entry: Entry, outcome: Outcome, now: int

@@ -180,14 +180,22 @@ class Claims(Numbers):
         uptime: int,
         ids: t.Collection[int] | None,
     ) -> list[Entry]:
-        while batch := isolate_crashed(self._due(state, now, limit, ids)):
+        # The row of a reward that is granted in the site's transaction is locked until
+        # that ends, and the others need not wait for it.
+        free = self._dialect.free if state == "accepted" else ""
+        while batch := isolate_crashed(self._due(state, now, limit, ids, free)):
             claimed = as_claimed(batch, now, lease, uptime)
             if taken := self._take(batch, claimed):
                 return taken
         return []
 
     def _due(
-        self, state: EntryState, now: int, limit: int, ids: t.Collection[int] | None
+        self,
+        state: EntryState,
+        now: int,
+        limit: int,
+        ids: t.Collection[int] | None,
+        free: str,
     ) -> list[Entry]:
         places, values = named(ids or ())
         only = "" if ids is None else f" AND id IN ({places})"
@@ -199,7 +207,7 @@ class Claims(Numbers):
                 values["limit"] = limit - len(found)
                 found += self.entries(
                     f"state = :state AND {condition}{only}"
-                    " ORDER BY due, id LIMIT :limit",
+                    f" ORDER BY due, id LIMIT :limit{free}",
                     values,
                 )
         return found

@@ -8,6 +8,8 @@ class Dialect:
 
     :param prefix: What the names of its tables begin with.
     :param lock: The end of a SELECT that locks its rows until the transaction ends.
+    :param free: The same, passing over those that another transaction has locked, if
+        it can.
     :param by_state: What has the database use the index of states, if needed.
     :param or_add: The end of an INSERT that adds to the count of a row that is there.
         To look for the row first would fail where another one makes it meanwhile.
@@ -19,6 +21,7 @@ class Dialect:
         prefix: str = "",
         *,
         lock: str = "",
+        free: str = "",
         no_table: str = "",
         by_state: str = "",
         or_add: str = (
@@ -32,6 +35,7 @@ class Dialect:
         self.referrer = f"{prefix}referrer"
         self.used = f"{prefix}used"
         self.lock = lock
+        self.free = free
         self.no_table = no_table
         self.by_state = by_state
         self.or_add = or_add

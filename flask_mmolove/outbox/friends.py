@@ -81,6 +81,11 @@ class Friends(Rows):
         self.set_fact(_FACT, _dump(known))
         return True
 
+    def renew_round(self, due: int, claim: str) -> bool:
+        """Let a round's lease last until ``due``. False if it is somebody else's."""
+        known = self.round(self._dialect.lock)
+        return known.claim == claim and self.save_round(known._replace(due=due), claim)
+
     def last_row(self) -> int:
         """The newest row's id."""
         ((last,),) = self.execute(f"SELECT max(id) FROM {self._event}", {})

@@ -185,6 +185,9 @@ class Outbox(abc.ABC):
     def save_round(self, known: Round, claim: str) -> bool:
         return self.run(lambda db: db.save_round(known, claim))
 
+    def renew_round(self, due: int, claim: str) -> bool:
+        return self.run(lambda db: db.renew_round(due, claim))
+
     def last_row(self) -> int:
         return self.run(lambda db: db.last_row(), writes=False)
 

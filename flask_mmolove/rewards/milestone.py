@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import threading
 import time
 import typing as t
+from functools import partial
 from types import MappingProxyType
 
 from flask import current_app
 
+from ..delivery.lease import Heartbeat
+from ..delivery.lease import LEASE
 from ..errors import IdentityError
+from ..errors import OutboxError
 from ..identity import identify
 from ..log import logger
 from ..log import Throttle
@@ -23,10 +29,6 @@ from .referral import Referral
 
 #: Seconds after which a round leaves the others to the next one.
 LONGEST = 30.0
-
-#: Milliseconds after which another process begins a round all the same: the one that
-#: was at work has died, or a call of its callback takes longer.
-LEASE = 2 * 60_000
 
 #: Milliseconds between rounds whose callback raises, at most.
 PAUSE_MOST = 3_600_000
@@ -86,6 +88,11 @@ class MilestoneAsker:
         begun = outbox.claim_round(self._now(), LEASE, claim)
         if begun is None:
             return 0
+        with self._keep(claim):
+            return self._ask(callback, begun, claim)
+
+    def _ask(self, callback: Callback, begun: Round, claim: str) -> int:
+        outbox = self._state.outbox
         asked, known, end = 0, begun, time.monotonic() + LONGEST
         for friends, known in self._batches(begun):
             try:
@@ -109,6 +116,22 @@ class MilestoneAsker:
         )
         outbox.save_round(ended, claim)
         return asked
+
+    @contextlib.contextmanager
+    def _keep(self, claim: str) -> t.Iterator[None]:
+        """Keep other processes from the round, however slow the game's database is."""
+        at_work = threading.Event()
+        at_work.set()
+        Heartbeat(partial(self._renew, claim), at_work.is_set).start()
+        try:
+            yield
+        finally:
+            at_work.clear()
+
+    def _renew(self, claim: str) -> bool:
+        with contextlib.suppress(OutboxError):
+            return self._state.outbox.renew_round(self._now() + LEASE, claim)
+        return False
 
     def _batches(self, begun: Round) -> t.Iterator[tuple[list[Entry], Round]]:
         """The friends to ask about, and how far that brings the round."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery import Promise
-from flask_mmolove.delivery.lease import REWARD_LEASE
+from flask_mmolove.delivery.lease import LEASE
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
@@ -59,7 +59,7 @@ class Bench:
         self.settings = Settings.from_config(site.config, folder)
         self.delivery = self.new_process()
 
-    def new_process(self, lease: int = REWARD_LEASE) -> Delivery:
+    def new_process(self, lease: int = LEASE) -> Delivery:
         client = ReferralClient(
             server_id=self.settings.server_id,
             secret=self.settings.secret,

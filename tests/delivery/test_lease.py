@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from flask_mmolove import OutboxBusy
+from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
+from flask_mmolove.protocol.response import Outcome
 from tests.conftest import find_url
 from tests.conftest import SQL
 from tests.delivery.bench import Bench
@@ -351,6 +353,95 @@ class TestLease:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         made.delivery.drain()
         assert grant.given == ["7"]
+
+
+class TestEvents:
+    """Events that are claimed by one process and looked at by another."""
+
+    def test_one_whose_attempt_outlasts_the_lease_is_sent_once(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        renewed = threading.Semaphore(0)
+        renew, send = bench.outbox.renew, ReferralClient.send
+        others: list[int] = []
+
+        def note(*args: t.Any) -> list[Entry]:
+            lost = renew(*args)
+            renewed.release()
+            return lost
+
+        def take_long(client: ReferralClient, body: bytes) -> Outcome:
+            for _ in range(4):
+                bench.clock.time += 0.05  # a third is 0.03, and a lease 0.09
+                assert renewed.acquire(timeout=20)
+                others.append(bench.new_process().step())
+            return send(client, body)
+
+        monkeypatch.setattr(bench.outbox, "renew", note)
+        monkeypatch.setattr(ReferralClient, "send", take_long)
+        bench.add("7", "registered")
+        assert bench.new_process(lease=90).step() == 1
+        assert others == [0, 0, 0, 0]
+        assert bench.state("7", "registered") == "accepted"
+        assert len(bench.site.sandbox.arrivals) == 1
+
+    def test_what_was_not_begun_before_a_pause_is_left_to_who_takes_it_over(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send = ReferralClient.send
+
+        def pause(client: ReferralClient, body: bytes) -> Outcome:
+            monkeypatch.setattr(ReferralClient, "send", send)
+            bench.clock.time += 60
+            assert bench.new_process().drain() == 3
+            return send(client, body)  # it was in flight
+
+        monkeypatch.setattr(ReferralClient, "send", pause)
+        for player in "789":
+            bench.add(player, "registered")
+        assert bench.delivery.step() == 1
+        outcomes = [arrival.outcome for arrival in bench.site.sandbox.arrivals]
+        assert outcomes == ["accepted", "accepted", "accepted", "duplicate"]
+        assert {bench.state(each, "registered") for each in "789"} == {"accepted"}
+
+    def test_what_is_settled_while_it_is_renewed_was_not_taken_over(
+        self,
+        bench: Bench,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        settle = bench.outbox.settle
+
+        def settle_and_renew(*args: t.Any) -> list[Entry]:
+            changed = settle(*args)
+            assert leases(bench).renew()
+            return changed
+
+        monkeypatch.setattr(bench.outbox, "settle", settle_and_renew)
+        bench.add("7", "registered")
+        bench.delivery.drain()
+        assert bench.state("7", "registered") == "accepted"
+        assert caplog.text == ""
+
+    def test_a_stop_gives_back_events_and_not_a_reward_that_is_granted(
+        self, make_bench: Fixture
+    ) -> None:
+        class Stopped(Grant):
+            def give(self, entry: Entry) -> None:
+                made.add("8", "registered")
+                (claimed,) = made.outbox.claim("pending", made.delivery.now(), 1000, 1)
+                leases(made).hold([claimed])
+                made.delivery.stop()
+                self.claims = [
+                    made.outbox.of(player, False)[event].claim
+                    for player, event in (("7", "qualified"), ("8", "registered"))
+                ]
+
+        made: Bench = make_bench(grant := Stopped())
+        made.add("7", "registered", "qualified")
+        made.delivery.drain()
+        assert grant.claims[0] is not None
+        assert grant.claims[1] is None
 
 
 def leases(bench: Bench) -> Leases:

@@ -59,6 +59,16 @@ def test_one_of_several_processes_begins_a_round(outbox: Outbox) -> None:
     assert outbox.round().asked == 5
 
 
+def test_a_round_is_renewed_by_the_process_that_is_at_work(outbox: Outbox) -> None:
+    begun = outbox.claim_round(NOW, MINUTE, "a")
+    assert begun is not None
+    assert outbox.save_round(begun._replace(asked=5), "a")
+    assert outbox.renew_round(NOW + 2 * MINUTE, "a")
+    assert not outbox.renew_round(NOW + 3 * MINUTE, "b")
+    assert outbox.round() == begun._replace(asked=5, due=NOW + 2 * MINUTE)
+    assert outbox.claim_round(NOW + MINUTE, MINUTE, "b") is None
+
+
 def test_a_round_that_never_ended_is_begun_again(outbox: Outbox) -> None:
     assert outbox.claim_round(NOW, MINUTE, "a")
     assert outbox.claim_round(NOW + MINUTE - 1, MINUTE, "b") is None

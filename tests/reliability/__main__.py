@@ -17,6 +17,7 @@ from . import recycling
 from . import soak
 from . import startrace
 from . import statemachine
+from . import takeover
 
 
 @click.group()
@@ -32,6 +33,7 @@ for harness in (
     crashpoints,
     faultserver,
     statemachine,
+    takeover,
     diskfull,
     damage,
     startrace,

@@ -27,6 +27,7 @@ from flask_mmolove import referral_register
 from flask_mmolove import registered
 
 from .site import KEYS
+from .site import read_diary
 from .site import Site
 from .site import WORK
 
@@ -99,6 +100,7 @@ class AccountSite(Site):
         outages: bool = False,
         delivery: str = "manual",
         timeout: float = 5,
+        asks: bool = False,
     ) -> None:
         self.db = SQLAlchemy(model_class=Base)
         self.early = 3 / 4
@@ -108,6 +110,7 @@ class AccountSite(Site):
             endpoint,
             delivery=delivery,
             timeout=timeout,
+            asks=asks,
             expected=(DBAPIError,) if outages else (),
         )
         if outages:
@@ -147,7 +150,9 @@ class AccountSite(Site):
                 if each.level == MILESTONE
             }
             given = [(gift.player, gift.key) for gift in gifts]
-        return Rows(made | reached, certain | reached, given)
+        # What the game alone knows is committed nowhere here.
+        found = {KEYS["qualified"] + each for each in read_diary(self._folder, "L")}
+        return Rows(made | reached | found, certain | reached, given)
 
     def close(self) -> None:
         super().close()

@@ -9,8 +9,8 @@ its children, and another is started. Celery's main process ends by itself where
 dies before it was ready (``workers ended``); then another is started too, as a service
 manager does. After every tenth kill the broker is killed, with every message that it
 held, and started again a while later. At the end the server behaves, and the worker
-delivers what is left. What then still waits for a lease of the killed to run out, five
-minutes for a reward, is delivered with the clock moved on (``left to leases``).
+delivers what is left. What then still waits for a lease of the killed to run out is
+delivered with the clock moved on (``left to leases``).
 
 **What is measured, and why it can fail.** As in ``soak.py``. That the kills hit the
 moments that matter is shown by ``duplicate posts``. ``messages lost`` are those that

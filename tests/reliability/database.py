@@ -1,14 +1,14 @@
-"""SIGKILL at random moments, with the outbox in the site's own PostgreSQL.
+"""SIGKILL at random moments, with the outbox in the site's own database.
 
 **What runs.** As in ``soak.py``: two workers of one site sign up, qualify, deliver and
 reward, the server meets a quarter of the posts with a fault, and every 5 to 60 ms a
 worker is killed. But the site has accounts and gifts in tables of its own, and the
 outbox stands beside them (``MMOLove(app, db=db)``). A signup makes an account, hands it
 over before the commit, or in one of four after it, and commits. A milestone is a change
-of the account and a commit. The reward callback adds a gift and looks for no earlier
-one.
+of the account and a commit; with ``--milestone`` the game alone knows it, and the site
+asks. The reward callback adds a gift and looks for no earlier one.
 
-With ``--server-kills`` the database is killed too, with all its processes, and started
+With ``--server-kills`` PostgreSQL is killed too, with all its processes, and started
 again on the same data a while later. What fails meanwhile is not acknowledged. The
 workers live through it, and each has to have an event acknowledged afterwards before
 the next kill.
@@ -66,14 +66,27 @@ AWAY = 0.5
 BACK = 20.0
 
 
-def run(kills: int, server_kills: int = 0) -> Findings:
+def run(
+    kills: int,
+    server_kills: int = 0,
+    pauses: int = 0,
+    mariadb: bool = False,
+    milestone: bool = False,
+) -> Findings:
     """Kill a site whose database has the outbox as well."""
+    if mariadb and server_kills:
+        raise click.UsageError("--server-kills is for PostgreSQL.")
     warm_up()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(processes.scratch())
         server = stack.enter_context(StandIn(Mood(rate=RATE)))
-        database = stack.enter_context(servers.postgresql_server(durable=True))
-        url = database.url.render_as_string(hide_password=False)
+        database: servers.Database | None = None
+        if mariadb:
+            where = stack.enter_context(servers.mariadb(durable=True))
+        else:
+            database = stack.enter_context(servers.postgresql_server(durable=True))
+            where = database.url
+        url = where.render_as_string(hide_password=False)
         site = AccountSite(
             folder,
             server.endpoint,
@@ -81,8 +94,9 @@ def run(kills: int, server_kills: int = 0) -> Findings:
             outages=server_kills > 0,
             delivery="thread",
             timeout=0.3,
+            asks=milestone,
         )
-        faults = _soak(site, folder, kills, server_kills, database)
+        faults = _soak(site, folder, kills, server_kills, database, pauses)
         server.behave(Mood())
         processes.was_killed(processes.fork(site.drain))
         history = server.history()
@@ -90,7 +104,12 @@ def run(kills: int, server_kills: int = 0) -> Findings:
         evidence = Evidence.of(folder, database=url)
         site.close()
     report = weigh(evidence, rows, history)
-    report.figures = {"kills": kills, "server_kills": server_kills, **report.figures}
+    report.figures = {
+        "kills": kills,
+        "server_kills": server_kills,
+        "pauses": pauses,
+        **report.figures,
+    }
     report.faults += faults
     return report
 
@@ -131,19 +150,23 @@ def _soak(
     folder: Path,
     kills: int,
     server_kills: int,
-    database: servers.Database,
+    database: servers.Database | None,
+    pauses: int,
 ) -> list[str]:
     workers = Workers(site, PACE)
     faults: list[str] = []
-    done = 0
+    done = paused = 0
     for number in progress(range(1, kills + 1), "Killing"):
         time.sleep(random.uniform(SOONEST, LATEST))
-        if done * kills < number * server_kills:
+        if database is not None and done * kills < number * server_kills:
             done += 1
             database.kill()
             time.sleep(random.uniform(0, AWAY))
             database.start()
             faults += _wait_for(workers.names, folder)
+        if paused * kills < number * pauses:
+            paused += 1
+            workers.pause_one()
         workers.replace_one()
     workers.kill()
     return faults
@@ -169,4 +192,12 @@ command = harness(
         show_default=True,
         help="How often the database is killed meanwhile, at most as often.",
     ),
+    click.option(
+        "--pauses",
+        default=0,
+        show_default=True,
+        help="How often a worker is paused meanwhile, at most as often.",
+    ),
+    click.option("--mariadb", is_flag=True, help="In MariaDB, not in PostgreSQL."),
+    click.option("--milestone", is_flag=True, help="Find milestones by asking."),
 )(run)

@@ -50,6 +50,7 @@ from .report import Counters
 from .report import Findings
 from .report import harness
 from .report import progress
+from .site import hasten_leases
 
 #: Signups at once, seconds between them, and requests of a worker before the server
 #: recycles it.
@@ -57,8 +58,8 @@ CLIENTS = 4
 PACE = 0.02
 MAX_REQUESTS = 10
 
-#: Seconds until a server is up, and until the last event has to be delivered: the lease
-#: of an attempt whose process was killed is twelve times the timeout.
+#: Seconds until a server is up, and until the last event has to be delivered: by then
+#: the leases of a process that was killed are long over.
 START = 20.0
 TIMEOUT = 0.25
 FINISH = 30.0
@@ -68,6 +69,7 @@ _SITE = "tests.reliability.recycling:create_site()"
 
 def create_site() -> Flask:
     """The site that the servers serve; the environment says the rest."""
+    hasten_leases()
     if "RELIABILITY_NO_THREADS" in os.environ:
         # As under uWSGI while threads were not its default: they can be started and
         # never run. The alarm looks at once rather than after a quarter of an hour.

@@ -18,6 +18,7 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove.capture.referrer import remember
+from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.daemon import PAUSE
 from flask_mmolove.rewards.milestone import MilestoneAsker
 from flask_mmolove.sandbox import tokens
@@ -34,6 +35,9 @@ OUTBOX = "outbox.db"
 
 #: Whose link every friend came by.
 REFERRER = "anna"
+
+#: Milliseconds of a lease, so that much is taken over within a run.
+LEASE = 1_500
 
 #: Seconds that a view and the game work on, after what matters here was done.
 WORK = 0.003
@@ -82,7 +86,7 @@ class Site:
     :param endpoint: Where MMOLove stands.
     :param database: The URL of a database, for the outbox.
     :param delivery: ``MMOLOVE_DELIVERY``.
-    :param timeout: ``MMOLOVE_TIMEOUT``; a lease is twelve of them.
+    :param timeout: ``MMOLOVE_TIMEOUT``.
     :param at_most_once: How the reward callback is registered.
     :param asks: Whether the site finds milestones by ``@mmolove.milestone``.
     :param expected: Exceptions that may be logged, for something of theirs was killed.
@@ -115,6 +119,7 @@ class Site:
             MMOLOVE_CONCURRENCY=2,
         )
         self.app.add_url_rule("/signup", view_func=self._sign_up, methods=["POST"])
+        hasten_leases()
         mmolove = self._extend()
         mmolove.reward(at_most_once=at_most_once)(self._reward)
         if asks:
@@ -203,6 +208,12 @@ class Site:
     def _reward(self, referral: Referral) -> None:
         self.diary.note("R", referral.identity, referral.reward_key)
         time.sleep(WORK)
+
+
+def hasten_leases(milliseconds: int = LEASE) -> None:
+    """Let the leases of this process and its children be short."""
+    defaults = t.cast("dict[str, t.Any]", Delivery.__init__.__kwdefaults__)
+    defaults["lease"] = milliseconds
 
 
 def warm_up() -> None:

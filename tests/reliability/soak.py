@@ -6,7 +6,8 @@ package's own thread. One signup in sixteen is of a player whom another referrer
 registered before. The server meets a quarter of the posts with a fault, see
 ``server.py``. Every 5 to 120 ms a worker is killed and another forked in its place.
 Then all are killed, the server behaves, and a new process delivers what is left; it has
-to come to an end.
+to come to an end. With ``--pauses`` one is stopped now and then, for up to two leases,
+while the other one takes over what it holds, and then continued.
 
 **What is measured, and why it can fail.** The diary says what the site attempted and
 was told, the server's history what arrived. The kills hit the moments that matter, else
@@ -35,6 +36,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
 import time
 
 import click
@@ -47,6 +49,7 @@ from .report import progress
 from .server import Mood
 from .server import StandIn
 from .server import TAKEN
+from .site import LEASE
 from .site import Site
 from .site import warm_up
 
@@ -62,8 +65,10 @@ PACE = 0.05
 RATE = 0.25
 
 
-def run(kills: int, at_most_once: bool = False, milestone: bool = False) -> Findings:
-    """Kill while two workers sign up, qualify and deliver."""
+def run(
+    kills: int, pauses: int = 0, at_most_once: bool = False, milestone: bool = False
+) -> Findings:
+    """Kill and pause while two workers sign up, qualify and deliver."""
     warm_up()
     with processes.scratch() as folder, StandIn(Mood(rate=RATE)) as server:
         site = Site(
@@ -75,7 +80,7 @@ def run(kills: int, at_most_once: bool = False, milestone: bool = False) -> Find
             asks=milestone,
         )
         started = time.monotonic()
-        _soak(site, kills)
+        _soak(site, kills, pauses)
         seconds = time.monotonic() - started
         outage = _outage(site)
         server.behave(Mood())
@@ -90,6 +95,7 @@ def run(kills: int, at_most_once: bool = False, milestone: bool = False) -> Find
         counters,
         figures={
             "kills": kills,
+            "pauses": pauses,
             "kills_per_second": round(kills / seconds, 1),
             "posts": len(history),
             "posts_in_the_drain": len(history) - before,
@@ -123,6 +129,13 @@ class Workers:
         self.names[place] = next(self._numbers)
         self._pids[place] = self._start(self.names[place])
 
+    def pause_one(self) -> None:
+        """Stop one for a while, and let it go on."""
+        pid = random.choice(self._pids)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(random.uniform(0, 2 * LEASE / 1000))
+        os.kill(pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill them all."""
         for pid in self._pids:
@@ -134,11 +147,13 @@ class Workers:
         )
 
 
-def _soak(site: Site, kills: int) -> None:
+def _soak(site: Site, kills: int, pauses: int) -> None:
     workers = Workers(site, PACE)
-    for _ in progress(range(kills), "Killing"):
+    moves = [workers.replace_one] * kills + [workers.pause_one] * pauses
+    random.shuffle(moves)
+    for move in progress(moves, "Killing"):
         time.sleep(random.uniform(SOONEST, LATEST))
-        workers.replace_one()
+        move()
     workers.kill()
 
 
@@ -164,6 +179,7 @@ def _outage(site: Site) -> float:
 
 command = harness(
     click.option("--kills", default=300, show_default=True, help="How many."),
+    click.option("--pauses", default=0, show_default=True, help="How many."),
     click.option("--at-most-once", is_flag=True, help="Reward at most once."),
     click.option("--milestone", is_flag=True, help="Find milestones by asking."),
 )(run)

@@ -73,6 +73,17 @@ class TestSoak:
         assert counters["duplicate_posts"] > 0
         assert report["figures"]["faults_met"] > 0
 
+    def test_a_pause_loses_nothing_and_pays_nothing_twice(self) -> None:
+        report = run("soak", "--kills", "5", "--pauses", "10")
+        assert report["figures"]["pauses"] == 10
+        assert report["counters"]["duplicate_posts"] > 0
+        assert report["figures"]["rewards"] > 0
+
+    def test_a_killed_process_is_taken_over_within_half_a_minute(self) -> None:
+        report = run("takeover", "--store", "file")
+        (row,) = report["rows"]
+        assert 5 < row["event"] <= 30 and 5 < row["reward"] <= 30
+
     def test_at_most_once_calls_no_callback_twice(self) -> None:
         report = run("soak", "--kills", "60", "--at-most-once")
         assert report["counters"]["repeated_calls"] == 0

@@ -14,6 +14,7 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove.clock import milliseconds
+from flask_mmolove.delivery.lease import Heartbeat
 from flask_mmolove.rewards.many import BATCH
 from flask_mmolove.rewards.milestone import MilestoneAsker
 from flask_mmolove.rewards.milestone import PAUSE_MOST
@@ -164,11 +165,40 @@ def test_two_at_once_are_one_round(game: Game) -> None:
     thread.start()
     assert inside.wait(30)
     assert game.asker().ask() == 0
-    # A process that hangs for long does not keep the others from asking.
-    game.time += 121
+    # One that was paused for long, or killed, does not keep the others from asking.
+    game.time += 21
     go_on.set()
     assert game.asker().ask() in (0, 1)
     thread.join()
+    assert "qualified" in game.states("1")
+
+
+def test_a_slow_game_is_not_asked_by_a_second_process_meanwhile(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed = threading.Semaphore(0)
+    renew = game.state.outbox.renew_round
+
+    def note(*args: t.Any) -> bool:
+        known = renew(*args)
+        renewed.release()
+        return known
+
+    monkeypatch.setattr(game.state.outbox, "renew_round", note)
+    monkeypatch.setattr(Heartbeat.__init__, "__defaults__", (90,))
+    game.sign_up("1")
+    others: list[int] = []
+
+    @game.mmolove.milestone
+    def reached(friends: Friends) -> list[str]:
+        for _ in range(3):  # three quarters of a lease each
+            game.time += 15
+            assert renewed.acquire(timeout=20)
+            others.append(game.asker().ask())
+        return list(friends)
+
+    assert game.asker().ask() == 1
+    assert others == [0, 0, 0]
     assert "qualified" in game.states("1")
 
 

@@ -152,7 +152,16 @@ class Place(t.NamedTuple):
         if self.schema:
             schema = database.identifier_preparer.quote_schema(self.schema)
             prefix = f"{schema}.{prefix}"
-        return Dialect(prefix, **_WAYS[database.name])
+        free = " FOR UPDATE SKIP LOCKED" if _skips_locked(database) else ""
+        return Dialect(prefix, free=free, **_WAYS[database.name])
+
+
+def _skips_locked(database: DatabaseDialect) -> bool:
+    """Whether a SELECT can pass over rows that are locked, as far as is known."""
+    if database.name not in {"mysql", "mariadb"}:
+        return database.name == "postgresql"
+    since = (10, 6) if getattr(database, "is_mariadb", False) else (8, 0, 1)
+    return (database.server_version_info or (0,)) >= since
 
 
 class SQLAlchemyTransaction(Transaction):

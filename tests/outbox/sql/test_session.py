@@ -14,6 +14,8 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
+from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.testing import SiteSandbox
 from tests.sites import Gift
 from tests.sites import make_sites
@@ -146,7 +148,9 @@ class TestReward:
         assert (self.state_of(site), site.count(Gift)) == ("accepted", 0)
 
     def test_nobody_can_claim_one_whose_callback_runs(self, site: Site) -> None:
-        """However long: it is locked, so its lease need not be renewed."""
+        """However long: it is locked, so its lease need not be renewed. Where it can
+        be, it is passed over, and other rewards are granted meanwhile.
+        """
         calls = []
         outbox = site.state.outbox
         delivery = site.state.make_delivery()
@@ -155,8 +159,15 @@ class TestReward:
         def grant(referral: Referral) -> None:
             calls.append(referral)
             later = delivery.now() + 10**6
-            with pytest.raises(OutboxBusy):
-                outbox.run(lambda db: db.claim("accepted", later, 1000, 1), 0.1)
+
+            def claim(db: Transaction) -> list[Entry]:
+                return db.claim("accepted", later, 1000, 1)
+
+            if site.db.engine.name == "sqlite":  # it has one lock
+                with pytest.raises(OutboxBusy):
+                    outbox.run(claim, 0.1)
+            else:
+                assert outbox.run(claim, 0.1) == []
 
         delivery.drain()
         assert (self.state_of(site), len(calls)) == ("rewarded", 1)
