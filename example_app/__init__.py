@@ -1,20 +1,25 @@
 """Lanternmoor: a small private-server site with referrals, to run and to copy from.
 
-``python -m example_app`` starts it together with the sandbox, a local MMOLove.
+``python -m example_app`` starts it together with its game and the sandbox, a local
+MMOLove. What it does about referrals is in ``referrals.py``.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 import typing as t
 from pathlib import Path
 
+from flask import current_app
 from flask import Flask
 from flask import render_template
 from flask import Response
 from flask_login import LoginManager
 from flask_wtf.csrf import CSRFProtect
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ServiceUnavailable
 
 from flask_mmolove import invitations
 
@@ -25,14 +30,20 @@ from .referrals import runs_the_game
 from .views import play
 from .views import site
 
+#: The file in its folder with which ``python -m example_app`` started last.
+SETTINGS = "settings.json"
+
 csrf = CSRFProtect()
 login_manager = LoginManager()
 login_manager.user_loader(models.load_player)
 
 DEFAULTS = {
     "SQLALCHEMY_DATABASE_URI": "sqlite:///lanternmoor.db",
+    "SQLALCHEMY_BINDS": {"game": "sqlite:///game.db"},
     "PASSWORD_HASH_METHOD": "scrypt",
     "PUBLIC_URL": "http://127.0.0.1:5000",
+    # The game is asked this often, in seconds, who has reached the milestone.
+    "MMOLOVE_MILESTONE_INTERVAL": 10,
     "MMOLOVE_ENDPOINT": "https://mmolove.com/api/referral/events",
     # Cookies ignore ports: a name of its own does not collide with other local sites.
     "SESSION_COOKIE_NAME": "lanternmoor",
@@ -53,6 +64,10 @@ def create_app(
     app.config.from_mapping(DEFAULTS)
     app.config.from_prefixed_env()
     app.config.from_mapping(config)
+    if "MMOLOVE_SERVER_ID" not in app.config:
+        # So ``flask --app example_app mmolove status`` looks at what ran here last.
+        path = Path(app.instance_path, SETTINGS)
+        app.config.from_file(str(path), load=json.load, silent=True)
     if not app.config["SECRET_KEY"]:
         app.config["SECRET_KEY"] = kept_secret(Path(app.instance_path, "secret_key"))
 
@@ -71,10 +86,18 @@ def create_app(
     dashboard = mmolove.dashboard(access=runs_the_game)
     app.register_blueprint(dashboard, url_prefix="/mmolove")
     app.register_error_handler(HTTPException, error_page)
+    app.register_error_handler(OperationalError, database_page)
     app.after_request(add_security_headers)
     with app.app_context():
         db.create_all()  # enough for a demo; a real site has migrations
     return app
+
+
+def keep_settings(folder: Path, settings: t.Mapping[str, t.Any]) -> None:
+    """Write down how the site ran here last."""
+    path = folder / SETTINGS
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(settings, indent=2))
 
 
 def kept_secret(path: Path) -> str:
@@ -88,6 +111,12 @@ def kept_secret(path: Path) -> str:
 
 def error_page(error: HTTPException) -> tuple[str, int]:
     return render_template("error.html", error=error), error.code or 500
+
+
+def database_page(error: OperationalError) -> tuple[str, int]:
+    """The game has not started, or a database is away."""
+    current_app.logger.error("%s", error)
+    return error_page(ServiceUnavailable("The game is away. Try again in a minute."))
 
 
 def add_security_headers(response: Response) -> Response:

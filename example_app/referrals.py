@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
+import typing as t
 from urllib.parse import urljoin
 
 from flask import current_app
 from flask_login import current_user
+from sqlalchemy.exc import OperationalError
 
 from flask_mmolove import current_referrer
 from flask_mmolove import MMOLove
-from flask_mmolove import qualify
 from flask_mmolove import Referral
+from flask_mmolove import RewardLater
 
+from . import realm
 from .models import db
 from .models import find_player_by_id
-from .models import Item
+from .models import find_players
 from .models import Player
 
+#: The level at which a friend counts.
 MILESTONE = 20
+
+#: What a player gets for the first friend, the third, and so on; and for all others.
+TIERS = {1: "Founder's cape", 3: "Marsh pony", 5: "Silver lantern"}
+OTHERWISE = "Healing draught"
 
 mmolove = MMOLove(db=db)
 
 
+@mmolove.milestone
+def at_the_gate(friends: t.Mapping[str, Referral]) -> list[str]:
+    """The friends who have reached the milestone. The game knows, and is asked."""
+    return realm.those_at(MILESTONE, friends)
+
+
 @mmolove.reward
-def grant_cape(referral: Referral) -> None:
-    """Give the referrer a cape. It is committed together with the record that the
-    reward was granted.
-    """
-    friend = find_player_by_id(referral.identity)
-    owner = find_player_by_id(referral.referrer)
-    if friend and owner:
-        cape = Item(name="Founder's cape", key=referral.reward_key)
-        db.session.add(cape)
-        cape.owner, cape.friend = owner, friend
+def grant(referral: Referral) -> None:
+    """Leave something for the referrer, who finds it at the next login."""
+    if referral.referrer is None or referral.number is None:
+        return
+    try:
+        # The game's database has a transaction of its own. If this one is committed and
+        # the site's is not, this is called again, and the key is known by then.
+        realm.add_reward(referral.reward_key, referral.referrer, gift(referral.number))
+    except OperationalError:
+        raise RewardLater("the game's database is away") from None
 
 
-def check_milestone(player: Player) -> None:
-    """Report the milestone with the commit that follows.
+def gift(number: int) -> str:
+    """What a player gets for this friend of theirs."""
+    return TIERS.get(number, OTHERWISE)
 
-    A player who is past it is reported again at each level: only the first counts.
-    """
-    if player.level >= MILESTONE:
-        qualify(player)
+
+class Friend(t.NamedTuple):
+    """A friend on a player's page."""
+
+    name: str
+    level: int
+    referral: Referral
+
+
+def friends_of(player: Player) -> list[Friend]:
+    """Whom a player brought, newest first."""
+    referrals = mmolove.referrals(player)
+    players = find_players(referral.identity for referral in referrals)
+    names = {str(player.id): player.name for player in players}
+    levels = realm.levels_of(names)
+    return [
+        Friend(names[each.identity], levels.get(each.identity, 1), each)
+        for each in referrals
+        if each.identity in names
+    ]
 
 
 def share_link(player: Player) -> str:

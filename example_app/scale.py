@@ -21,7 +21,9 @@ import requests
 from flask_mmolove.sandbox import Sandbox
 
 from . import create_app
+from .game import playing
 from .models import db
+from .ports import listen
 
 ROOT = Path(__file__).parent.parent
 INSTALL = "In the project's folder: pip install -e '.[test]'"
@@ -44,9 +46,10 @@ class Running(t.NamedTuple):
 
 
 @contextlib.contextmanager
-def start(host: str, port: int, sandbox_port: int) -> t.Iterator[Running]:
+def start(host: str, port: int, sandbox_port: int, level: float) -> t.Iterator[Running]:
     """Run all parts; the end of the block ends each of them.
 
+    :param level: Seconds that a level takes in the game.
     :raises SystemExit: If a part is missing, or does not start.
     """
     servers = find_servers()
@@ -55,7 +58,8 @@ def start(host: str, port: int, sandbox_port: int) -> t.Iterator[Running]:
     url = f"http://{host}:{port}"
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        listener = enter(listen(host, port))
+        listener = enter(listen(host, port, "--port"))
+        listen(host, sandbox_port, "--sandbox-port").close()
         folder = Path(enter(tempfile.TemporaryDirectory(prefix="lanternmoor-")))
         sandbox = enter(
             Sandbox(
@@ -80,6 +84,7 @@ def start(host: str, port: int, sandbox_port: int) -> t.Iterator[Running]:
             "CELERY": {"broker_url": broker.url},
         }
         make_tables(settings, folder)
+        enter(playing(folder, level))
         run = Processes(settings, folder)
         stack.callback(run.end)
         run.start(*CELERY, "--schedule", folder / "beat", "-l", "info", "-c", "2")
@@ -89,6 +94,7 @@ def start(host: str, port: int, sandbox_port: int) -> t.Iterator[Running]:
         parts = {
             "Lanternmoor": f"{url}/  (Gunicorn, two processes)",
             "MMOLove": f"{sandbox.url}/  (the sandbox; nothing leaves this machine)",
+            "The game": f"{folder / 'game.db'}  (a program of its own)",
             "PostgreSQL": f"{host}:{database.port}  (the players and the outbox)",
             "Celery": f"a worker with beat; its broker is {broker.url} (Valkey)",
             "Logs": f"{folder}/",
@@ -108,14 +114,6 @@ def find_servers() -> t.Any:
     except ImportError as e:
         raise SystemExit(f"Not found: {e.name}. {INSTALL}") from None
     return servers
-
-
-def listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as e:
-        words = os.strerror(e.errno or 0)
-        raise SystemExit(f"Port {port}: {words}. Try another --port.") from None
 
 
 def make_tables(settings: t.Mapping[str, t.Any], folder: Path) -> None:

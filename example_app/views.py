@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import re
+
 from flask import Blueprint
 from flask import flash
 from flask import redirect
 from flask import render_template
+from flask import request
 from flask import url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from flask_login import login_user
 from flask_login import logout_user
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import OperationalError
 
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 
+from . import realm
 from .forms import DeleteForm
 from .forms import JoinForm
 from .forms import LoginForm
 from .models import db
 from .models import find_player
 from .models import Player
-from .referrals import check_milestone
+from .referrals import friends_of
+from .referrals import gift
 from .referrals import MILESTONE
 from .referrals import mmolove
+from .referrals import OTHERWISE
 from .referrals import referrer
 from .referrals import share_link
-
-DEEDS = {"train": 2, "fight": 5}
+from .referrals import TIERS
 
 site = Blueprint("site", __name__)
 play = Blueprint("play", __name__)
@@ -59,7 +65,7 @@ def join_form() -> ResponseReturnValue:
 def join() -> ResponseReturnValue:
     form = JoinForm()
     if form.validate_on_submit() and (player := create_player(form)):
-        login_user(player)
+        log_in(player)
         flash(f"Welcome to Lanternmoor, {player.name}.")
         return redirect(url_for("play.character"))
     return render_template("join.html", form=form, referrer=referrer()), 422
@@ -67,7 +73,7 @@ def join() -> ResponseReturnValue:
 
 def create_player(form: JoinForm) -> Player | None:
     """The new player; ``None``, with an error in the form, if the name is taken."""
-    player = Player(name=form.name.data, invited_by=referrer())
+    player = Player(name=form.name.data)
     player.set_password(form.password.data)
     db.session.add(player)
     registered(player)  # committed with the player, or not at all
@@ -89,8 +95,24 @@ def login() -> ResponseReturnValue:
     if player is None or not player.check_password(form.password.data):
         form.password.errors = ["This name and password do not belong together."]
         return render_template("login.html", form=form), 422
+    log_in(player)
+    return redirect(safe_next() or url_for("play.character"))
+
+
+def log_in(player: Player) -> None:
+    """Log a player in here, and into the game."""
     login_user(player)
-    return redirect(url_for("play.character"))
+    try:
+        realm.log_in(player.id)
+    except OperationalError:
+        flash("The game is away. Log in again when it is back.")
+
+
+def safe_next() -> str | None:
+    """Where a visitor wanted to go before the login, if that is on this site."""
+    path = request.args.get("next", "")
+    # Browsers take "//host" and "/\\host" for another site.
+    return path if re.match(r"/(?![/\\])", path) else None
 
 
 # -- for players -----------------------------------------------------------------------
@@ -101,23 +123,17 @@ def login_wall() -> ResponseReturnValue | None:
     if current_user.is_authenticated:
         return None
     flash("Log in first.")
-    return redirect(url_for("site.login"))
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else None
+    return redirect(url_for("site.login", next=wanted))
 
 
 @play.get("/character")
 def character() -> str:
-    return render_template("character.html", milestone=MILESTONE, deeds=DEEDS)
-
-
-@play.post("/character/<any(train, fight):deed>")
-def level_up(deed: str) -> ResponseReturnValue:
-    player = current_user
-    # The database adds, so that two presses at the same time both count.
-    player.level = Player.level + DEEDS[deed]
-    db.session.flush()
-    check_milestone(player)
-    db.session.commit()
-    return redirect(url_for("play.character"))
+    return render_template(
+        "character.html",
+        character=realm.character(current_user.id),
+        milestone=MILESTONE,
+    )
 
 
 @play.get("/friends")
@@ -125,7 +141,10 @@ def friends() -> str:
     return render_template(
         "friends.html",
         link=share_link(current_user),
-        capes={item.friend_id for item in current_user.items},
+        friends=friends_of(current_user),
+        gift=gift,
+        tiers=TIERS,
+        otherwise=OTHERWISE,
         milestone=MILESTONE,
     )
 
@@ -140,6 +159,7 @@ def delete() -> ResponseReturnValue:
         form.password.errors = ["This is not your password."]
         return render_template("delete.html", form=form), 422
     id = player.id
+    realm.forget(id)
     logout_user()
     db.session.delete(player)
     db.session.commit()

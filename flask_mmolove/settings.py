@@ -128,7 +128,7 @@ class Settings(t.NamedTuple):
             timeout=read.number("TIMEOUT", 0.1, 60),
             concurrency=read.count("CONCURRENCY", 1, 64),
             give_up_after=read.number("GIVE_UP_AFTER", 0, 3650) * 86400,
-            milestone_interval=read.number("MILESTONE_INTERVAL", 10, 86400),
+            milestone_interval=read.number("MILESTONE_INTERVAL", 1, 86400),
             proxy=read.checked("PROXY", check_proxy) or None,
             ca_bundle=read.ca_bundle("CA_BUNDLE", Path(instance_path)),
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
+import time
 import typing as t
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -11,29 +14,31 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from flask import Flask
+from flask.cli import ScriptInfo
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from example_app import create_app
+from example_app import keep_settings
+from example_app.game import Game
 from example_app.models import db
 from example_app.models import find_player
 from example_app.models import Player
 from example_app.referrals import share_link
+from flask_mmolove import qualify
 from flask_mmolove import registered
+from flask_mmolove.admin.cli import mmolove as command
+from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Outbox
+from flask_mmolove.rewards.milestone import MilestoneAsker
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import find_url
 
 PASSWORD = "will-o-the-wisp"
 CAPE = "Founder&#39;s cape"
-POSTS = [
-    "/join",
-    "/login",
-    "/logout",
-    "/character/train",
-    "/character/fight",
-    "/character/delete",
-]
+#: By how much the site's clock is ahead when it asks: a round is always due.
+_HOURS = itertools.count(1)
+POSTS = ["/join", "/login", "/logout", "/character/delete"]
 
 
 on_each_database = pytest.mark.parametrize(
@@ -57,10 +62,10 @@ def app(
         },
         instance_path=str(tmp_path),
     )
+    game_of(app)
     yield app
     app.extensions["mmolove"].outbox.close()
-    with app.app_context():
-        db.engine.dispose()
+    drop_connections(app)
 
 
 @pytest.fixture
@@ -76,9 +81,35 @@ def outbox_of(app: Flask) -> Outbox:
     return t.cast(Outbox, app.extensions["mmolove"].outbox)
 
 
-def level_of(app: Flask, name: str) -> int:
+def game_of(app: Flask) -> Game:
+    """The game that the site has, which here lives tick by tick."""
+    return Game(Path(app.instance_path, "game.db"))
+
+
+@contextlib.contextmanager
+def away(app: Flask) -> t.Iterator[None]:
+    """The game's database is not to be had."""
+    path = Path(app.instance_path, "game.db")
+    path.rename(path.with_name("away.db"))
+    drop_connections(app)
     with app.app_context():
-        return player_named(name).level
+        yield
+    drop_connections(app)
+    path.with_name("away.db").replace(path)
+
+
+def drop_connections(app: Flask) -> None:
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def log_in_again(client: FlaskClient, name: str) -> str:
+    """Log in, be let in by the game, and look at the character."""
+    client.post("/logout")
+    client.post("/login", data={"name": name, "password": PASSWORD})
+    game_of(client.application).tick()
+    return client.get("/character").text
 
 
 def player_named(name: str) -> Player:
@@ -103,10 +134,26 @@ def test_every_page_answers_a_player_and_lets_nothing_foreign_in(
 
 
 @pytest.mark.parametrize("path", ["/character", "/friends"])
-def test_a_players_pages_ask_a_visitor_to_log_in(
+def test_a_login_leads_to_where_one_wanted_to_go(
     client: FlaskClient, path: str
 ) -> None:
-    assert client.get(path).location == "/login"
+    join(client, "Anna")
+    client.post("/logout")
+    to_login = client.get(path).location
+    assert to_login == f"/login?next={path}"
+    fields = {"name": "Anna", "password": PASSWORD}
+    assert client.post(to_login, data=fields).location == path
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["//evil.example", "/\\evil.example", "https://evil.example", "x", ""]
+)
+def test_a_login_leads_to_no_other_site(client: FlaskClient, elsewhere: str) -> None:
+    join(client, "Anna")
+    client.post("/logout")
+    fields = {"name": "Anna", "password": PASSWORD}
+    response = client.post("/login", query_string={"next": elsewhere}, data=fields)
+    assert response.location == "/character"
 
 
 def test_the_journey_is_told_only_beside_a_sandbox(
@@ -151,7 +198,7 @@ def test_a_name_is_given_once_whatever_its_case(app: Flask) -> None:
 def test_logging_out_and_in_again(client: FlaskClient) -> None:
     join(client, "Anna")
     assert client.post("/logout").location == "/"
-    assert client.get("/character").location == "/login"
+    assert client.get("/character").location == "/login?next=/character"
     response = client.post("/login", data={"name": "anna", "password": PASSWORD})
     assert response.location == "/character"
 
@@ -167,12 +214,31 @@ def test_a_wrong_log_in_does_not_say_which_half_was_wrong(
     assert "This name and password do not belong together." in response.text
 
 
-def test_each_press_gains_levels(app: Flask, client: FlaskClient) -> None:
+def test_a_character_gains_levels_while_its_player_is_away(
+    app: Flask, client: FlaskClient
+) -> None:
     join(client, "Anna")
-    client.post("/character/train")
-    client.post("/character/fight")
-    assert level_of(app, "Anna") == 8
+    assert "The gatekeeper is opening." in client.get("/character").text
+    live(app, 5)
+    client.post("/logout")
+    live(app, 3)
+    client.post("/login", data={"name": "Anna", "password": PASSWORD})
     assert "12 levels to the gate at level 20." in client.get("/character").text
+    live(app, 100)
+    assert "You passed the gate" in client.get("/character").text
+
+
+def test_a_signup_needs_no_game(app: Flask, client: FlaskClient) -> None:
+    with away(app):
+        response = client.post(
+            "/join", data={"name": "Anna", "password": PASSWORD}, follow_redirects=True
+        )
+    assert response.status_code == 503
+    assert "The game is away. Try again in a minute." in response.text
+    assert "The game is away. Log in again when it is back." in response.text
+    log_in_again(client, "Anna")
+    live(app, 7)
+    assert "12 levels to the gate" in client.get("/character").text
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -184,7 +250,8 @@ def test_a_form_without_its_csrf_token_does_nothing(
     response = client.post(path, data={"name": "Berengar", "password": PASSWORD})
     assert response.status_code == 400
     assert "The CSRF token is missing." in response.text
-    assert level_of(app, "Anna") == 1
+    with app.app_context():
+        assert player_named("Anna")
 
 
 def test_whoever_joined_first_has_the_dashboard(
@@ -223,9 +290,20 @@ def test_the_secret_key_is_made_once_and_kept(
     for _ in range(2):
         app = create_app(config, instance_path=str(tmp_path))
         keys.add(app.config["SECRET_KEY"])
-        with app.app_context():
-            db.engine.dispose()
+        drop_connections(app)
     assert keys == {(tmp_path / "secret_key").read_text()}
+
+
+def test_the_command_line_looks_at_what_ran_last(
+    tmp_path: Path, mmolove_sandbox: SiteSandbox
+) -> None:
+    keep_settings(tmp_path, mmolove_sandbox.sandbox.settings)
+    app = create_app(instance_path=str(tmp_path))
+    info = ScriptInfo(create_app=lambda: app)
+    shown = app.test_cli_runner().invoke(command, ["status"], obj=info)
+    assert shown.exit_code == 0, shown.output
+    app.extensions["mmolove"].outbox.close()
+    drop_connections(app)
 
 
 # -- the referral ----------------------------------------------------------------------
@@ -244,9 +322,13 @@ def come_by_invitation(app: Flask, referrer: str) -> FlaskClient:
     return visitor
 
 
-def fight(client: FlaskClient, times: int = 4) -> None:
-    for _ in range(times):
-        client.post("/character/fight")
+def live(app: Flask, ticks: int = 20) -> None:
+    """Let the game go on, and the site ask it and deliver."""
+    for _ in range(ticks):
+        game_of(app).tick()
+    state, later = app.extensions["mmolove"], time.time() + next(_HOURS) * 3600
+    MilestoneAsker(state, clock=lambda: later).ask()
+    state.make_delivery().drain()
 
 
 @on_each_database
@@ -258,20 +340,50 @@ def test_a_friend_at_level_20_is_worth_one_cape(
     assert "<strong>Anna</strong> invited you." in friend.get("/join").text
     join(friend, "Berengar")
 
-    fight(friend, 3)
+    live(app, 16)
     assert "level 16 of 20" in client.get("/friends").text
-    assert CAPE not in client.get("/character").text
+    assert mmolove_sandbox.reported == [("registered", "2")]
 
-    fight(friend, 1)
+    friend.post("/logout")
+    live(app, 4)
     assert mmolove_sandbox.reported == [("registered", "2"), ("qualified", "2")]
     assert [referral.identity for referral in mmolove_sandbox.rewarded] == ["2"]
-    assert client.get("/character").text.count(CAPE) == 1
-    assert "cape received" in client.get("/friends").text
+    assert f"{CAPE} for friend 1" in client.get("/friends").text
+    # It waits until the referrer logs in.
+    assert CAPE not in client.get("/character").text
+    assert log_in_again(client, "Anna").count(CAPE) == 1
 
-    fight(friend, 3)
+    live(app)
     assert len(mmolove_sandbox.sandbox.arrivals) == 2
-    assert client.get("/character").text.count(CAPE) == 1
-    assert CAPE not in friend.get("/character").text
+    assert log_in_again(client, "Anna").count(CAPE) == 1
+    assert CAPE not in log_in_again(friend, "Berengar")
+
+
+def test_each_friend_is_worth_what_the_page_promises(
+    app: Flask, client: FlaskClient
+) -> None:
+    join(client, "Anna")
+    for name in ("Berengar", "Cato", "Dido"):
+        join(come_by_invitation(app, "Anna"), name)
+        live(app)
+    page = client.get("/friends").text
+    for words in (f"{CAPE} for friend 1", "Healing draught for friend 2"):
+        assert words in page
+    assert "Marsh pony for friend 3" in page
+    pack = log_in_again(client, "Anna")
+    assert [pack.count(item) for item in (CAPE, "draught", "pony")] == [1, 1, 1]
+
+
+def test_a_gift_waits_while_the_game_is_away(app: Flask, client: FlaskClient) -> None:
+    join(client, "Anna")
+    join(come_by_invitation(app, "Anna"), "Berengar")
+    with away(app):
+        qualify(2)
+        app.extensions["mmolove"].make_delivery().drain()
+    assert outbox_of(app).of("2", False)["qualified"].state == "accepted"
+    app.extensions["mmolove"].outbox.resume(milliseconds())
+    live(app)
+    assert log_in_again(client, "Anna").count(CAPE) == 1
 
 
 def test_a_sign_up_that_fails_first_still_counts_for_the_referrer(
@@ -281,8 +393,8 @@ def test_a_sign_up_that_fails_first_still_counts_for_the_referrer(
     friend = come_by_invitation(app, "Anna")
     join(friend, "Anna")
     join(friend, "Berengar")
-    fight(friend)
-    assert client.get("/character").text.count(CAPE) == 1
+    live(app)
+    assert log_in_again(client, "Anna").count(CAPE) == 1
 
 
 @on_each_database
@@ -292,36 +404,37 @@ def test_a_deleted_account_leaves_nothing_and_its_id_is_not_used_again(
     join(client, "Anna")
     friend = come_by_invitation(app, "Anna")
     join(friend, "Berengar")
-    fight(friend)
+    live(app)
     response = friend.post("/character/delete", data={"password": PASSWORD})
     assert "Your account is gone." in friend.get(response.location).text
-    assert friend.get("/character").location == "/login"
+    assert friend.get("/character").location == "/login?next=/character"
     assert outbox_of(app).of("2", False) == {}
     # The cape stays with who earned it.
-    assert "for bringing a friend" in client.get("/character").text
+    assert log_in_again(client, "Anna").count(CAPE) == 1
+    assert "Nobody yet." in client.get("/friends").text
 
     stranger = app.test_client()
     join(stranger, "Cato")
     with app.app_context():
         assert player_named("Cato").id == 3
-    fight(stranger)
+    live(app)
     assert len(mmolove_sandbox.rewarded) == 1
 
 
-def test_an_account_with_items_and_friends_can_be_deleted(
+def test_an_account_with_loot_and_friends_can_be_deleted(
     app: Flask, client: FlaskClient
 ) -> None:
     join(client, "Anna")
     friend = come_by_invitation(app, "Anna")
     join(friend, "Berengar")
-    fight(friend)
+    live(app)
     assert client.get("/character/delete").status_code == 200
     wrong = client.post("/character/delete", data={"password": "a wrong one"})
     assert "This is not your password." in wrong.text
     assert client.post("/character/delete", data={"password": PASSWORD}).location == "/"
     with app.app_context():
         assert find_player("Anna") is None
-        assert player_named("Berengar").invited_by is None
+        assert player_named("Berengar")
     assert outbox_of(app).of("2", False)["registered"].referrer is None
 
 
@@ -331,7 +444,7 @@ def test_a_player_without_a_token_earns_nobody_a_cape(
     join(client, "Anna")
     stranger = app.test_client()
     join(stranger, "Cato")
-    fight(stranger)
+    live(app)
     assert mmolove_sandbox.sandbox.arrivals == []
     assert "Nobody yet." in client.get("/friends").text
     assert CAPE not in client.get("/character").text
@@ -346,5 +459,7 @@ def test_a_player_who_is_logged_in_is_not_a_friend(
     assert "You are logged in as Anna." in response.text
 
 
-def test_an_unknown_invitation_is_a_404(client: FlaskClient) -> None:
-    assert client.get("/invite/no-such-code").status_code == 404
+def test_an_unknown_invitation_says_so(client: FlaskClient) -> None:
+    response = client.get("/invite/no-such-code")
+    assert response.status_code == 404
+    assert "This invite link is not complete" in response.text

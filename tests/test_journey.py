@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -25,7 +26,10 @@ from tests.browser import fits
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "will-o-the-wisp"
-LOOT = "cape received"
+LOOT = "Founder&#39;s cape"
+
+#: Seconds that a level takes in the game.
+LEVEL = "0.02"
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +52,11 @@ class Site:
                 *(sys.executable, "-W", "error", "-m", "example_app"),
                 *("--port", str(self._ports[0])),
                 *("--sandbox-port", str(self._ports[1])),
+                *("--level", LEVEL),
                 *self._options,
             ],
             cwd=ROOT,
+            env={**os.environ, "FLASK_MMOLOVE_MILESTONE_INTERVAL": "1"},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -90,10 +96,22 @@ class Site:
                 time.sleep(0.02)
                 states = db.execute("SELECT state FROM mmolove_event").fetchall()
 
-    def wait_for_loot(self, referrer: Visitor) -> None:
-        deadline = time.monotonic() + 30
-        while LOOT not in referrer.read("/friends") and time.monotonic() < deadline:
+    def wait_for_gift(self, referrer: Visitor) -> None:
+        """Until the friends page says that there is one."""
+        deadline = time.monotonic() + 60
+        while f"{LOOT} for friend 1" not in referrer.read("/friends"):
+            assert time.monotonic() < deadline
             time.sleep(0.05)
+
+    def in_the_bag(self, referrer: Visitor, name: str) -> int:
+        """How often the loot is in the bag after the next login."""
+        referrer.log_in_again(name)
+        deadline = time.monotonic() + 30
+        # The game lets the player in at its next tick.
+        while LOOT not in (page := referrer.read("/character")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return page.count(LOOT)
 
 
 class Visitor(requests.Session):
@@ -119,9 +137,12 @@ class Visitor(requests.Session):
     def join(self, name: str) -> None:
         self.fill("/join", "/join", name=name, password=PASSWORD)
 
-    def level_up(self) -> None:
-        for _ in range(4):
-            self.fill("/character", "/character/fight")
+    def log_out(self) -> None:
+        self.fill("/friends", "/logout")
+
+    def log_in_again(self, name: str) -> None:
+        self.log_out()
+        self.fill("/login", "/login", name=name, password=PASSWORD)
 
 
 @pytest.fixture
@@ -153,21 +174,22 @@ def bring_a_friend(site: Site) -> tuple[Visitor, Visitor]:
 def test_from_a_share_link_to_the_loot(site: Site, end: int) -> None:
     site.start()
     referrer, friend = bring_a_friend(site)
-    assert site.wait_for_arrivals(1) == [("registered", 200)]
-    site.wait_until_settled()
+    friend.log_out()
+    site.wait_for_arrivals(1)
+    site.stop(end)
+    site.start()
+
+    # The game levels the friend up, who is not there, and nobody calls Python.
+    reported = [("registered", 200), ("qualified", 200)]
+    site.wait_for_gift(referrer)
+    arrived = [arrival for arrival in site.arrivals if arrival["outcome"] == "accepted"]
+    assert [(a["event"], a["status"]) for a in arrived] == reported
+    assert LOOT not in referrer.read("/character")
+    assert site.in_the_bag(referrer, "Anna") == 1
 
     site.stop(end)
     site.start()
-    friend.level_up()
-    reported = [("registered", 200), ("qualified", 200)]
-    assert site.wait_for_arrivals(2) == reported
-    site.wait_for_loot(referrer)
-
-    friend.level_up()
-    site.stop()
-    site.start()
-    assert site.wait_for_arrivals(2) == reported
-    assert referrer.read("/friends").count(LOOT) == 1
+    assert site.in_the_bag(referrer, "Anna") == 1
 
 
 def _open(browser: Browser, complaints: list[str], width: int) -> Page:
@@ -182,6 +204,16 @@ def _join(page: Page, name: str) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("main").get_by_role("button").click()
     expect(page.get_by_text(f"Welcome to Lanternmoor, {name}.")).to_be_visible()
+
+
+def _look_for(page: Page, words: str) -> None:
+    """Reload a page until it says this."""
+    found = page.get_by_text(words, exact=True)
+    for _ in range(300):
+        if found.count():
+            break
+        page.reload()
+    expect(found.first).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -200,18 +232,19 @@ def test_the_friend_is_worth_one_cape(browser: Browser, site: Site, width: int) 
     assert "mmref=" in friend.url
     assert fits(friend)
     _join(friend, "Ben")
-    for _ in range(4):
-        friend.get_by_role("button", name="Fight").click()
-        friend.wait_for_load_state()
     assert fits(friend)
+    friend.get_by_role("button", name="Log out").click()
     assert site.wait_for_arrivals(2) == [("registered", 200), ("qualified", 200)]
 
-    cape = referrer.get_by_text("cape received")
-    for _ in range(100):
-        referrer.reload()
-        if cape.count():
-            break
-    expect(cape.first).to_be_visible()
+    _look_for(referrer, "Founder's cape for friend 1")
+    assert fits(referrer)
+    referrer.get_by_role("button", name="Log out").click()
+    referrer.goto(f"{site.url}/character")
+    referrer.get_by_label("Name").fill("Anna")
+    referrer.get_by_label("Password").fill(PASSWORD)
+    referrer.get_by_role("main").get_by_role("button").click()
+    _look_for(referrer, "Founder's cape")
+    assert referrer.url.endswith("/character")
     assert fits(referrer)
 
     referrer.goto(site.sandbox_url)
@@ -228,10 +261,9 @@ def test_the_same_on_postgresql_and_celery_and_nothing_is_left_behind(
     site = Site(tmp_path, "--scale")
     try:
         site.start()
-        referrer, friend = bring_a_friend(site)
-        friend.level_up()
-        site.wait_for_loot(referrer)
-        assert referrer.read("/friends").count(LOOT) == 1
+        referrer, _ = bring_a_friend(site)
+        site.wait_for_gift(referrer)
+        assert site.in_the_bag(referrer, "Anna") == 1
         assert site.wait_for_arrivals(2) == [("registered", 200), ("qualified", 200)]
         folder = site.guide["Logs"].rstrip("/")
         assert len(processes_of(folder)) >= 6
@@ -256,12 +288,19 @@ def processes_of(folder: str) -> list[str]:
     return found
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--sandbox-port"])
+@pytest.mark.parametrize("more", [(), ("--scale",)])
+def test_a_port_that_is_taken_is_one_line(
+    tmp_path: Path, option: str, more: tuple[str, ...]
+) -> None:
+    ports = {"--port": free_port(), "--sandbox-port": free_port()}
     with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports[option] = taken.getsockname()[1]
         done = subprocess.run(
             [
-                *(sys.executable, "-W", "error", "-m", "example_app", "--scale"),
-                *("--port", str(taken.getsockname()[1])),
+                *(sys.executable, "-W", "error", "-m", "example_app"),
+                *(str(each) for pair in ports.items() for each in pair),
+                *("--data", str(tmp_path), *more),
             ],
             cwd=ROOT,
             capture_output=True,
@@ -269,5 +308,5 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
             timeout=60,
         )
     assert done.returncode == 1
-    assert done.stderr.endswith("Address already in use. Try another --port.\n")
+    assert done.stderr.endswith(f"Address already in use. Try another {option}.\n")
     assert len(done.stderr.splitlines()) == 1

@@ -33,7 +33,7 @@ LONGEST = 30.0
 #: Milliseconds between rounds whose callback raises, at most.
 PAUSE_MOST = 3_600_000
 
-# Seconds before it is looked again whether a round is due.
+# Seconds before it is looked again whether a round is due, at the most.
 _IDLE = 30.0
 
 #: What the site is asked about: players' ids, and what is known of each.
@@ -60,7 +60,7 @@ class MilestoneAsker:
         """
         if self.has_callback and not self._stopped:
             self.ask()
-        return _IDLE
+        return min(_IDLE, self._state.settings.milestone_interval)
 
     @property
     def has_callback(self) -> bool:
