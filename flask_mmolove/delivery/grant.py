@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import typing as t
 
 from ..errors import RewardLater
@@ -115,15 +116,16 @@ class Granter:
     def _call(
         self, rewarder: Rewarder, entry: Entry, grant: t.Callable[[], Entry | None]
     ) -> None:
+        started = time.monotonic()
         try:
             with self._keep(rewarder.promise, entry):
                 written = None if entry.key in self._granted else grant()
         except KeyboardInterrupt:
             raise
         except BaseException as e:  # a callback that calls sys.exit() ends nothing here
-            self._failed(rewarder, entry, e)
+            self._failed(rewarder, entry, e, _since(started))
         else:
-            self._finish(rewarder.promise, entry, written)
+            self._finish(rewarder.promise, entry, written, _since(started))
 
     def _keep(self, promise: Promise, entry: Entry) -> t.ContextManager[None]:
         """Keep others from an entry while its callback runs."""
@@ -133,15 +135,19 @@ class Granter:
             return contextlib.nullcontext()
         return self._leases.keep(entry)
 
-    def _finish(self, promise: Promise, entry: Entry, written: Entry | None) -> None:
+    def _finish(
+        self, promise: Promise, entry: Entry, written: Entry | None, took: int
+    ) -> None:
         if written is not None:
             self._tell(written)
         if promise != "exactly-once":
             self._granted.add(entry.key)
-            self._settle(Settlement(entry, "rewarded", is_fact=True))
+            self._settle(Settlement(entry, "rewarded", is_fact=True, took=took))
         self._outbox.reward_granted(self._now())
 
-    def _failed(self, rewarder: Rewarder, entry: Entry, error: BaseException) -> None:
+    def _failed(
+        self, rewarder: Rewarder, entry: Entry, error: BaseException, took: int
+    ) -> None:
         now, words = self._now(), _in_words(error)
         was_open = self._outbox.reward_breaker().is_open
         breaker = self._outbox.reward_failed(entry.id, words, now)
@@ -154,15 +160,16 @@ class Granter:
                 words,
             )
         if rewarder.promise == "at-most-once" and not isinstance(error, RewardLater):
-            self._settle(Settlement(entry, "reward_unconfirmed", answer=words))
+            settled = Settlement(entry, "reward_unconfirmed")
         elif self._is_hopeless(entry, breaker):
-            self._settle(Settlement(entry, "reward_failed", answer=words))
+            settled = Settlement(entry, "reward_failed")
         else:
             # While rewards are paused, the breaker says when the next one is tried.
             pause = breaker.wait(now) or backoff.pause(
                 now - entry.begun, self._uniform, backoff.MOST_REWARD
             )
-            self._settle(Settlement(entry, "accepted", due=now + pause, answer=words))
+            settled = Settlement(entry, "accepted", due=now + pause)
+        self._settle(settled._replace(answer=words, took=took))
 
     def _is_hopeless(self, entry: Entry, breaker: RewardBreaker) -> bool:
         """Whether a reward has failed for long although others succeed."""
@@ -180,6 +187,11 @@ class Granter:
         for entry in changed:
             self._tell(entry)
         return changed[0] if changed else None
+
+
+def _since(started: float) -> int:
+    """Milliseconds since then."""
+    return int((time.monotonic() - started) * 1000)
 
 
 def _in_words(error: BaseException) -> str:

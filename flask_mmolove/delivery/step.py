@@ -311,6 +311,7 @@ class Delivery:
             status=outcome.status,
             answer=outcome.body[:500],
             referral_id=outcome.referral_id,
+            took=int(outcome.took * 1000),
         )
         if outcome.verdict is Verdict.IGNORED:
             return settled._replace(state="ignored")

@@ -272,7 +272,8 @@ class Claims(Numbers):
                 f"UPDATE {self._event} SET state = :state, due = :due, claim = :claim,"
                 " attempts = :attempts, crashes = :crashes, begun = :begun,"
                 " settled = :settled, status = :status, answer = :answer,"
-                " referral_id = :referral_id, history = :history WHERE id = :id",
+                " referral_id = :referral_id, history = :history, took = :took"
+                " WHERE id = :id",
                 changes,
             )
         return steps

@@ -117,11 +117,13 @@ class Answer(t.NamedTuple):
     """What once came of an event, in the words of :class:`Entry`.
 
     :param settled: When, in milliseconds.
+    :param took: How long the attempt took, in milliseconds, if that is known.
     """
 
     settled: int
     status: int | None
     words: str
+    took: int | None = None
 
 
 class Entry(t.NamedTuple):
@@ -142,6 +144,7 @@ class Entry(t.NamedTuple):
         it; see :mod:`~flask_mmolove.outbox.tokens`.
     :param number: Which credited friend of its referrer this is, once it is one; see
         :mod:`~flask_mmolove.outbox.numbers`.
+    :param took: How many milliseconds the last attempt took, if that is known.
     """
 
     id: int
@@ -166,6 +169,7 @@ class Entry(t.NamedTuple):
     history: str | None = None
     digest: str | None = None
     number: int | None = None
+    took: int | None = None
 
     @property
     def is_second(self) -> bool:
@@ -180,7 +184,8 @@ class Entry(t.NamedTuple):
             earlier = [Answer(*each) for each in json.loads(self.history)]
         if self.answer is None or self.settled is None:
             return earlier
-        return [*earlier, Answer(self.settled, self.status, self.answer)]
+        last = Answer(self.settled, self.status, self.answer, self.took)
+        return [*earlier, last]
 
     @property
     def key(self) -> tuple[str, str, bool]:
@@ -226,6 +231,7 @@ class Settlement(t.NamedTuple):
     status: int | None = None
     answer: str | None = None
     referral_id: str | None = None
+    took: int | None = None
 
 
 class Summary(t.NamedTuple):

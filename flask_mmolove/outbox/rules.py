@@ -145,6 +145,7 @@ def settlement_columns(settlement: Settlement, now: int) -> dict[str, t.Any]:
         "answer": _storable(settlement.answer),
         "referral_id": _storable(settlement.referral_id),
         "history": _history(entry),
+        "took": settlement.took,
         "attempts": 0 if settlement.resets_attempts else entry.attempts,
         "crashes": 0 if settlement.resets_attempts else entry.crashes,
         "begun": 0 if settlement.resets_attempts else entry.begun,

@@ -172,13 +172,13 @@ class ReferralClient:
         If MMOLove refuses the signature and the response's ``Date`` shows that our
         clock is wrong, this body and all that follow are signed by MMOLove's clock.
         """
-        ahead = self._clock.ahead
+        ahead, started = self._clock.ahead, time.monotonic()
         outcome = self._attempt(body)
         if outcome.status == 401:
             self._clock.correct(outcome.clock)
             if self._clock.ahead != ahead:  # perhaps by another thread
                 outcome = self._attempt(body)
-        return outcome
+        return outcome._replace(took=time.monotonic() - started)
 
     def close(self) -> None:
         """Close the connections."""

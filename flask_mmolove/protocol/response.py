@@ -85,6 +85,7 @@ class Outcome(t.NamedTuple):
     :param referral_id: MMOLove's name for the referral, if the response carried it.
     :param retry_after: Seconds to wait before the next attempt, if MMOLove asks for it.
     :param clock: Seconds by which MMOLove's clock is ahead of ours, if known.
+    :param took: Seconds that the attempt took.
     """
 
     status: int
@@ -95,6 +96,7 @@ class Outcome(t.NamedTuple):
     referral_id: str | None = None
     retry_after: int = 0
     clock: float | None = None
+    took: float = 0.0
 
     @property
     def ok(self) -> bool:

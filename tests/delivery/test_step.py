@@ -294,3 +294,21 @@ def test_a_step_can_be_for_some_entries_only(bench: Bench) -> None:
     named = bench.outbox.of("2", False)["registered"].id
     assert bench.delivery.step(ids=[named]) == 1
     assert bench.site.reported == [("registered", "2")]
+
+
+def test_how_long_each_attempt_took_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = ReferralClient.send
+
+    def take_long(client: ReferralClient, body: bytes) -> Outcome:
+        return send(client, body)._replace(took=1.25)
+
+    monkeypatch.setattr(ReferralClient, "send", take_long)
+    bench.add("7", "registered", "qualified")
+    bench.delivery.drain()
+    entries = bench.outbox.of("7", False)
+    assert [answer.took for answer in entries["registered"].answers] == [1250]
+    sent, granted = entries["qualified"].answers, entries["qualified"].took
+    assert [answer.took for answer in sent] == [1250]
+    assert granted is not None and granted < 1250

@@ -12,6 +12,7 @@ from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import store
+from flask_mmolove.outbox.entry import Answer
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.statements import Transaction
 from tests.outbox.recording import add
@@ -93,8 +94,8 @@ class TestPerson:
         again = outbox.decide(entry.id, "accepted", 2000)
         assert again is not None
         assert again.answers == [
-            (1000, None, "its callback raised"),
-            (2000, None, "a person: give it now"),
+            Answer(1000, None, "its callback raised"),
+            Answer(2000, None, "a person: give it now"),
         ]
         assert (again.state, again.due, again.attempts) == ("accepted", 2000, 0)
         assert outbox.decide(entry.id, "rewarded", 2000) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Worker
+from flask_mmolove.outbox.entry import Answer
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one
 from tests.outbox.recording import through
@@ -44,10 +45,14 @@ class TestInspector:
             now = 1000 + number
             failure = Settlement(claim_one(outbox, now), "pending", now + 1)
             words = f"answer {number}"
-            outbox.settle([failure._replace(status=500, answer=words)], now)
+            failure = failure._replace(status=500, answer=words, took=number)
+            outbox.settle([failure], now)
         (entry,) = outbox.inspector.page()
         assert [a.words for a in entry.answers] == [f"answer {n}" for n in range(4, 15)]
-        assert entry.answers[-1] == (1014, 500, "answer 14")
+        assert entry.answers[-2:] == [
+            Answer(1013, 500, "answer 13", 13),
+            Answer(1014, 500, "answer 14", 14),
+        ]
 
     def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
         assert outbox.inspector.worker() is None

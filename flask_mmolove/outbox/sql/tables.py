@@ -94,6 +94,7 @@ def tables(metadata: sa.MetaData) -> Tables:
         sa.Column("history", sa.Text),
         sa.Column("digest", sa.String(32)),
         sa.Column("number", sa.Integer),
+        sa.Column("took", sa.Integer),
         sa.UniqueConstraint("identity", "event", "test", name=_ONCE),
         sa.Index("mmolove_event_due", "state", "due", "id"),
         sa.Index("mmolove_event_state", "state", "id"),

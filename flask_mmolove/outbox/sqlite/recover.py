@@ -150,7 +150,8 @@ def _read_payload(page: bytes, position: int, length: int, pages: Pages) -> byte
 def _checked(entry: Entry) -> Entry:
     if entry.state not in _STATES or type(entry.recorded) is not int:
         raise ValueError("no entry")
-    for value in (entry.due, entry.settled, entry.status, entry.number):
+    numbers = (entry.due, entry.settled, entry.status, entry.number, entry.took)
+    for value in numbers:
         if value is not None and type(value) is not int:
             raise ValueError("no entry")
     if entry.referrer is not None and type(entry.referrer) is not str:

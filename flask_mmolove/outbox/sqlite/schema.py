@@ -82,8 +82,10 @@ INSERT INTO referrer (player, step, count)
     SELECT player, 'numbered', count FROM referrer WHERE step = 'qualified'
 """
 
+_TIMES = "ALTER TABLE event ADD COLUMN took INTEGER"
+
 #: Scripts that each bring a file one version further.
-MIGRATIONS = [_SCHEMA, _TOKENS, _STATES, _NUMBERS]
+MIGRATIONS = [_SCHEMA, _TOKENS, _STATES, _NUMBERS, _TIMES]
 
 #: Bytes of which one stands near the beginning of each outbox: the schema is on the
 #: first page, the rows are on others.
