@@ -53,7 +53,11 @@ def ago(moment: int, now: int) -> str:
     :param moment: When it began, in milliseconds.
     :param now: The time, in milliseconds.
     """
-    seconds = max(0, now - moment) // 1000
+    return _span(now - moment)
+
+
+def _span(milliseconds: int) -> str:
+    seconds = max(0, milliseconds) // 1000
     for unit, size in _UNITS:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
@@ -74,6 +78,24 @@ def attempts(entry: Entry) -> str:
     is_of_reward = entry.event == "qualified" and entry.state not in others
     text = f"{entry.attempts}{' to grant the reward' if is_of_reward else ''}"
     return f"{text}, {entry.crashes} interrupted" if entry.crashes else text
+
+
+def next_step(entry: Entry, planned: int | None, now: int) -> str:
+    """What happens next with an event, and when.
+
+    :param planned: When something does, in milliseconds; None if nothing is planned.
+    :param now: The time, in milliseconds.
+    """
+    deed = "its reward is tried" if entry.state == "accepted" else "it is sent"
+    if planned is not None:
+        if planned > now and entry.claim is not None:
+            return f"At this moment {deed}."
+        again = " again" if entry.attempts else ""
+        moment = f"in {_span(planned - now)}" if planned > now else "now"
+        return f"{deed.capitalize()}{again} {moment}."
+    if entry.state in NEEDS_ACTION:
+        return "Nothing, until you act."
+    return hint(entry) if entry.state == "pending" else "Nothing: this event is done."
 
 
 def hint(entry: Entry) -> str:

@@ -71,31 +71,42 @@ class Inspector:
         self,
         *,
         state: EntryState | None = None,
+        event: str | None = None,
         player: str | None = None,
+        referrer: str | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> list[Entry]:
         """Entries, newest first.
 
         :param state: Only those in this state.
+        :param event: Only those of this name.
         :param player: Only those of this player.
+        :param referrer: Only those of this player's friends.
         :param before: Only those that came before the one with this id.
         """
         end = LAST if before is None else max(0, min(before, LAST))
+        named = {"state": state, "event": event, "referrer": referrer}
+        wanted = {name: value for name, value in named.items() if value is not None}
         if player is not None:
             found = [
                 entry
                 for entry in self._entries("identity = :player", player=player)
-                if entry.id < end and state in (None, entry.state)
+                if entry.id < end
+                and all(getattr(entry, name) == wanted[name] for name in wanted)
             ]
             return sorted(found, reverse=True)[:limit]
-        values: dict[str, t.Any] = {"end": end, "limit": limit}
-        wanted, hint = "id < :end", ""
-        if state is not None:
-            values["state"] = state
-            wanted, hint = f"state = :state AND {wanted}", self._dialect.by_state
-        newest = f"{wanted} ORDER BY id DESC LIMIT :limit"
-        return self._entries(newest, hint, **values)
+        equal = [f"{name} = :{name}" for name in wanted]
+        conditions = " AND ".join([*equal, "id < :end"])
+        hint = self._dialect.by_state if "state" in wanted else ""
+        newest = f"{conditions} ORDER BY id DESC LIMIT :limit"
+        return self._entries(newest, hint, **wanted, end=end, limit=limit)
+
+    def first_after(self, moment: int) -> int:
+        """The id of about the first entry that was recorded after a moment, in
+        milliseconds. What was spooled stands where it was imported.
+        """
+        return self._run(lambda db: _search(db, self._event, moment))
 
     def get(self, id: int) -> Entry | None:
         """The entry with an id."""
@@ -226,6 +237,21 @@ class Inspector:
 
     def _run(self, work: t.Callable[[Transaction], R]) -> R:
         return self._outbox.run(work, self._timeout, writes=False)
+
+
+def _search(db: Transaction, table: str, moment: int) -> int:
+    # There is no index of the time, and ids follow it.
+    ((low, high),) = db.execute(f"SELECT min(id), max(id) FROM {table}", {})
+    low, high = low or 0, (high or 0) + 1
+    next_row = f"SELECT id, recorded FROM {table} WHERE id >= :id ORDER BY id LIMIT 1"
+    while low < high:
+        middle = (low + high) // 2
+        rows = db.execute(next_row, {"id": middle})
+        if rows and rows[0][1] <= moment:
+            low = rows[0][0] + 1
+        else:
+            high = middle
+    return int(low)
 
 
 def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:

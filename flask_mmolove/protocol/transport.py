@@ -13,7 +13,6 @@ import io
 import socket
 import time
 import typing as t
-from importlib.metadata import version
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,6 +25,7 @@ from urllib3.util import Timeout
 
 from .checks import is_local
 from .proxy import Proxy
+from .wire import request_headers
 from .wire import SIGNATURE_HEADER
 
 #: Bytes of a response that are read; MMOLove's have about a hundred.
@@ -64,12 +64,7 @@ class Transport:
         self._request = requests.Request(
             "POST",
             endpoint,
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "Content-Type": "application/json",
-                "User-Agent": f"Flask-MMOLove/{version('Flask-MMOLove')}",
-            },
+            headers=request_headers(),
         ).prepare()
 
     def post(

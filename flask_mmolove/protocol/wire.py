@@ -72,6 +72,18 @@ def shorten(token: str) -> str:
     return f"{token[:6]}…" if len(token) > 6 else "…"
 
 
+def request_headers() -> dict[str, str]:
+    """The headers of each request, but for its signature."""
+    from importlib.metadata import version  # who only records needs none of this
+
+    return {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": f"Flask-MMOLove/{version('Flask-MMOLove')}",
+    }
+
+
 class Event:
     """One report to MMOLove, checked when it is made.
 

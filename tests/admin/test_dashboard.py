@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import html
 import re
 import threading
 import typing as t
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from flask import render_template_string
 from flask import session
@@ -19,6 +21,8 @@ from flask_mmolove import ConfigError
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
+from flask_mmolove.capture import referrer
+from flask_mmolove.protocol.wire import shorten
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.browser import browser as browser
@@ -247,9 +251,70 @@ class TestPage:
         id = reject(app)
         send(owner, f"/mmolove/events/{id}/retry")
         text = owner.get(f"/mmolove/events/{id}").text
-        assert text.count("HTTP 404: ") == 2
+        assert text.count("<strong>HTTP 404</strong>") == 2
+        assert text.count(" UTC</time>, after ") == 2
         assert "MMOLOVE_SERVER_ID" in text
         assert "<dt>Referrer</dt><dd>not known</dd>" in text
+        assert "<dt>Next</dt><dd>Nothing, until you act.</dd>" in text
+
+    def test_the_request_is_shown_without_what_is_secret(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        sign_up(app, mmolove_sandbox, "7")
+        text = html.unescape(owner.get("/mmolove/events/1").text)
+        (entry,) = app.extensions["mmolove"].outbox.inspector.page()
+        assert f"<code>{app.config['MMOLOVE_ENDPOINT']}</code>" in text
+        assert "t=<time>,v1=sha256=<signature>" in text
+        assert f'"token": "{shorten(entry.token)}"' in text
+        assert entry.token not in text
+        assert app.config["MMOLOVE_REFERRAL_SECRET"] not in text
+
+    def test_a_reward_s_attempts_stand_apart(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        sign_up(app, mmolove_sandbox, "7")
+        with app.app_context():
+            qualify("7")
+        outbox = app.extensions["mmolove"].outbox
+        qualified = outbox.of("7", False)["qualified"]
+        page = owner.get(f"/mmolove/events/{qualified.id}").text
+        assert page.index("<strong>granted</strong>") < page.index("HTTP 200")
+        assert "Nothing: this event is done." in page
+
+    @pytest.mark.parametrize(
+        ("query", "players"),
+        [
+            ("event=qualified", "7"),
+            ("event=registered", "87"),
+            ("referrer=anna", "8"),
+            ("state=accepted&event=registered&player=7", "7"),
+            ("until=2020-01-01", ""),
+            ("until=9998-12-31", "877"),
+        ],
+    )
+    def test_the_log_is_filtered(
+        self,
+        app: Flask,
+        owner: FlaskClient,
+        mmolove_sandbox: SiteSandbox,
+        query: str,
+        players: str,
+    ) -> None:
+        sign_up(app, mmolove_sandbox, "7")
+        token = mmolove_sandbox.mint()
+        with app.test_request_context():
+            qualify("7")
+            referrer.remember(token, "anna")
+            registered("8", token=token)
+        text = owner.get(f"/mmolove/events?{query}").text
+        shown = re.findall(r"/mmolove/events\?player=(\d+)", text)
+        assert sorted(shown) == sorted(players)
+        assert ("No events match." in text) == (not players)
+        assert 'href="/mmolove/events">Clear</a>' in text
+
+    @pytest.mark.parametrize("day", ["yesterday", "9999-12-31", "2026-02-30"])
+    def test_a_day_that_is_none_is_a_404(self, owner: FlaskClient, day: str) -> None:
+        assert owner.get(f"/mmolove/events?until={day}").status_code == 404
 
     def test_an_outbox_that_fails_is_a_503(
         self, mmolove: MMOLove, make_app: MakeApp, tmp_path: t.Any
@@ -430,5 +495,46 @@ def test_the_owner_repairs_an_event(
     assert fits(page)
     page.get_by_role("link", name="Overview").click()
     expect(page.get_by_role("img", name="accepted 1 (100%").first).to_be_visible()
+    assert complaints == []
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_each_page_can_be_read_by_everybody(
+    browser: Browser,
+    app: Flask,
+    served: str,
+    mmolove_sandbox: SiteSandbox,
+    width: int,
+    scheme: t.Literal["light", "dark"],
+) -> None:
+    rejected = reject(app)
+    sign_up(app, mmolove_sandbox, *(f"player-{number}" for number in range(60)))
+    mmolove_sandbox.sandbox.faults = Faults(fail=503)
+    sign_up(app, mmolove_sandbox, "a-player-with-an-id-that-is-as-long-as-an@address")
+    viewport: t.Any = {"width": width, "height": 844}
+    context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    context.request.get(f"{served}/own")
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text))
+    last = app.extensions["mmolove"].outbox.last_row()
+    for path in (
+        "",
+        "events",
+        "events?state=rejected",
+        "events?player=nobody",
+        f"events/{rejected}",
+        f"events/{last}",
+        f"events/{rejected}/retry",
+        "retry",
+    ):
+        page.goto(f"{served}/mmolove/{path}")
+        assert fits(page), path
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+        height = page.evaluate("document.documentElement.scrollHeight")
+        assert height < 9000, path
     assert complaints == []
     context.close()

@@ -54,6 +54,21 @@ class TestInspector:
             Answer(1014, 500, "answer 14", 14),
         ]
 
+    def test_a_moment_is_found_among_the_ids(self, outbox: Outbox) -> None:
+        first_after = outbox.inspector.first_after
+        assert outbox.inspector.page(before=first_after(5)) == []
+        ids = []
+        for number in range(20):
+            (entry,) = add(outbox, str(number), now=1000 * (number + 1))
+            ids.append(entry.id)
+        outbox.erase("7")
+        assert first_after(999) <= ids[0]
+        assert first_after(1000) == ids[1]
+        assert first_after(5999) == ids[5]
+        assert first_after(6000) == ids[6]
+        assert ids[6] < first_after(7000) <= ids[8]
+        assert first_after(10**15) > ids[-1]
+
     def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
         assert outbox.inspector.worker() is None
         for worker in (Worker(1000), Worker(2000, -90.5)):

@@ -17,10 +17,12 @@ from ...outbox.entry import EntryState
 from ...protocol.response import response_line
 from ...state import State
 from ...text import printable
+from ..attempts import duration
 from ..health import planned
 from ..wording import attempts
 from ..wording import data
 from ..wording import hint
+from ..wording import next_step
 from ..wording import plural
 from ..wording import STATES
 from .site import check_player
@@ -150,14 +152,17 @@ def show(state: State, id: int, as_json: bool) -> None:
     click.echo(f"state     {entry.state}: {STATES[entry.state]}")
     click.echo(f"referrer  {printable(entry.referrer or 'not known')}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
-    if moment := planned(state, entry, milliseconds()):
-        click.echo(f"next      {_when(moment)} UTC")
+    now = milliseconds()
+    moment = planned(state, entry, now)
+    due = f"{_when(moment)} UTC: " if moment else ""
+    click.echo(f"next      {due}{next_step(entry, moment, now)}")
     click.echo(f"attempts  {attempts(entry)}")
     if entry.referral_id:
         click.echo(f"referral  {printable(entry.referral_id)}")
     for answer in entry.answers:
         words = response_line(answer.status, answer.words)
-        click.echo(f"response  {_when(answer.settled)} UTC  {words}")
+        took = f" ({duration(answer.took)})" if answer.took is not None else ""
+        click.echo(f"response  {_when(answer.settled)} UTC{took}  {words}")
     if hint(entry):
         click.echo(hint(entry))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typing as t
+from datetime import datetime
+from datetime import timedelta
 from functools import partial
 
 from flask import abort
@@ -24,6 +26,7 @@ from ...protocol.response import response_line
 from ...state import current_state
 from ...text import printable
 from .. import actions
+from .. import attempts
 from .. import funnel
 from .. import health
 from .. import wording
@@ -129,39 +132,54 @@ def events() -> ResponseReturnValue:
         arguments = request.args
     except UnicodeDecodeError:  # bytes that no browser sends
         abort(400)
-    player = arguments.get("player", "").strip()
-    state = arguments.get("state", "")
-    if state and state not in wording.STATES:
+    names = ("state", "event", "player", "referrer", "until")
+    filters = {name: arguments.get(name, "").strip() for name in names}
+    filters = {name: value for name, value in filters.items() if value}
+    wanted: dict[str, t.Any] = {**filters}
+    if filters.get("state", "pending") not in wording.STATES:
         abort(404)
-    entries = current_state().inspector.page(
-        state=state or None,
-        player=player or None,
-        before=arguments.get("before", None, int),
-        limit=PAGE + 1,
-    )
+    inspector, before = current_state().inspector, arguments.get("before", None, int)
+    if (day := wanted.pop("until", None)) and before is None:
+        before = inspector.first_after(_end_of(day))
+    entries = inspector.page(**wanted, before=before, limit=PAGE + 1)
     more = len(entries) > PAGE
     return render_template(
         "mmolove/events.html",
         entries=entries[:PAGE],
-        player=player,
-        state=state,
+        summary=attempts.summary,
+        filters=filters,
         newest="before" not in arguments,
         before=entries[PAGE - 1].id if more else None,
     )
 
 
+def _end_of(day: str) -> int:
+    """The last millisecond of a day in UTC."""
+    try:
+        start = datetime.fromisoformat(f"{day}T00:00+00:00")
+        return int((start + timedelta(days=1)).timestamp() * 1000) - 1
+    except (ValueError, OverflowError):
+        abort(404)
+
+
 def event(id: int) -> ResponseReturnValue:
-    """One event with its responses."""
+    """One event: what was sent, what came of each attempt, and what happens next."""
     entry = _find(id)
-    state = current_state()
+    state, now = current_state(), milliseconds()
     player = state.outbox.of(entry.identity, entry.test, state.timeout)
     others = [each for each in player.values() if each.id != entry.id]
+    deliveries, rewards = attempts.of(entry)
+    moment = health.planned(state, entry, now)
     return render_template(
         "mmolove/event.html",
         entry=entry,
         others=others,
-        next=health.planned(state, entry, milliseconds()),
+        next=wording.next_step(entry, moment, now),
+        moment=moment,
         attempts=wording.attempts,
+        deliveries=deliveries,
+        rewards=rewards,
+        sent=attempts.request_of(entry, state.settings),
     )
 
 
