@@ -99,9 +99,9 @@ def _result(answer: Answer) -> str:
 
 
 def _readable(text: str) -> str:
-    """A text that may be JSON, in lines that a person can read."""
+    """A text that may be JSON, with the line breaks of that and no others."""
     try:
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        parts = json.dumps(json.loads(text), indent=2, ensure_ascii=False).split("\n")
     except ValueError:  # it is something else, or was cut off
-        pass
-    return "\n".join(map(printable, text.splitlines()))
+        parts = [text]
+    return "\n".join(map(printable, parts))
