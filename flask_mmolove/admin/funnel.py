@@ -7,6 +7,7 @@ import typing as t
 from ..outbox import Day
 from ..outbox import Inspector
 from ..outbox.counters import DAY
+from .wording import MANY
 
 #: The steps in order, with their names.
 STEPS = {
@@ -46,11 +47,12 @@ class Period(t.NamedTuple):
 
 
 def read_days(inspector: Inspector, now: int) -> list[Day]:
-    """The longest period day by day, oldest first, today included.
+    """The longest period day by day, oldest first, today included. What it leaves out
+    is said by :func:`.wording.uncounted`.
 
     :param now: The time, in milliseconds.
     """
-    return inspector.days(now - (max(PERIODS) - 1) * DAY, now)
+    return inspector.days(now - (max(PERIODS) - 1) * DAY, now, MANY)
 
 
 def periods(days: t.Sequence[Day]) -> list[Period]:

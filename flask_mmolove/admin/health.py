@@ -19,6 +19,8 @@ from ..recording.views import Record
 from ..state import State
 from ..text import printable
 from .wording import ago
+from .wording import counted
+from .wording import MANY
 from .wording import NEEDS_ACTION
 from .wording import plural
 
@@ -61,7 +63,7 @@ class Signs(t.NamedTuple):
     :param oldest: When the oldest pending event was recorded.
     :param spooled: When the oldest file in this machine's spool was written.
     :param accepted: When MMOLove last accepted a signup.
-    :param stuck: How many events wait for the owner, by state.
+    :param stuck: How many events wait for the owner, by state; see :data:`.MANY`.
     :param unsent: The events whose last attempt failed, and that are retried.
     :param failing: The rewards whose callback failed, and that are retried.
     :param nameless: The signup views that named nobody, although visitors with a token
@@ -162,8 +164,8 @@ def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
 
 
 def count_stuck(inspector: Inspector) -> dict[EntryState, int]:
-    """How many events wait for the owner, by state."""
-    counts = {state: inspector.count(state) for state in NEEDS_ACTION}
+    """How many events wait for the owner, by state; see :data:`.MANY`."""
+    counts = {state: inspector.count(state, MANY) for state in NEEDS_ACTION}
     return {state: count for state, count in counts.items() if count}
 
 
@@ -316,7 +318,7 @@ def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
     if not stuck:
         return None
     what = ", ".join(
-        f"{count:,} {state.replace('_', ' ')}" for state, count in stuck.items()
+        f"{counted(count)} {state.replace('_', ' ')}" for state, count in stuck.items()
     )
     where = " and ".join(dict.fromkeys(NEEDS_ACTION[state] for state in stuck))
     return Health("warning", f"Waiting for you: {what}.", f"See {where}.")

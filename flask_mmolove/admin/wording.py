@@ -27,6 +27,14 @@ NEEDS_ACTION: dict[EntryState, str] = {
     "reward_failed": "'flask mmolove rewards'",
 }
 
+#: Where counts of events stop on pages that are to be there at once.
+MANY = 5_000
+
+_UNCOUNTED = (
+    f"Of the pending and of the rejected events only the newest {MANY:,} are counted "
+    "as signed up."
+)
+
 _UNKNOWN_TOKEN = (
     "MMOLove does not know this player's token. If other events are accepted, the "
     "settings are right and the token was junk or too old: 'flask mmolove forget "
@@ -67,6 +75,19 @@ def _span(milliseconds: int) -> str:
 def plural(count: int, noun: str) -> str:
     """A count with its noun."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def counted(count: int) -> str:
+    """A count that stops at :data:`MANY`."""
+    return f"{count:,}" if count < MANY else f"{MANY:,} or more"
+
+
+def uncounted(*counts: int) -> str:
+    """What to say below the funnel of signups that it leaves out.
+
+    :param counts: How many events are pending, and how many rejected.
+    """
+    return _UNCOUNTED if max(counts) >= MANY else ""
 
 
 def attempts(entry: Entry) -> str:

@@ -238,7 +238,7 @@ class Summary(t.NamedTuple):
     """What is in an outbox.
 
     :param counts: How many entries are in each state.
-    :param waiting: Those of the pending that wait for their ``registered``.
+    :param waiting: Those of these pending that wait for their ``registered``.
     :param oldest: When the oldest pending entry was recorded, in milliseconds.
     :param breaker: What is known of MMOLove.
     """

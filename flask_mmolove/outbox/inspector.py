@@ -113,9 +113,13 @@ class Inspector:
         found = self._entries("id = :id", id=id) if is_id(id) else []
         return found[0] if found else None
 
-    def count(self, state: EntryState) -> int:
-        """How many entries are in a state. Quick for one in which few are."""
-        return self._count("state = :state", state=state)
+    def count(self, state: EntryState, most: int = LAST) -> int:
+        """How many entries are in a state.
+
+        :param most: Where to stop, for a million take a while.
+        """
+        sql = f"SELECT count(*) FROM {self._some('id')}"
+        return int(self._read(sql, state=state, most=most)[0][0])
 
     def oldest_pending(self) -> int | None:
         """When the pending entry that stands first was recorded, in milliseconds."""
@@ -125,14 +129,17 @@ class Inspector:
         )
         return rows[0][0] if rows else None
 
-    def summary(self) -> Summary:
-        """What is in the outbox."""
-        rows = self._read(f"SELECT state, count(*) FROM {self._event} GROUP BY state")
-        counts = {state: count for state, count in rows}
-        due = self._count("state = 'pending' AND due IS NOT NULL")
-        waiting = max(0, counts.get("pending", 0) - due)
+    def summary(self, most: int = LAST) -> Summary:
+        """What is in the outbox.
+
+        :param most: How many entries of each state are looked at.
+        """
+        counts = {state: self.count(state, most) for state in t.get_args(EntryState)}
+        sql = f"SELECT count(*) FROM {self._some('due')} WHERE due IS NULL"
+        waiting = int(self._read(sql, state="pending", most=most)[0][0])
         breaker = self._run(lambda db: db.breaker())
-        return Summary(counts, waiting, self.oldest_pending(), breaker)
+        there = {state: count for state, count in counts.items() if count}
+        return Summary(there, waiting, self.oldest_pending(), breaker)
 
     def failing_events(self) -> list[Entry]:
         """Those of the 100 oldest pending events whose last attempt failed."""
@@ -140,11 +147,13 @@ class Inspector:
         return [entry for entry in oldest if entry.due and entry.status is not None]
 
     def failing_rewards(self) -> list[Entry]:
-        """Up to 100 rewards whose callback failed and is called again by itself."""
-        return self._entries(
-            "state = 'accepted' AND due > 0 AND attempts > 0 AND status IS NULL"
-            " LIMIT 100"
+        """Those of the 100 rewards due last whose callback failed and is called again
+        by itself: after a pause, so others were due before.
+        """
+        last = self._entries(
+            "state = 'accepted' AND due > 0 ORDER BY due DESC LIMIT 100"
         )
+        return [entry for entry in last if entry.attempts and entry.status is None]
 
     def last_signup(self) -> int | None:
         """When MMOLove last took a signup, in milliseconds."""
@@ -155,11 +164,13 @@ class Inspector:
         ]
         return max(moments, default=None)
 
-    def days(self, first: int, last: int) -> list[Day]:
+    def days(self, first: int, last: int, most: int = LAST) -> list[Day]:
         """How far players came, day by day; dry runs apart.
 
         :param first: A moment of the first day, in milliseconds.
         :param last: A moment of the last day.
+        :param most: How many pending events are looked at, the newest, and how many
+            rejected ones. All others are counted already.
         """
         first -= first % DAY
         counts: t.Counter[tuple[int, str]] = Counter()
@@ -170,10 +181,12 @@ class Inspector:
             counts[day, step] += count
         for state in ("pending", "rejected"):
             for day, count in self._read(
-                f"SELECT recorded - recorded % {DAY}, count(*) FROM {self._event}"
-                " WHERE state = :state AND event = 'registered' AND test = :no"
-                f" AND recorded >= :first GROUP BY recorded - recorded % {DAY}",
+                f"SELECT recorded - recorded % {DAY}, count(*)"
+                f" FROM {self._some('recorded, event, test', 'ORDER BY id DESC')}"
+                " WHERE event = 'registered' AND test = :no AND recorded >= :first"
+                f" GROUP BY recorded - recorded % {DAY}",
                 state=state,
+                most=most,
                 no=False,
                 first=first,
             ):
@@ -231,6 +244,13 @@ class Inspector:
     def _count(self, where: str, **values: t.Any) -> int:
         sql = f"SELECT count(*) FROM {self._event} WHERE {where}"
         return int(self._read(sql, **values)[0][0])
+
+    def _some(self, columns: str, order: str = "") -> str:
+        """A subquery for no more entries of a state than may be looked at."""
+        return (
+            f"(SELECT {columns} FROM {self._event} {self._dialect.by_state}"
+            f" WHERE state = :state {order} LIMIT :most) found"
+        )
 
     def _read(self, sql: str, **values: t.Any) -> list[t.Any]:
         return self._run(lambda db: db.execute(sql, values))

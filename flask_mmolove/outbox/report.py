@@ -41,6 +41,11 @@ class Report(t.NamedTuple):
         """Whose it is: the player's identity, or the key of a held token."""
         return self.identity or self.held or ""
 
+    @property
+    def is_one_row(self) -> bool:
+        """Whether nothing else is written for it."""
+        return len(self.names) == 1 and self.held is None
+
     def events(self, token: str, server_id: str) -> list[Event]:
         """The events themselves."""
         who = (self.identity, token, server_id, self.moment, self.test)

@@ -33,4 +33,4 @@ def digest_of(event: Event | Entry) -> str | None:
 
 def digest(token: str) -> str:
     """A token's digest; 128 bits, for there is nothing to collide with on purpose."""
-    return hmac.new(_PURPOSE, token.encode(), "sha256").hexdigest()[:32]
+    return hmac.digest(_PURPOSE, token.encode(), "sha256").hex()[:32]

@@ -24,6 +24,7 @@ from sqlalchemy import insert
 from sqlalchemy import MetaData
 
 from flask_mmolove import MMOLove
+from flask_mmolove.admin.wording import MANY
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox
@@ -134,7 +135,7 @@ def _time_pages(app: Flask, events: int) -> None:
         median = statistics.median(times)
         click.echo(f"{path:<40} {median:>7.1f} ms, at most {max(times):>7.1f} ms")
     begun = time.perf_counter()
-    app.extensions["mmolove"].outbox.inspector.summary()
+    app.extensions["mmolove"].outbox.inspector.summary(MANY)
     seconds = (time.perf_counter() - begun) * 1000
     click.echo(f"{'flask mmolove status, its counts':<40} {seconds:>7.1f} ms")
 

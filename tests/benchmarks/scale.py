@@ -31,11 +31,10 @@ from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.state import State
 
+from .probes import token_of
+
 #: Entries that a worker claims at once.
 BATCH = 32
-
-#: By what the players came.
-INVITATION = Invitation("t" * 60)
 
 Times = dict[str, list[float]]
 
@@ -67,29 +66,35 @@ class Place:
             db.create_all()
         self._numbers = itertools.count()
 
+    def _next(self) -> tuple[str, Invitation]:
+        """Another player, and by what that one came: a token counts once."""
+        number = next(self._numbers)
+        return str(number), Invitation(token_of(number))
+
     @property
     def state(self) -> State:
         return t.cast(State, self.app.extensions["mmolove"])
 
     def bare(self) -> None:
         """A row of the site."""
-        self.db.session.add(self.player(name=str(next(self._numbers))))
+        name, _ = self._next()
+        self.db.session.add(self.player(name=name))
         self.db.session.commit()
 
     def alone(self) -> None:
         """An event in a transaction of its own."""
-        player = f"alone-{next(self._numbers)}"
-        self.state.recorder.record(
-            self.state.recorder.report(player, INVITATION, "registered")
-        )
+        name, invitation = self._next()
+        report = self.state.recorder.report(f"alone-{name}", invitation, "registered")
+        self.state.recorder.record(report)
 
     def together(self) -> None:
         """Both in one, where the outbox is in the site's session."""
         if self.state.session is None:
             return
-        player = self.player(name=str(next(self._numbers)))
+        name, invitation = self._next()
+        player = self.player(name=name)
         self.db.session.add(player)
-        report = self.state.recorder.report("", INVITATION, "registered")
+        report = self.state.recorder.report("", invitation, "registered")
         self.state.recorder.prepare(report, player).submit()
         self.db.session.commit()
 

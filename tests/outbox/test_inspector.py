@@ -5,9 +5,11 @@ from __future__ import annotations
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Worker
+from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.outbox.entry import Answer
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one
+from tests.outbox.recording import LEASE
 from tests.outbox.recording import through
 
 
@@ -89,3 +91,36 @@ class TestInspector:
         add(outbox, "b", now=2000)
         assert outbox.inspector.oldest_pending() == 1000
         assert outbox.inspector.count("pending") == 2
+
+    def test_a_count_stops_where_it_is_told(self, outbox: Outbox) -> None:
+        add(outbox, "a", "registered", "qualified")
+        add(outbox, "b")
+        assert outbox.inspector.count("pending", 2) == 2
+        assert outbox.inspector.count("pending", 4) == 3
+        for most, found in ((2, 2), (4, 3)):
+            assert outbox.inspector.summary(most).counts == {"pending": found}
+        assert outbox.inspector.summary().waiting == 1
+
+    def test_the_newest_signups_that_wait_are_counted_first(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox, "a", now=1000)
+        add(outbox, "b", now=DAY + 1000)
+        for most, found in ((1, [0, 1]), (2, [1, 1])):
+            days = outbox.inspector.days(0, DAY, most)
+            assert [day.signed_up for day in days] == found
+
+    def test_a_reward_that_failed_is_found_behind_those_that_wait(
+        self, outbox: Outbox
+    ) -> None:
+        names = ("registered", "qualified")
+        for n in range(102):
+            add(outbox, f"{n}", *names)
+        for due in (None, 1000):
+            found = outbox.claim("pending", 1000, LEASE, 200)
+            settled = (Settlement(e, "accepted", due, is_fact=True) for e in found)
+            outbox.settle([each._replace(resets_attempts=True) for each in settled], 1)
+        (entry,) = outbox.claim("accepted", 2000, LEASE, 1)
+        outbox.settle([Settlement(entry, "accepted", 9000, answer="no")], 2000)
+        (failing,) = outbox.inspector.failing_rewards()
+        assert (failing.identity, failing.answer) == (entry.identity, "no")

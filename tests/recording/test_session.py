@@ -366,6 +366,29 @@ class TestSignup:
         assert site.entries(1)["registered"].state == "pending"
         assert asked == []
 
+    def test_a_signup_waits_for_one_statement_more(
+        self, site: Site, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        asked: list[str] = []
+
+        def note(*called: t.Any) -> None:
+            asked.append(called[2])
+
+        @signup(site)
+        def register() -> str:
+            registered(site.add())
+            event.listen(site.db.engine, "before_cursor_execute", note)
+            site.db.session.commit()
+            event.remove(site.db.engine, "before_cursor_execute", note)
+            return "welcome"
+
+        site.state.outbox.create()
+        sign_up(site, mmolove_sandbox)
+        assert site.entries(1)["registered"].state == "pending"
+        account, row = asked
+        assert "INSERT INTO player" in account
+        assert "INSERT INTO mmolove_event" in row
+
     def test_a_player_made_while_the_session_is_flushed(
         self, site: Site, mmolove_sandbox: SiteSandbox
     ) -> None:

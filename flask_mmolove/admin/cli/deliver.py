@@ -36,7 +36,7 @@ def deliver(state: State, forever: bool, now: bool) -> None:
         return
     state.asker.ask()
     delivery = state.make_delivery()
-    due = state.outbox.inspector.summary().counts.get("pending", 0)
+    due = state.outbox.inspector.count("pending")
     handled = 0
     run = Senders(state.settings.concurrency).run
     quiet = due < _MUCH or not sys.stderr.isatty()
@@ -50,7 +50,7 @@ def deliver(state: State, forever: bool, now: bool) -> None:
     became = ", ".join(f"{n:,} {name}" for name, n in counts if name != "pending")
     if not became:
         became = f"{handled:,} tried, none accepted" if handled else "Nothing was due"
-    waiting = state.outbox.inspector.summary().counts.get("pending", 0)
+    waiting = state.outbox.inspector.count("pending")
     click.echo(f"{became}; {waiting:,} pending.")
     health = examine(state, delivery.now())
     if health.level != "ok":

@@ -15,9 +15,12 @@ from ..funnel import periods
 from ..funnel import read_days
 from ..health import survey
 from ..wording import ago
+from ..wording import counted
+from ..wording import MANY
 from ..wording import NEEDS_ACTION
 from ..wording import plural
 from ..wording import STATES
+from ..wording import uncounted
 from ..wording import unreferred
 from .site import json_option
 from .site import with_site
@@ -28,7 +31,7 @@ from .site import with_site
 @with_site
 def status(state: State, as_json: bool) -> None:
     """Show the health, how far players got, and how many events are in each state."""
-    summary = state.outbox.inspector.summary()
+    summary = state.outbox.inspector.summary(MANY)
     spooled = len(state.spool.read())
     now = milliseconds()
     found = survey(state, now)
@@ -46,20 +49,8 @@ def status(state: State, as_json: bool) -> None:
     for number, health in enumerate(found):
         click.echo(f"{'' if number else 'health':<9} {health}")
     click.echo()
-    _print_funnel(state, now)
-    if not summary.counts:
-        click.echo("No events yet: nobody has signed up with a token.")
-    width = max(map(len, STATES))
-    for name, meaning in STATES.items():
-        count = summary.counts.get(name, 0)
-        if count:
-            where = f"; see {NEEDS_ACTION[name]}" if name in NEEDS_ACTION else ""
-            click.echo(f"{name:<{width}} {count:>8}  {meaning}{where}")
-    if summary.waiting:
-        click.echo(
-            f"\n{summary.waiting} of the pending wait until their player's "
-            "'registered' is accepted; a rejected one blocks them until you retry it."
-        )
+    _print_funnel(state, summary, now)
+    _print_counts(summary)
     if spooled:
         more = f"{plural(spooled, 'event')} more in the spool"
         click.echo(f"\n{more}; the next delivery imports them.")
@@ -68,16 +59,35 @@ def status(state: State, as_json: bool) -> None:
         click.echo(f"\nThe oldest pending event has waited for {waited}.")
 
 
-def _print_funnel(state: State, now: int) -> None:
+def _print_counts(summary: Summary) -> None:
+    if not summary.counts:
+        click.echo("No events yet: nobody has signed up with a token.")
+    shown = {name: counted(count) for name, count in summary.counts.items()}
+    width, column = max(map(len, STATES)), max(map(len, shown.values()), default=0)
+    for name, meaning in STATES.items():
+        if name in shown:
+            where = f"; see {NEEDS_ACTION[name]}" if name in NEEDS_ACTION else ""
+            click.echo(f"{name:<{width}} {shown[name]:>{column}}  {meaning}{where}")
+    if summary.waiting:
+        more = " or more" if summary.counts["pending"] >= MANY else ""
+        click.echo(
+            f"\n{summary.waiting:,}{more} of the pending wait until their player's "
+            "'registered' is accepted; a rejected one blocks them until you retry it."
+        )
+
+
+def _print_funnel(state: State, summary: Summary, now: int) -> None:
     rows = periods(read_days(state.outbox.inspector, now))
     if any(step.players for step in rows[-1].steps):
         names = [f"{step.name:>10}" for step in rows[0].steps]
         click.echo(" ".join([f"{'':<9}", *names]))
         for period in rows:
-            counts = [f"{step.players:>10,}" for step in period.steps]
-            click.echo(" ".join([f"{period.name:<9}", *counts]))
-        if rows[-1].unreferred:
-            click.echo(f"\n{unreferred(rows[-1].unreferred)}")
+            players = [f"{step.players:>10,}" for step in period.steps]
+            click.echo(" ".join([f"{period.name:<9}", *players]))
+        counts = (summary.counts.get(name, 0) for name in ("pending", "rejected"))
+        for words in (uncounted(*counts), unreferred(rows[-1].unreferred)):
+            if words:
+                click.echo(f"\n{words}")
         click.echo()
 
 

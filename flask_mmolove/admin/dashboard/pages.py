@@ -112,6 +112,8 @@ def overview() -> ResponseReturnValue:
     """The funnel, the best referrers, and what waits for the owner."""
     inspector = current_state().inspector
     days = funnel.read_days(inspector, milliseconds())
+    stuck = health.count_stuck(inspector)
+    pending = inspector.count("pending", wording.MANY)
     return render_template(
         "mmolove/overview.html",
         periods=funnel.periods(days),
@@ -120,8 +122,10 @@ def overview() -> ResponseReturnValue:
         width=pictures.WIDTH,
         height=pictures.HEIGHT,
         unreferred=wording.unreferred,
-        stuck=health.count_stuck(inspector),
-        pending=inspector.count("pending"),
+        uncounted=wording.uncounted(pending, stuck.get("rejected", 0)),
+        counted=wording.counted,
+        stuck=stuck,
+        pending=pending,
         referrers=inspector.best_referrers(),
     )
 

@@ -10,66 +10,63 @@ import typing as t
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from .connections import has_written
+
 #: Milliseconds of a turn: locks are waited for in turns, so that the caller's timeout
 #: is kept. MariaDB knows whole seconds only.
 TURN = 1000
 
 
-class _Limit(t.NamedTuple):
-    """How a database is told how long to wait for a lock.
-
-    :param swap: Statements of which the first gives what it was, and that set it. One
-        is better than two: each is a round trip that a signup waits for.
-    :param reset: The statement that sets it back.
-    :param unit: In how many parts of a second it is counted.
-    """
-
-    swap: tuple[str, ...]
-    reset: str
-    unit: int
-
-
-_MYSQL_SET = "SET SESSION innodb_lock_wait_timeout = {}"
-_MYSQL = _Limit(("SELECT @@innodb_lock_wait_timeout", _MYSQL_SET), _MYSQL_SET, 1)
-_SQLITE_SET = "PRAGMA busy_timeout = {}"
-_LIMITS = {
-    "postgresql": _Limit(
-        (
-            "SELECT current_setting('lock_timeout'),"
-            " set_config('lock_timeout', '{}', true)",
-        ),
-        "SET LOCAL lock_timeout = '{}'",
-        1000,
-    ),
-    "mysql": _MYSQL,
-    "mariadb": _MYSQL,
-    "sqlite": _Limit(("PRAGMA busy_timeout", _SQLITE_SET), _SQLITE_SET, 1000),
-}
+# MariaDB and MySQL have one limit for rows, and another for tables, which a migration
+# may have locked. MariaDB can set both for a statement alone.
+_MARIADB = "SET STATEMENT innodb_lock_wait_timeout = {0}, lock_wait_timeout = {0} FOR "
+_MYSQL = (
+    "SET @mmolove_rows = @@innodb_lock_wait_timeout,"
+    " @mmolove_tables = @@lock_wait_timeout,"
+    " SESSION innodb_lock_wait_timeout = {0}, SESSION lock_wait_timeout = {0}"
+)
+_MYSQL_RESET = (
+    "SET SESSION innodb_lock_wait_timeout = @mmolove_rows,"
+    " SESSION lock_wait_timeout = @mmolove_tables"
+)
 
 _PAUSE = 0.002
 _PAUSE_MOST = 0.1
 
 
+def limited(connection: Connection, timeout: float) -> t.ContextManager[str]:
+    """Let a connection of someone else's wait no longer than that for locks, and give
+    what each statement has to begin with. PostgreSQL is told with the savepoint.
+    """
+    dialect: t.Any = connection.dialect
+    seconds = max(1, int(timeout))
+    if dialect.name == "sqlite" and not has_written(connection):  # or it has the lock
+        return _limited_sqlite(connection, int(timeout * 1000))
+    if dialect.name in ("mysql", "mariadb"):
+        if dialect.is_mariadb:
+            return contextlib.nullcontext(_MARIADB.format(seconds))
+        return _limited_mysql(connection, seconds)
+    return contextlib.nullcontext("")
+
+
 @contextlib.contextmanager
-def limited(connection: Connection, timeout: float | None) -> t.Iterator[None]:
-    """Let a connection of someone else's wait no longer than that for locks."""
-    name = connection.dialect.name
-    if timeout is None or name not in _LIMITS:
-        yield
-        return
-    limit = _LIMITS[name]
-    wait = max(1, int(timeout * limit.unit))
-    first, *others = (statement.format(wait) for statement in limit.swap)
-    before = connection.exec_driver_sql(first).scalar()
-    for statement in others:
-        connection.exec_driver_sql(statement)
+def _limited_sqlite(connection: Connection, milliseconds: int) -> t.Iterator[str]:
+    before = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
     try:
-        yield
-    except BaseException:
+        yield ""
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {before}")
+
+
+@contextlib.contextmanager
+def _limited_mysql(connection: Connection, seconds: int) -> t.Iterator[str]:
+    connection.exec_driver_sql(_MYSQL.format(seconds))
+    try:
+        yield ""
+    finally:
         with contextlib.suppress(SQLAlchemyError):  # it may be lost
-            connection.exec_driver_sql(limit.reset.format(before))
-        raise
-    connection.exec_driver_sql(limit.reset.format(before))
+            connection.exec_driver_sql(_MYSQL_RESET)
 
 
 def begin_writing(connection: Connection, deadline: float) -> None:
@@ -85,8 +82,11 @@ def begin_writing(connection: Connection, deadline: float) -> None:
 
 def begin_immediate(connection: Connection) -> None:
     """Take SQLite's one lock for writing, unless a transaction is open already: one
-    that reads first and writes then fails at once if another did so meanwhile.
+    that reads first and writes then fails at once if another did so meanwhile. Nor
+    would Python's driver know of a transaction that a savepoint begins.
     """
+    if connection.dialect.name != "sqlite":
+        return
     driver: t.Any = connection.connection
     if not driver.in_transaction and getattr(driver, "autocommit", None) is not True:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -94,7 +94,7 @@ def begin_immediate(connection: Connection) -> None:
 
 def wait_in_turns(connection: t.Any, record: object) -> None:
     with contextlib.closing(connection.cursor()) as cursor:
-        cursor.execute(_MYSQL_SET.format(TURN // 1000))
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {TURN // 1000}")
 
 
 def pause(attempt: int) -> None:

@@ -133,6 +133,7 @@ class SessionOutbox:
             self._checked_connection(session),
             lambda transaction: record(report, self._server_id, transaction),
             timeout,
+            is_one_row=report.is_one_row,
         )
 
     def grant(

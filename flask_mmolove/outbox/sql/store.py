@@ -22,11 +22,14 @@ from ..store import Outbox
 from . import engines
 from . import errors
 from . import locks
+from .savepoint import Savepoint
+from .savepoint import savepoint
 from .tables import Place
 from .tables import SQLAlchemyTransaction
 from .tables import tables
 
 R = t.TypeVar("R")
+T = t.TypeVar("T")
 
 # Times that a connection that was lost, or tables that are missing, are made again.
 _MENDS = 3
@@ -95,50 +98,58 @@ class SQLAlchemyOutbox(Outbox):
 
     def within(self, connection: sa.Connection) -> SQLAlchemyTransaction:
         """The outbox as part of a transaction that someone else began and will end."""
-        if connection.dialect.name == "sqlite":
-            # Without one, Python's driver would take our savepoints for the whole.
-            locks.begin_immediate(connection)
+        locks.begin_immediate(connection)
         return SQLAlchemyTransaction(connection, self._place)
 
     def ride(
         self,
         connection: sa.Connection,
         work: t.Callable[[Transaction], R],
-        timeout: float | None = None,
+        timeout: float,
+        *,
+        is_one_row: bool = False,
     ) -> R:
-        """Do a piece of work as part of a transaction of someone else's, in a savepoint
-        so that theirs stands whatever becomes of ours. Tables that are not there are
-        made, as at every first use.
+        """Do a piece of work as part of a transaction of someone else's, so that theirs
+        stands whatever becomes of ours. Tables that are not there are made, as at every
+        first use.
 
         :param timeout: Seconds for which it may wait for the locks of others.
+        :param is_one_row: Whether the work writes no more than that.
         :raises OutboxError: If it failed.
         :raises SQLAlchemyError: If the whole transaction is lost, with its connection
             or as in a deadlock of MariaDB: then nothing of theirs stands either.
         """
-        with locks.limited(connection, timeout):
+
+        def attempt(work: t.Callable[[SQLAlchemyTransaction], T], one_row: bool) -> T:
+            guard = savepoint(connection, timeout, one_row)
+            place, options = self._place, guard.options
+            transaction = SQLAlchemyTransaction(connection, place, prefix, options)
+            return self._guarded(guard, lambda: work(transaction))
+
+        with locks.limited(connection, timeout) as prefix:
             try:
-                transaction = self.within(connection)
+                locks.begin_immediate(connection)
             except SQLAlchemyError as e:  # of a BEGIN: nothing of theirs is lost
                 raise self.in_words(e) from self._cause(e)
             try:
-                return self._in_savepoint(connection, lambda: work(transaction))
+                return attempt(work, is_one_row)
             except errors.NoTables:
                 if not self._creates():
                     raise
             if connection.dialect.name == "sqlite":  # its one lock is taken
-                self._in_savepoint(connection, transaction.create)
+                attempt(SQLAlchemyTransaction.create, False)
             else:  # MariaDB would commit what is theirs
                 self.run(SQLAlchemyTransaction.create, timeout)
-            return self._in_savepoint(connection, lambda: work(transaction))
+            return attempt(work, is_one_row)
 
-    def _in_savepoint(self, connection: sa.Connection, work: t.Callable[[], R]) -> R:
-        savepoint = connection.begin_nested()
+    def _guarded(self, guard: Savepoint, work: t.Callable[[], R]) -> R:
+        guard.begin()
         try:
             result = work()
-            savepoint.commit()
+            guard.release()
         except BaseException as e:
-            savepoint.rollback()  # fails if the whole is lost
-            if isinstance(e, SQLAlchemyError) and not connection.invalidated:
+            stands = guard.undo()
+            if stands and isinstance(e, SQLAlchemyError):
                 raise self.in_words(e) from self._cause(e)
             raise
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -166,14 +167,25 @@ def _skips_locked(database: DatabaseDialect) -> bool:
 
 
 class SQLAlchemyTransaction(Transaction):
-    """A transaction in a SQL database."""
+    """A transaction in a SQL database.
 
-    def __init__(self, db: sa.Connection, place: Place) -> None:
+    :param prefix: What each statement begins with.
+    :param options: SQLAlchemy's options for each.
+    """
+
+    def __init__(
+        self,
+        db: sa.Connection,
+        place: Place,
+        prefix: str = "",
+        options: t.Mapping[str, t.Any] | None = None,
+    ) -> None:
         super().__init__(place.dialect(db.dialect))
         self._db = db
+        self._prefix = prefix
+        self._options = options or {}
         self._place = place
         self._tables = place.tables
-        self._options = {"schema_translate_map": place.schemas}
 
     def create(self) -> bool:
         """Create the tables, columns and indexes that are missing, and widen columns
@@ -243,20 +255,29 @@ class SQLAlchemyTransaction(Transaction):
 
     def probe(self) -> None:
         """Fail if a table or a column is missing."""
+        options = {"schema_translate_map": self._place.schemas}
         for table in self._tables:
-            self._db.execute(sa.select(table).limit(0), execution_options=self._options)
+            self._db.execute(sa.select(table).limit(0), execution_options=options)
 
     def execute(self, sql: str, values: Values | list[Values]) -> list[t.Any]:
-        result = self._db.execute(sa.text(sql), values)
+        result = self._run(self._text(sql), values)
         return list(result.all()) if result.returns_rows else []
 
     def change(self, sql: str, values: Values) -> int:
-        return self._db.execute(sa.text(sql), values).rowcount
+        return self._run(self._text(sql), values).rowcount
+
+    def _text(self, sql: str) -> sa.TextClause:
+        return _text(self._prefix + sql)
+
+    def _run(
+        self, statement: sa.Executable, values: Values | list[Values]
+    ) -> sa.CursorResult[t.Any]:
+        return self._db.execute(statement, values, execution_options=self._options)
 
     def entries(self, where: str, values: Values, hint: str = "") -> list[Entry]:
         columns = (self._tables.event.c[name] for name in Entry._fields)
         sql = f"SELECT {COLUMNS} FROM {self._event} {hint} WHERE {where}"
-        rows = self._db.execute(sa.text(sql).columns(*columns), values)
+        rows = self._run(self._text(sql).columns(*columns), values)
         return [Entry._make(row) for row in rows]
 
     def _insert(self, entry: Entry) -> int | None:
@@ -268,11 +289,10 @@ class SQLAlchemyTransaction(Transaction):
         values["used"] = entry.digest
         dialect = self._db.dialect
         if dialect.name in _KNOW_UNLESS_THERE and dialect.insert_returning:
-            statement = sa.text(f"{sql} ON CONFLICT DO NOTHING RETURNING id")
-            return t.cast("int | None", self._db.scalar(statement, values))
+            statement = self._text(f"{sql} ON CONFLICT DO NOTHING RETURNING id")
+            return t.cast("int | None", self._run(statement, values).scalar())
         try:
-            with self._db.begin_nested():
-                result = self._db.execute(sa.text(sql), values)
+            result = self._run(self._text(sql), values)
         except IntegrityError as e:
             # SQLite tells the columns, the others the name.
             words = str(e.orig)
@@ -281,6 +301,12 @@ class SQLAlchemyTransaction(Transaction):
                 return None
             raise
         return result.lastrowid if result.rowcount else None
+
+
+@functools.lru_cache(256)
+def _text(sql: str) -> sa.TextClause:
+    # To look through it for its parameters takes as long as a short statement.
+    return sa.text(sql)
 
 
 def _check_texts(entry: Entry) -> None:

@@ -5,8 +5,11 @@ import re
 
 from flask import Flask
 
+from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
+from flask_mmolove.admin.wording import MANY
+from flask_mmolove.outbox import Invitation
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run
@@ -46,3 +49,23 @@ def test_trouble_is_named(
     assert output.count("HTTP 503") == 1
     health = json.loads(run(app, "status", "--json").output)["health"]
     assert health["level"] == "critical"
+
+
+def test_counts_of_very_many_events_stop(make_app: MakeApp, run: Run) -> None:
+    """And it says so, on the page as well."""
+    app = make_app(mmolove := MMOLove(), DELIVERY="manual")
+    app.register_blueprint(mmolove.dashboard(access=lambda: True), url_prefix="/page")
+    recorder = app.extensions["mmolove"].recorder
+    invitations = (Invitation(f"tok-{n}") for n in range(MANY + 1))
+    recorder.record_all(
+        [recorder.report(each.token, each, "registered") for each in invitations]
+    )
+    page = app.test_client().get("/page/").text
+    assert "5,000 or more events pending." in page
+    output = run(app, "status").output
+    assert re.search(
+        "^pending +5,000 or more  not delivered yet$", output, re.MULTILINE
+    )
+    for text in (page, output):
+        assert "only the newest 5,000 are counted as signed up." in text
+    assert json.loads(run(app, "status", "--json").output)["counts"]["pending"] == MANY

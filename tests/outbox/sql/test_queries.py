@@ -36,10 +36,14 @@ class TestQueries:
             [Settlement(each, "accepted", is_fact=True) for each in entries], 5000
         )
         sql.next_due(5000)
+        sql.inspector.oldest_pending()
+        sql.inspector.failing_events()
+        sql.inspector.failing_rewards()
+        sql.inspector.last_signup()
         add(sql, "7", "registered", "qualified")
         sql.of("7", False)
         events_of.remove(engine, "before_cursor_execute", note)
-        assert len(asked) >= 9
+        assert len(asked) >= 13
         with engine.connect() as connection:
             for statement, parameters in asked:
                 rows = connection.exec_driver_sql(
