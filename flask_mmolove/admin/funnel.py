@@ -11,6 +11,7 @@ from .wording import MANY
 
 #: The steps in order, with their names.
 STEPS = {
+    "arrived": "Arrived",
     "signed_up": "Signed up",
     "accepted": "Accepted",
     "qualified": "Qualified",
@@ -68,15 +69,17 @@ def _period(name: str, days: t.Sequence[Day]) -> Period:
 
 
 def _steps(days: t.Sequence[Day]) -> list[Step]:
-    counts = [sum(getattr(day, step) for day in days) for step in STEPS]
-    before: list[int] = [0, *counts]
-    most = max(*counts, 1)
+    counts = {step: sum(getattr(day, step) for day in days) for step in STEPS}
+    # Who got nothing because no referrer is known is counted apart.
+    counts["rewarded"] -= sum(day.unreferred for day in days)
+    before, most = [0, *counts.values()], max(*counts.values(), 1)
     return [
-        Step(name, count, _share(count, last), count / most)
-        for name, count, last in zip(STEPS.values(), counts, before, strict=False)
+        Step(STEPS[step], counts[step], _share(counts[step], last), counts[step] / most)
+        for step, last in zip(STEPS, before, strict=False)
     ]
 
 
 def _share(count: int, last: int) -> float | None:
-    # Today's milestone may belong to a signup of last month: then there is no share.
+    # Today's milestone may belong to a signup of last month, and arrivals are counted
+    # about: then there is no share.
     return count / last if last >= count and last else None

@@ -25,6 +25,7 @@ from ..state import State
 from . import referrer
 from . import token as tokens
 from . import visit
+from .arrivals import Arrivals
 from .cookies import keep_private
 
 # A token that the visitor still carries although it is used.
@@ -49,6 +50,8 @@ class Capture:
         self, state: State, watchdog: Watchdog, prepare: t.Callable[[], None]
     ) -> None:
         self._state = state
+        self._arrivals = Arrivals(state.outbox)
+        self._arrivals.has_thread = state.engine.attend(self._arrivals.flush)
         self._watchdog = watchdog
         self._prepare = prepare
         self._started_in = 0  # the process, by its id
@@ -137,11 +140,13 @@ class Capture:
         if not visit.is_visit():
             after_this_request(_forbid_caching)
             return
-        referrer.remember(token, referrer.take_referrer())
+        by = referrer.take_referrer()
+        referrer.remember(token, by)
         if not tokens.may_store():
             request.environ[tokens.ENVIRON] = token
         elif is_new:
             self._keep(token)
+            self._arrivals.note(by)
 
     def _take_from_cookie(self) -> None:
         token = visit.first_token(request.cookies.getlist(visit.MMREF))

@@ -9,6 +9,7 @@ import typing as t
 
 from ..errors import OutboxError
 from ..log import logger
+from ..log import shielded
 from ..log import Throttle
 from .engine import Engine
 
@@ -51,6 +52,11 @@ class DaemonEngine(Engine, t.Generic[J]):
         self._make = make
         self._stop_timeout = stop_timeout
         self._daemons: dict[int, _Daemon[J]] = {}
+        self._chores: list[t.Callable[[], None]] = []
+
+    def attend(self, chore: t.Callable[[], None]) -> bool:
+        self._chores.append(chore)
+        return True
 
     def start(self) -> None:
         self._daemon()
@@ -66,7 +72,7 @@ class DaemonEngine(Engine, t.Generic[J]):
     def _daemon(self) -> _Daemon[J]:
         daemon = self._daemons.get(os.getpid())
         if daemon is None:
-            new = _Daemon(self._make(), self._stop_timeout)
+            new = _Daemon(self._make(), self._chores, self._stop_timeout)
             # One step, so that of two first requests at once only one starts.
             daemon = self._daemons.setdefault(os.getpid(), new)
             if daemon is new:
@@ -77,8 +83,11 @@ class DaemonEngine(Engine, t.Generic[J]):
 class _Daemon(t.Generic[J]):
     """One process's thread."""
 
-    def __init__(self, job: J, stop_timeout: float) -> None:
+    def __init__(
+        self, job: J, chores: list[t.Callable[[], None]], stop_timeout: float
+    ) -> None:
         self.job = job
+        self._chores = chores
         self._stop_timeout = stop_timeout
         self.wake = threading.Event()
         self._pid = os.getpid()
@@ -115,8 +124,15 @@ class _Daemon(t.Generic[J]):
         while not self._stopping:
             self.wake.wait(self._turn())
             self.wake.clear()
+        self._do_chores()
+
+    def _do_chores(self) -> None:
+        for chore in self._chores:
+            with shielded("A chore of the delivery's thread failed."):
+                chore()
 
     def _turn(self) -> float:
+        self._do_chores()
         try:
             return self.job.turn()
         except OutboxError as e:

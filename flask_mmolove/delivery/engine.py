@@ -45,6 +45,12 @@ class Engine(abc.ABC):
     def ask_by(self, asker: Asker) -> None:  # noqa: B027
         """Have milestones asked for, if this engine can."""
 
+    def attend(self, chore: t.Callable[[], None]) -> bool:
+        """Have something small done several times a minute in each process, by a
+        thread. False if this engine has none.
+        """
+        return False
+
     def stop(self) -> None:  # noqa: B027
         """Stop cleanly in this process, within a second."""
 

@@ -3,7 +3,8 @@ rows.
 
 Only what is finished is counted, when it is finished, by whatever delivers: a signup
 writes nothing besides its row. What is not finished is few, and counted where it
-stands. So the counts outlive the rows, which may be purged or erased.
+stands. So the counts outlive the rows, which may be purged or erased. Arrivals have no
+rows: they are counted in memory, and added now and then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from .entry import EntryState
 #: Milliseconds of a day. Days begin at midnight UTC.
 DAY = 86_400_000
 
+#: ``arrived``
+#:     A visitor came with a token, by a referrer's link where that is known.
 #: ``accepted`` and ``ignored``
 #:     MMOLove took a player's ``registered``, or another referrer was first.
 #: ``qualified``
@@ -24,7 +27,9 @@ DAY = 86_400_000
 #:     The reward was given.
 #: ``unreferred``
 #:     And no referrer was known, so it may have been given to nobody.
-Step = t.Literal["accepted", "ignored", "qualified", "rewarded", "unreferred"]
+Step = t.Literal[
+    "arrived", "accepted", "ignored", "qualified", "rewarded", "unreferred"
+]
 
 
 class Mark(t.NamedTuple):
@@ -38,6 +43,11 @@ class Mark(t.NamedTuple):
     day: int
     step: Step
     referrer: str | None
+
+
+def arrived(now: int, referrer: str | None) -> Mark:
+    """A visitor who came with a token."""
+    return Mark(now - now % DAY, "arrived", referrer)
 
 
 _QUALIFIED = {"accepted", "rewarded", "reward_unconfirmed", "reward_failed"}

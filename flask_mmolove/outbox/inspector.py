@@ -24,6 +24,7 @@ class Day(t.NamedTuple):
     """How far the players came whose signup, or milestone, was recorded on one day.
 
     :param start: Midnight UTC, in milliseconds.
+    :param arrived: The visitors who came with a token, about.
     :param unreferred: The rewards that were given although no referrer is known.
     """
 
@@ -33,15 +34,20 @@ class Day(t.NamedTuple):
     qualified: int = 0
     rewarded: int = 0
     unreferred: int = 0
+    arrived: int = 0
 
 
 class Referrer(t.NamedTuple):
-    """The friends a player referred, as far as is known, and how far they came."""
+    """The friends a player referred, as far as is known, and how far they came.
+
+    :param arrived: The visitors who came by the player's link, about.
+    """
 
     player: str
     accepted: int
     qualified: int = 0
     rewarded: int = 0
+    arrived: int = 0
 
 
 class Worker(t.NamedTuple):
@@ -196,7 +202,7 @@ class Inspector:
     def best_referrers(self, limit: int = 10) -> list[Referrer]:
         """The players who invited most friends, best first."""
         table = self._dialect.referrer
-        others = ("qualified", "rewarded")
+        others = ("qualified", "rewarded", "arrived")
         counts = ", ".join(f"coalesce({step}.count, 0)" for step in others)
         joins = " ".join(
             f"LEFT JOIN {table} {step}"
@@ -283,4 +289,5 @@ def _day(start: int, counts: t.Mapping[tuple[int, str], int]) -> Day:
         qualified=counts[start, "qualified"],
         rewarded=counts[start, "rewarded"],
         unreferred=counts[start, "unreferred"],
+        arrived=counts[start, "arrived"],
     )

@@ -8,6 +8,7 @@ import json
 import typing as t
 
 from .breaker import Breaker
+from .counters import Mark
 from .dialect import Dialect
 from .entry import Entry
 from .entry import EntryState
@@ -173,6 +174,9 @@ class Outbox(abc.ABC):
         timeout: float | None = None,
     ) -> dict[str, dict[str, Entry]]:
         return self.run(lambda db: db.of_all(identities, test), timeout, writes=False)
+
+    def count(self, marks: t.Sequence[Mark], timeout: float | None = None) -> None:
+        self.run(lambda db: db.count(marks), timeout)
 
     # Asking for milestones.
 

@@ -193,14 +193,14 @@ class TestPage:
     def test_the_funnel_follows_a_player(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
     ) -> None:
-        none = "signed up 0, accepted 0, qualified 0, rewarded 0</title>"
+        none = "arrived 0, signed up 0, accepted 0, qualified 0, rewarded 0</title>"
         assert owner.get("/mmolove/").text.count(none) == 3
         sign_up(app, mmolove_sandbox, "7", "8")
         with app.app_context():
             qualify("7")
         words = (
-            "Today: signed up 2, accepted 2 (100% of the step before), qualified 1 "
-            "(50% of the step before), rewarded 1 (100% of the step before)"
+            "Today: arrived 0, signed up 2, accepted 2 (100% of the step before), "
+            "qualified 1 (50% of the step before), rewarded 0 (0% of the step before)"
         )
         text = owner.get("/mmolove/").text
         assert words in text
@@ -475,12 +475,14 @@ def test_the_owner_repairs_an_event(
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(f"{served}/mmolove/")
     assert fits(page)
-    today = page.get_by_role("img", name="Today: signed up 0")
+    today = page.get_by_role("img", name="Today: arrived 0, signed up 0")
     expect(today).to_be_visible()
     mmolove_sandbox.sandbox.faults = Faults(fail=422)
     sign_up(app, mmolove_sandbox, "7")
     page.reload()
-    expect(page.get_by_role("img", name="Today: signed up 1")).to_be_visible()
+    expect(
+        page.get_by_role("img", name="Today: arrived 0, signed up 1")
+    ).to_be_visible()
     page.get_by_role("link", name="1 rejected").click()
     page.wait_for_load_state()
     assert fits(page)

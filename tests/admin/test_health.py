@@ -184,11 +184,18 @@ def test_switched_off_is_said(make_app: MakeApp) -> None:
 def test_a_funnel_has_the_shares_between_its_steps() -> None:
     days = [Day(n * DAY, 10, 8, 4, 1) for n in range(29)] + [Day(29 * DAY, 1, 1, 3, 0)]
     today, week, month = periods(days)
-    assert [step.players for step in month.steps] == [291, 233, 119, 29]
-    assert [step.players for step in week.steps] == [61, 49, 27, 6]
+    assert [step.players for step in month.steps] == [0, 291, 233, 119, 29]
+    assert [step.players for step in week.steps] == [0, 61, 49, 27, 6]
     shares = [step.share for step in today.steps]
     # Of more milestones than signups there is no share.
-    assert shares == [None, 1, None, 0]
+    assert shares == [None, None, 1, None, 0]
+
+
+def test_who_arrived_and_what_nobody_got_are_counted_apart() -> None:
+    (today, *_) = periods([Day(0, 10, 8, 4, 3, unreferred=1, arrived=40)])
+    assert [step.players for step in today.steps] == [40, 10, 8, 4, 2]
+    assert today.steps[1].share == 0.25
+    assert today.unreferred == 1
 
 
 def survey_of(app: Flask) -> list[Health]:

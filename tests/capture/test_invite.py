@@ -16,6 +16,7 @@ from flask_mmolove import IdentityError
 from flask_mmolove import invitations
 from flask_mmolove import MMOLove
 from flask_mmolove.admin.cli import mmolove
+from flask_mmolove.capture import arrivals
 from flask_mmolove.capture.invite import read_code
 from flask_mmolove.testing import SiteSandbox
 from tests.capture.referrals import follow
@@ -145,8 +146,11 @@ def test_a_link_that_was_shown_while_switched_off_is_good_later(
 
 
 def test_the_best_referrers_are_on_the_dashboard_and_the_command_line(
-    site: Referrals, mmolove_sandbox: SiteSandbox
+    site: Referrals,
+    mmolove_sandbox: SiteSandbox,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(arrivals, "PAUSE", 0)
     page = site.mmolove.dashboard(access=lambda: True)
     site.app.register_blueprint(page, url_prefix="/mmolove")
     owner, command = site.browser(), site.app.test_cli_runner().invoke
@@ -156,22 +160,26 @@ def test_the_best_referrers_are_on_the_dashboard_and_the_command_line(
         friend = site.browser()
         follow(friend, site.link(referrer))
         friend.post(f"/join/{player}")
+    follow(site.browser(), site.link("3"))  # who only looks
     site.qualify("8")
     text = owner.get("/mmolove/").text
-    rows = re.findall(r'<th scope="row" class="name">(3|berta)</th>\s*(.*)', text)
+    rows = re.findall(
+        r'<th scope="row" class="name"><a [^>]*>(3|berta)</a></th>\s*(.*)', text
+    )
     assert [name for name, _ in rows] == ["3", "berta"]
-    assert re.findall(r">(\d+)<", rows[1][1]) == ["1", "1", "1"]
+    assert re.findall(r">(\d+)<", rows[1][1]) == ["1", "1", "1", "1"]
     lines = command(mmolove, ["referrers"]).output.splitlines()
     assert [line.split() for line in lines] == [
-        ["FRIENDS", "QUALIFIED", "REWARDED", "PLAYER"],
-        ["2", "0", "0", "3"],
-        ["1", "1", "1", "berta"],
+        ["ARRIVED", "FRIENDS", "QUALIFIED", "REWARDED", "PLAYER"],
+        ["3", "2", "0", "0", "3"],
+        ["1", "1", "1", "1", "berta"],
     ]
     few = command(mmolove, ["referrers", "--limit", "1", "--json"])
     (best,) = json.loads(few.output)
-    assert best == {"player": "3", "accepted": 2, "qualified": 0, "rewarded": 0}
+    counts = {"arrived": 3, "accepted": 2, "qualified": 0, "rewarded": 0}
+    assert best == {"player": "3", **counts}
     command(mmolove, ["forget", "3", "--yes"])
-    assert ">3</th>" not in owner.get("/mmolove/").text
+    assert ">3</a></th>" not in owner.get("/mmolove/").text
 
 
 @pytest.mark.parametrize("how", ["nested", "renamed", "prefixed", "twice nested"])

@@ -10,6 +10,7 @@ from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import EntryState
 from flask_mmolove.outbox import Invitation
 from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox import Referrer
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import store
 from flask_mmolove.outbox.entry import Answer
@@ -118,7 +119,7 @@ class TestErase:
         through(outbox, "accepted")
         assert outbox.erase("anna") == []
         assert [entry.referrer for entry in outbox.inspector.page()] == ["berta", None]
-        assert outbox.inspector.best_referrers() == [("berta", 1, 0, 0)]
+        assert outbox.inspector.best_referrers() == [Referrer("berta", 1)]
         assert outbox.held("key", 1000) == Invitation("tok", None)
 
     def test_who_is_erased_while_a_friend_is_under_way_is_not_counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask_mmolove.outbox import Day
 from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox import Referrer
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.counters import DAY
 from tests.outbox.recording import add
@@ -62,7 +63,7 @@ class TestCounts:
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 0)]
         outbox.decide(failed.id, "rewarded", 2000)
         assert outbox.inspector.days(0, 1) == [Day(0, 1, 1, 1, 1)]
-        assert outbox.inspector.best_referrers() == [("anna", 1, 1, 1)]
+        assert outbox.inspector.best_referrers() == [Referrer("anna", 1, 1, 1)]
 
     def test_a_dry_run_is_not_counted(self, outbox: Outbox) -> None:
         add(outbox, test=True)
@@ -79,9 +80,9 @@ class TestCounts:
         assert ask() == []
         for state in ("accepted",) * 4 + ("ignored", "accepted"):
             through(outbox, state)
-        assert ask() == [("anna", 2, 0, 0), ("berta", 1, 0, 0)]
+        assert ask() == [Referrer("anna", 2, 0, 0), Referrer("berta", 1, 0, 0)]
         invite(outbox, "c", "berta", "qualified")
         through(outbox, "accepted")
         pay(outbox, "rewarded")
-        assert ask() == [("anna", 2, 0, 0), ("berta", 1, 1, 1)]
-        assert ask(limit=1) == [("anna", 2, 0, 0)]
+        assert ask() == [Referrer("anna", 2, 0, 0), Referrer("berta", 1, 1, 1)]
+        assert ask(limit=1) == [Referrer("anna", 2, 0, 0)]

@@ -82,7 +82,7 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
     """List the players whose invite links brought the most friends.
 
     A friend counts once MMOLove has accepted the signup. Friends who came by another
-    link have no known referrer.
+    link have no known referrer. Arrivals are the visitors by the link, about.
     """
     best = state.outbox.inspector.best_referrers(limit)
     if as_json:
@@ -91,6 +91,12 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
         click.echo("No invite link has brought a friend yet.")
     else:
         # An identity can be long, and only the last column may be cut.
-        rows = [(*map(str, counts), printable(player)) for player, *counts in best]
-        head = ("FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
+        rows = [
+            (
+                *map(str, (e.arrived, e.accepted, e.qualified, e.rewarded)),
+                printable(e.player),
+            )
+            for e in best
+        ]
+        head = ("ARRIVED", "FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
         print_table([head, *rows], [len(name) for name in head[:-1]])

@@ -26,6 +26,7 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
 from flask_mmolove.outbox import Breaker
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Referrer
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.counters import reached
 from flask_mmolove.outbox.entry import make_event
@@ -332,7 +333,7 @@ class TestServers:
                 time.sleep(0.2)
                 assert not counting.done()
             counting.result()
-        assert sql.inspector.best_referrers() == [("anna", 2, 0, 0)]
+        assert sql.inspector.best_referrers() == [Referrer("anna", 2)]
         assert sql.inspector.days(0, 1)[0].accepted == 2
 
     @pytest.mark.slow

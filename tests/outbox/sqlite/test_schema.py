@@ -12,6 +12,8 @@ from flask_mmolove import OutboxError
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Delivery
 from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox import Day
+from flask_mmolove.outbox import Referrer
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
@@ -54,9 +56,9 @@ class TestSecondSchema:
         )
         assert outbox.reward_breaker().reason == "RuntimeError: the game is down"
         assert outbox.inspector.worker() == Worker(data.NOW)
-        assert outbox.inspector.best_referrers() == [("anna", 4, 2, 1)]
+        assert outbox.inspector.best_referrers() == [Referrer("anna", 4, 2, 1)]
         (day,) = outbox.inspector.days(data.NOW, data.NOW)
-        assert day[1:] == (13, 8, 6, 1, 0)
+        assert day == Day(day.start, 13, 8, 6, 1, 0)
         held = outbox.held("a held key", data.NOW)
         assert held is not None and held.referrer == "anna"
         assert len(outbox.run(lambda db: db.execute("SELECT * FROM used", {}))) == 1
