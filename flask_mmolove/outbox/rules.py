@@ -222,8 +222,15 @@ def soonest(
 
 
 def _history(entry: Entry) -> str | None:
-    earlier = entry.answers[-ANSWERS_AT_MOST:]
-    return json.dumps(earlier) if earlier else None
+    """The last answers, among them MMOLove's last one: a reward that keeps failing
+    must not push out what MMOLove said.
+    """
+    answers = entry.answers
+    kept = answers[-ANSWERS_AT_MOST:]
+    sent = [answer for answer in answers if answer.status is not None]
+    if sent and sent[-1] not in kept:
+        kept[0] = sent[-1]
+    return json.dumps(kept) if kept else None
 
 
 def _storable(text: str | None) -> str | None:

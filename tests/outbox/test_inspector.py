@@ -56,6 +56,20 @@ class TestInspector:
             Answer(1014, 500, "answer 14", 14),
         ]
 
+    def test_what_mmolove_said_outlives_the_failures_of_a_reward(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox, "7")
+        sent = Settlement(claim_one(outbox, 1000), "accepted", 1000, status=200)
+        outbox.settle([sent._replace(answer="taken")], 1000)
+        for number in range(1, 15):
+            (claimed,) = outbox.claim("accepted", 1000 + number, LEASE, 1)
+            failed = Settlement(claimed, "accepted", 1001 + number)
+            outbox.settle([failed._replace(answer=f"{number}")], 1000 + number)
+        (entry,) = outbox.inspector.page()
+        words = ["taken", *(str(number) for number in range(5, 15))]
+        assert [answer.words for answer in entry.answers] == words
+
     def test_a_moment_is_found_among_the_ids(self, outbox: Outbox) -> None:
         first_after = outbox.inspector.first_after
         assert outbox.inspector.page(before=first_after(5)) == []
