@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ..delivery.events import NO_CALLBACK
 from ..outbox import Entry
 from ..outbox.entry import Answer
+from ..outbox.entry import ANSWER_LENGTH
+from ..outbox.entry import EntryState
+from ..outbox.tokens import TOKEN_USED
 from ..protocol.response import response_line
 from ..protocol.wire import request_headers
 from ..protocol.wire import shorten
@@ -14,6 +18,15 @@ from ..protocol.wire import SIGNATURE_HEADER
 from ..settings import Settings
 from ..text import mask
 from ..text import printable
+
+#: Characters of JSON that are shown on one line.
+_LINE = 76
+
+#: What the row itself says of a callback that left no words.
+_WORDLESS: dict[EntryState, str] = {
+    "rewarded": "granted",
+    "reward_unconfirmed": "unconfirmed",
+}
 
 
 class Attempt(t.NamedTuple):
@@ -45,37 +58,39 @@ def of(entry: Entry) -> tuple[list[Attempt], list[Attempt]]:
     """
     deliveries: list[Attempt] = []
     rewards: list[Attempt] = []
-    for answer in entry.answers:
-        attempts = rewards if answer.status is None else deliveries
-        attempts.append(_attempt(answer, _result(answer)))
-    if entry.state == "rewarded" and entry.answer is None:
-        granted = Answer(entry.settled or 0, None, "", entry.took)
-        rewards.append(_attempt(granted, "granted"))
-    return deliveries[::-1], rewards[::-1]
+    for answer in reversed(entry.answers):
+        if answer.words == NO_CALLBACK:  # it stands where MMOLove's response was
+            rewards.append(Attempt(answer.settled, "", "failed", NO_CALLBACK))
+            answer = answer._replace(words="")
+        if answer.status is not None:
+            deliveries.append(_delivery(answer))
+        elif answer.words and answer.words != TOKEN_USED:
+            rewards.append(_reward(answer))
+    if entry.answer is None and entry.state in _WORDLESS:
+        took, result = duration(entry.took), _WORDLESS[entry.state]
+        rewards.insert(0, Attempt(entry.settled or 0, took, result, ""))
+    return deliveries, rewards
 
 
-def request_of(entry: Entry, settings: Settings) -> Request:
-    """The request. Its token is shortened, and its signature is never stored: it is
-    made for each attempt.
+def request_of(entry: Entry, settings: Settings) -> Request | None:
+    """The request, if there ever is one. Its token is shortened, and its signature is
+    not stored: it is made for each attempt.
     """
-    body = entry.body.decode("utf-8", "replace")
-    signature = "t=<time>,v1=sha256=<signature>"
-    return Request(
-        url=mask(settings.endpoint),
-        headers={**request_headers(), SIGNATURE_HEADER: signature},
-        body=_readable(body.replace(entry.token, shorten(entry.token))),
-    )
+    if entry.state == "ignored" and not entry.attempts:
+        return None
+    fields = json.loads(entry.body) | {"token": shorten(entry.token)}
+    key_id = f",kid={settings.key_id}" if settings.key_id else ""
+    headers = {
+        **request_headers(),
+        "Content-Length": str(len(entry.body)),
+        SIGNATURE_HEADER: f"t=<time>,v1=sha256=<signature>{key_id}",
+    }
+    return Request(mask(settings.endpoint), headers, _in_lines(fields))
 
 
 def summary(entry: Entry) -> str:
     """The last response in a few words: of MMOLove's JSON only what it says."""
-    try:
-        fields = json.loads(entry.answer or "")
-        said = fields.get("error") or fields.get("state")
-    except (ValueError, AttributeError):  # it is something else, or was cut off
-        said = None
-    words = said if isinstance(said, str) else entry.answer
-    return response_line(entry.status, words)
+    return response_line(entry.status, _said(entry.answer or ""))
 
 
 def duration(milliseconds: int | None) -> str:
@@ -87,21 +102,43 @@ def duration(milliseconds: int | None) -> str:
     return f"{milliseconds / 1000:.1f} s"
 
 
-def _attempt(answer: Answer, result: str) -> Attempt:
-    took = duration(answer.took)
-    return Attempt(answer.settled, took, result, _readable(answer.words))
+def _delivery(answer: Answer) -> Attempt:
+    result = f"HTTP {answer.status}" if answer.status else "no response"
+    return Attempt(
+        answer.settled, duration(answer.took), result, _readable(answer.words)
+    )
 
 
-def _result(answer: Answer) -> str:
-    if answer.status is None:
-        return "settled" if answer.words.startswith("a person: ") else "failed"
-    return f"HTTP {answer.status}" if answer.status else "no response"
+def _reward(answer: Answer) -> Attempt:
+    person, _, decision = answer.words.partition("a person: ")
+    result, words = ("failed", person) if person else ("settled by a person", decision)
+    return Attempt(answer.settled, duration(answer.took), result, printable(words))
+
+
+def _said(answer: str) -> str:
+    try:
+        fields = json.loads(answer)
+    except ValueError:  # it is something else, or was cut off
+        return answer
+    if isinstance(fields, dict):
+        for name in ("error", "ignored", "duplicate", "state"):
+            if fields.get(name) is True:
+                return name
+            if isinstance(fields.get(name), str):
+                return str(fields[name])
+    return answer
 
 
 def _readable(text: str) -> str:
     """A text that may be JSON, with the line breaks of that and no others."""
     try:
-        parts = json.dumps(json.loads(text), indent=2, ensure_ascii=False).split("\n")
+        value = json.loads(text)
     except ValueError:  # it is something else, or was cut off
-        parts = [text]
-    return "\n".join(map(printable, parts))
+        return printable(text) + "…" * (len(text) >= ANSWER_LENGTH)
+    line = json.dumps(value, ensure_ascii=False)
+    return printable(line) if len(line) <= _LINE else _in_lines(value)
+
+
+def _in_lines(value: t.Any) -> str:
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    return "\n".join(map(printable, lines))

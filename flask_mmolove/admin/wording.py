@@ -107,10 +107,11 @@ def next_step(entry: Entry, planned: int | None, now: int) -> str:
     :param planned: When something does, in milliseconds; None if nothing is planned.
     :param now: The time, in milliseconds.
     """
-    deed = "its reward is tried" if entry.state == "accepted" else "it is sent"
+    deed = "it is sent" if entry.state == "pending" else "its reward is tried"
+    is_held = entry.claim is not None or entry.state == "reward_unconfirmed"
+    if is_held and (entry.due or 0) > now:
+        return f"At this moment {deed}."
     if planned is not None:
-        if planned > now and entry.claim is not None:
-            return f"At this moment {deed}."
         again = " again" if entry.attempts else ""
         moment = f"in {_span(planned - now)}" if planned > now else "now"
         return f"{deed.capitalize()}{again} {moment}."

@@ -50,6 +50,8 @@ TIMEOUT = 30.0
 #: Earlier answers that are kept of an event.
 ANSWERS_AT_MOST = 10
 
+#: Characters that are kept of an answer.
+ANSWER_LENGTH = 500
 
 #: Later than every id, and a number that every database takes.
 LAST = 1 << 62

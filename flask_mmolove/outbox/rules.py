@@ -12,6 +12,7 @@ from ..protocol.response import Verdict
 from ..protocol.wire import Event
 from ..protocol.wire import TOKEN_LIFETIME
 from .breaker import Breaker
+from .entry import ANSWER_LENGTH
 from .entry import ANSWERS_AT_MOST
 from .entry import Entry
 from .entry import EntryState
@@ -240,4 +241,4 @@ def _storable(text: str | None) -> str | None:
     if text is None:
         return None
     whole = text.encode("utf-8", "replace").decode()
-    return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")[:500]
+    return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")[:ANSWER_LENGTH]

@@ -21,6 +21,7 @@ from flask.typing import ResponseReturnValue
 from ... import errors
 from ...clock import milliseconds
 from ...outbox import Entry
+from ...outbox.entry import ANSWERS_AT_MOST
 from ...outbox.entry import as_datetime
 from ...protocol.response import response_line
 from ...state import current_state
@@ -181,6 +182,7 @@ def event(id: int) -> ResponseReturnValue:
         next=wording.next_step(entry, moment, now),
         moment=moment,
         attempts=wording.attempts,
+        at_most=ANSWERS_AT_MOST,
         deliveries=deliveries,
         rewards=rewards,
         sent=attempts.request_of(entry, state.settings),
