@@ -9,6 +9,8 @@ from ..outbox import Entry
 from ..outbox.entry import EntryState
 from ..protocol.response import meaning_of
 
+EVENTS = ("registered", "qualified")
+
 #: What each state means to the owner of a site.
 STATES: dict[EntryState, str] = {
     "pending": "not delivered yet",

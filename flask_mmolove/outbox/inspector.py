@@ -19,6 +19,11 @@ if t.TYPE_CHECKING:
 
 R = t.TypeVar("R")
 
+# Rows that one statement reads to find what has no index.
+_CHUNK = 10_000
+
+_IDS = ("id >= :first", "id < :end")
+
 
 class Day(t.NamedTuple):
     """How far the players came whose signup, or milestone, was recorded on one day.
@@ -80,15 +85,19 @@ class Inspector:
         event: str | None = None,
         player: str | None = None,
         referrer: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> list[Entry]:
-        """Entries, newest first.
+        """Entries, newest first. One that was spooled stands where it was imported.
 
         :param state: Only those in this state.
         :param event: Only those of this name.
         :param player: Only those of this player.
         :param referrer: Only those of this player's friends.
+        :param since: Only those recorded then or later, in milliseconds.
+        :param until: Only those recorded earlier than that, in milliseconds.
         :param before: Only those that came before the one with this id.
         """
         end = LAST if before is None else max(0, min(before, LAST))
@@ -99,19 +108,53 @@ class Inspector:
                 entry
                 for entry in self._entries("identity = :player", player=player)
                 if entry.id < end
+                and (since or 0) <= entry.recorded < (until or LAST)
                 and all(getattr(entry, name) == wanted[name] for name in wanted)
             ]
             return sorted(found, reverse=True)[:limit]
-        equal = [f"{name} = :{name}" for name in wanted]
-        conditions = " AND ".join([*equal, "id < :end"])
-        hint = self._dialect.by_state if "state" in wanted else ""
-        newest = f"{conditions} ORDER BY id DESC LIMIT :limit"
-        return self._entries(newest, hint, **wanted, end=end, limit=limit)
+        first = 0 if since is None else self._first_from(since)
+        end = end if until is None else min(end, self._first_from(until))
+        return self._newest(wanted, first, end, limit)
 
-    def first_after(self, moment: int) -> int:
-        """The id of about the first entry that was recorded after a moment, in
-        milliseconds. What was spooled stands where it was imported.
+    def _newest(
+        self, wanted: dict[str, t.Any], first: int, end: int, limit: int
+    ) -> list[Entry]:
+        rows = f"{_among_ids(wanted)} ORDER BY id DESC LIMIT :limit"
+        found: list[Entry] = []
+        for start, stop in self._chunks(wanted, first, end):
+            left = limit - len(found)
+            values = {**wanted, "first": start, "end": stop, "limit": left}
+            found += self._entries(rows, self._hint(wanted), **values)
+            if len(found) == limit:
+                break
+        return found
+
+    def _chunks(
+        self, wanted: dict[str, t.Any], first: int, end: int
+    ) -> t.Iterator[tuple[int, int]]:
+        """Ranges of ids to look through for what is wanted, newest first. There is no
+        index of the event: what a statement has to read is bounded, because others
+        wait for it.
         """
+        indexed = {name: wanted[name] for name in wanted if name != "event"}
+        if indexed == wanted:
+            yield first, end
+            return
+        chunk = (
+            f"SELECT id FROM {self._event} {self._hint(wanted)}"
+            f" WHERE {_among_ids(indexed)} ORDER BY id DESC LIMIT {_CHUNK}"
+        )
+        lowest = f"SELECT min(id) FROM ({chunk}) chunk"
+        while start := self._read(lowest, **indexed, first=first, end=end)[0][0]:
+            yield start, end
+            end = start
+
+    def _hint(self, wanted: t.Container[str]) -> str:
+        by_state = "state" in wanted and "referrer" not in wanted
+        return self._dialect.by_state if by_state else ""
+
+    def _first_from(self, moment: int) -> int:
+        """The id of the first entry that was recorded at a moment or later."""
         return self._run(lambda db: _search(db, self._event, moment))
 
     def get(self, id: int) -> Entry | None:
@@ -265,15 +308,20 @@ class Inspector:
         return self._outbox.run(work, self._timeout, writes=False)
 
 
+def _among_ids(wanted: t.Iterable[str]) -> str:
+    return " AND ".join([*(f"{name} = :{name}" for name in wanted), *_IDS])
+
+
 def _search(db: Transaction, table: str, moment: int) -> int:
     # There is no index of the time, and ids follow it.
-    ((low, high),) = db.execute(f"SELECT min(id), max(id) FROM {table}", {})
+    ((low,),) = db.execute(f"SELECT min(id) FROM {table}", {})
+    ((high,),) = db.execute(f"SELECT max(id) FROM {table}", {})
     low, high = low or 0, (high or 0) + 1
     next_row = f"SELECT id, recorded FROM {table} WHERE id >= :id ORDER BY id LIMIT 1"
     while low < high:
         middle = (low + high) // 2
         rows = db.execute(next_row, {"id": middle})
-        if rows and rows[0][1] <= moment:
+        if rows and rows[0][1] < moment:
             low = rows[0][0] + 1
         else:
             high = middle

@@ -289,6 +289,9 @@ class TestPage:
             ("referrer=anna", "8"),
             ("state=accepted&event=registered&player=7", "7"),
             ("until=2020-01-01", ""),
+            ("since=2020-01-01&until=9999-12-31", "877"),
+            ("since=9998-12-31", ""),
+            ("since=0001-01-01&player=7", "77"),
             ("until=9998-12-31", "877"),
         ],
     )
@@ -312,9 +315,13 @@ class TestPage:
         assert ("No events match." in text) == (not players)
         assert 'href="/mmolove/events">Clear</a>' in text
 
-    @pytest.mark.parametrize("day", ["yesterday", "9999-12-31", "2026-02-30"])
-    def test_a_day_that_is_none_is_a_404(self, owner: FlaskClient, day: str) -> None:
-        assert owner.get(f"/mmolove/events?until={day}").status_code == 404
+    @pytest.mark.parametrize(
+        "query", ["since=yesterday", "until=2026-02-30", "event=none", "state=none"]
+    )
+    def test_a_filter_that_is_none_is_a_404(
+        self, owner: FlaskClient, query: str
+    ) -> None:
+        assert owner.get(f"/mmolove/events?{query}").status_code == 404
 
     def test_an_outbox_that_fails_is_a_503(
         self, mmolove: MMOLove, make_app: MakeApp, tmp_path: t.Any

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import typing as t
+
+import pytest
+
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox import Worker
@@ -70,20 +74,43 @@ class TestInspector:
         words = ["taken", *(str(number) for number in range(5, 15))]
         assert [answer.words for answer in entry.answers] == words
 
-    def test_a_moment_is_found_among_the_ids(self, outbox: Outbox) -> None:
-        first_after = outbox.inspector.first_after
-        assert outbox.inspector.page(before=first_after(5)) == []
-        ids = []
-        for number in range(20):
-            (entry,) = add(outbox, str(number), now=1000 * (number + 1))
-            ids.append(entry.id)
+    def test_a_page_is_filtered_by_time(self, outbox: Outbox) -> None:
+        def players(**wanted: t.Any) -> list[int]:
+            found = outbox.inspector.page(**wanted)
+            return [int(entry.identity) for entry in reversed(found)]
+
+        assert players(since=5, until=9) == []
+        for number in range(1, 20):
+            add(outbox, str(number), now=1000 * number)
         outbox.erase("7")
-        assert first_after(999) <= ids[0]
-        assert first_after(1000) == ids[1]
-        assert first_after(5999) == ids[5]
-        assert first_after(6000) == ids[6]
-        assert ids[6] < first_after(7000) <= ids[8]
-        assert first_after(10**15) > ids[-1]
+        assert players(until=1000) == players(since=19_001) == []
+        assert players(until=1001) == [1]
+        assert players(until=3000) == [1, 2]
+        assert players(since=17_000) == [17, 18, 19]
+        assert players(since=16_001, until=18_001) == [17, 18]
+        assert players(since=5000, until=9000) == [5, 6, 8]
+        assert players(since=7000, until=8000) == []
+        assert players(player="5", since=5000, until=5001) == [5]
+        assert players(player="5", until=5000) == players(player="5", since=5001) == []
+        before = outbox.of("6", False)["registered"].id
+        assert players(since=5000, until=9000, before=before) == [5]
+
+    def test_a_page_is_filtered_by_event(
+        self, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flask_mmolove.outbox.inspector._CHUNK", 3)
+        for number in range(10):
+            names = ["registered", "qualified"][: 2 - number % 5 // 2]
+            add(outbox, str(number), *names, referrer="ab"[number % 2])
+        page = outbox.inspector.page
+        found = page(event="qualified", limit=3)
+        assert [entry.identity for entry in found] == ["6", "5", "1"]
+        (last,) = page(event="qualified", before=found[-1].id)
+        assert last.identity == "0"
+        assert len(page(event="registered")) == 10
+        found = page(event="qualified", state="pending", referrer="b")
+        assert [entry.identity for entry in found] == ["5", "1"]
+        assert page(event="qualified", state="rejected") == []
 
     def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
         assert outbox.inspector.worker() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing as t
 from datetime import datetime
-from datetime import timedelta
 from functools import partial
 
 from flask import abort
@@ -19,8 +18,10 @@ from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
 from ... import errors
+from ...clock import midnight
 from ...clock import milliseconds
 from ...outbox import Entry
+from ...outbox.counters import DAY
 from ...outbox.entry import ANSWERS_AT_MOST
 from ...outbox.entry import as_datetime
 from ...protocol.response import response_line
@@ -41,6 +42,9 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
+
+#: What the delivery log is filtered by.
+_FILTERS = ("player", "state", "event", "since", "until", "referrer")
 
 #: The views that a form may be sent to.
 _ACTIONS = {"retry_all", "retry_rewards", "retry", "reward"}
@@ -137,16 +141,19 @@ def events() -> ResponseReturnValue:
         arguments = request.args
     except UnicodeDecodeError:  # bytes that no browser sends
         abort(400)
-    names = ("state", "event", "player", "referrer", "until")
-    filters = {name: arguments.get(name, "").strip() for name in names}
+    filters = {name: arguments.get(name, "").strip() for name in _FILTERS}
     filters = {name: value for name, value in filters.items() if value}
     wanted: dict[str, t.Any] = {**filters}
     if filters.get("state", "pending") not in wording.STATES:
         abort(404)
-    inspector, before = current_state().inspector, arguments.get("before", None, int)
-    if (day := wanted.pop("until", None)) and before is None:
-        before = inspector.first_after(_end_of(day))
-    entries = inspector.page(**wanted, before=before, limit=PAGE + 1)
+    if filters.get("event", "qualified") not in wording.EVENTS:
+        abort(404)
+    if "since" in filters:
+        wanted["since"] = _midnight(filters["since"])
+    if "until" in filters:
+        wanted["until"] = _midnight(filters["until"]) + DAY
+    before = arguments.get("before", None, int)
+    entries = current_state().inspector.page(**wanted, before=before, limit=PAGE + 1)
     more = len(entries) > PAGE
     return render_template(
         "mmolove/events.html",
@@ -158,12 +165,10 @@ def events() -> ResponseReturnValue:
     )
 
 
-def _end_of(day: str) -> int:
-    """The last millisecond of a day in UTC."""
+def _midnight(day: str) -> int:
     try:
-        start = datetime.fromisoformat(f"{day}T00:00+00:00")
-        return int((start + timedelta(days=1)).timestamp() * 1000) - 1
-    except (ValueError, OverflowError):
+        return midnight(datetime.strptime(day, "%Y-%m-%d"))
+    except ValueError:
         abort(404)
 
 
@@ -266,6 +271,7 @@ def _tools() -> dict[str, t.Any]:
         "form_token": forms.make_token,
         "form_field": forms.FIELD,
         "states": wording.STATES,
+        "names": wording.EVENTS,
         "hint": wording.hint,
         "response_line": response_line,
         "plural": wording.plural,
