@@ -25,8 +25,8 @@ from flask_mmolove import invitations
 
 from . import models
 from .models import db
+from .referrals import is_owner
 from .referrals import mmolove
-from .referrals import runs_the_game
 from .views import play
 from .views import site
 
@@ -83,7 +83,7 @@ def create_app(
     app.register_blueprint(site)
     app.register_blueprint(play)
     app.register_blueprint(invitations)
-    dashboard = mmolove.dashboard(access=runs_the_game)
+    dashboard = mmolove.dashboard(access=is_owner)
     app.register_blueprint(dashboard, url_prefix="/mmolove")
     app.register_error_handler(HTTPException, error_page)
     app.register_error_handler(OperationalError, database_page)

@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
         parts = {
             "Lanternmoor": f"{url}/",
             "MMOLove": f"{sandbox.url}/  (the sandbox; nothing leaves this machine)",
-            "Data": data,
+            "The game": f"{data / 'game.db'}  (a program of its own)",
+            "Data": f"{data}/",
         }
         show_guide(app, url, parts, "The data stays; delete its folder to start over.")
         server.serve_forever()
@@ -103,12 +104,9 @@ def parse_options() -> argparse.Namespace:
     add = parser.add_argument
     add("--port", type=int, default=5000, help="the site's port (5000)")
     add("--sandbox-port", type=int, default=5001, help="the sandbox's port (5001)")
-    add(
-        "--data",
-        type=Path,
-        default="instance",
-        help="folder of all data (instance)",
-    )
+    # Flask's own instance folder, so that ``flask --app example_app`` finds the data.
+    data = Path(__file__).parent.parent / "instance"
+    add("--data", type=Path, default=data, help="folder of all data (instance)")
     add("--level", type=float, default=1, help="seconds a level takes in the game (1)")
     add(
         "--scale",

@@ -8,7 +8,9 @@ from celery import Celery
 from celery import Task
 from flask import Flask
 
+from flask_mmolove.delivery.celery import ASK
 from flask_mmolove.delivery.celery import BEAT_SCHEDULE
+from flask_mmolove.delivery.celery import EXPIRES
 
 
 def init_celery(app: Flask) -> None:
@@ -21,6 +23,14 @@ def init_celery(app: Flask) -> None:
 
     celery_app = Celery(app.name, task_cls=FlaskTask)
     celery_app.config_from_object(app.config["CELERY"])
-    celery_app.conf.beat_schedule = {**BEAT_SCHEDULE}
+    celery_app.conf.beat_schedule = {
+        **BEAT_SCHEDULE,
+        # The site's processes see to this too, but not every few seconds.
+        "milestone": {
+            "task": ASK,
+            "schedule": float(app.config["MMOLOVE_MILESTONE_INTERVAL"]),
+            "options": {"expires": EXPIRES},
+        },
+    }
     celery_app.set_default()
     app.extensions["celery"] = celery_app

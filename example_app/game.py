@@ -6,7 +6,7 @@ the next login.
 
 .. code-block:: sh
 
-    python -m example_app.game instance/game.db
+    python example_app/game.py instance/game.db
 
 It ends with its input, or on Ctrl+C.
 """
@@ -22,7 +22,6 @@ import threading
 import typing as t
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
 TOP_LEVEL = 60
 
 SCHEMA = """
@@ -54,7 +53,7 @@ class Game:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        with self._open() as db:
+        with contextlib.closing(sqlite3.connect(path)) as db:
             db.executescript(SCHEMA)
 
     def tick(self) -> None:
@@ -69,8 +68,11 @@ class Game:
     def _enter(self, db: sqlite3.Connection, account: str) -> None:
         db.execute("INSERT OR IGNORE INTO characters (account) VALUES (?)", (account,))
         # In one transaction: what is in the bag does not wait any more.
-        waiting = "FROM pending_rewards WHERE account = ? AND given_at IS NULL"
-        db.execute(f"INSERT INTO bags SELECT account, item {waiting}", (account,))
+        db.execute(
+            "INSERT INTO bags SELECT account, item FROM pending_rewards"
+            " WHERE account = ? AND given_at IS NULL",
+            (account,),
+        )
         db.execute(
             "UPDATE pending_rewards SET given_at = datetime() WHERE account = ?"
             " AND given_at IS NULL",
@@ -111,18 +113,14 @@ def playing(folder: Path, level: float) -> t.Iterator[None]:
     """
     path = folder / "game.db"
     Game(path)  # its tables are there before the site looks for them
-    command = (sys.executable, "-m", "example_app.game", path, "--level", str(level))
+    command = (sys.executable, __file__, path, "--level", str(level))
     # Its input ends with this process, however that ends; Ctrl+C is not for it.
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
-    ):
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         yield
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m example_app.game", description="The game of Lanternmoor."
-    )
+    parser = argparse.ArgumentParser(description="The game of Lanternmoor.")
     parser.add_argument("path", type=Path, help="the file of the game's database")
     parser.add_argument(
         "--level", type=float, default=1, metavar="SECONDS", help="time a level takes"

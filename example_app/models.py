@@ -42,6 +42,11 @@ class Player(Base, UserMixin):  # type: ignore[misc]
         {"sqlite_autoincrement": True},
     )
 
+    @property
+    def is_owner(self) -> bool:
+        """Whether the site is this player's: whoever joined first owns it."""
+        return self.id == 1
+
     def set_password(self, password: str) -> None:
         method = current_app.config["PASSWORD_HASH_METHOD"]
         self.password_hash = generate_password_hash(password, method=method)

@@ -26,31 +26,35 @@ def log_in(account: int) -> None:
 
 
 def character(account: int) -> Character | None:
-    """A player's character; None before the game has let them in."""
-    levels = levels_of([str(account)])
-    if not levels:
+    """A player's character; None until the game has let the player in."""
+    found = _read(
+        "SELECT level FROM characters WHERE account = :account"
+        " AND account NOT IN (SELECT account FROM logins)",
+        account=str(account),
+    )
+    if not found:
         return None
     bag = _read("SELECT item FROM bags WHERE account = :account", account=str(account))
-    return Character(levels[str(account)], [item for (item,) in bag])
+    return Character(found[0].level, [row.item for row in bag])
 
 
-def levels_of(accounts: t.Collection[str]) -> dict[str, int]:
+def levels_of(accounts: t.Iterable[str]) -> dict[str, int]:
     """The levels of those accounts that have a character."""
-    query = text("SELECT account, level FROM characters WHERE account IN :accounts")
-    query = query.bindparams(bindparam("accounts", expanding=True))
-    with db.engines["game"].connect() as game:
-        rows = game.execute(query, {"accounts": list(accounts)}).all()
-    return {account: level for account, level in rows}
+    rows = _read(
+        "SELECT account, level FROM characters WHERE account IN :accounts",
+        accounts=list(accounts),
+    )
+    return {row.account: row.level for row in rows}
 
 
-def those_at(level: int, accounts: t.Collection[str]) -> list[str]:
+def those_at(level: int, accounts: t.Iterable[str]) -> list[str]:
     """Those accounts whose character has reached a level."""
-    query = text(
-        "SELECT account FROM characters WHERE level >= :level AND account IN :accounts"
-    ).bindparams(bindparam("accounts", expanding=True))
-    with db.engines["game"].connect() as game:
-        found = game.execute(query, {"level": level, "accounts": list(accounts)})
-        return list(found.scalars())
+    rows = _read(
+        "SELECT account FROM characters WHERE level >= :level AND account IN :accounts",
+        level=level,
+        accounts=list(accounts),
+    )
+    return [row.account for row in rows]
 
 
 def add_reward(key: str, account: str, item: str) -> None:
@@ -71,8 +75,10 @@ def forget(account: int) -> None:
 
 
 def _read(sql: str, **values: t.Any) -> t.Sequence[t.Any]:
+    lists = [name for name, value in values.items() if isinstance(value, list)]
+    query = text(sql).bindparams(*(bindparam(name, expanding=True) for name in lists))
     with db.engines["game"].connect() as game:
-        return game.execute(text(sql), values).all()
+        return game.execute(query, values).all()
 
 
 def _write(sql: str, **values: t.Any) -> None:

@@ -42,8 +42,9 @@ def grant(referral: Referral) -> None:
     if referral.referrer is None or referral.number is None:
         return
     try:
-        # The game's database has a transaction of its own. If this one is committed and
-        # the site's is not, this is called again, and the key is known by then.
+        # The game's database commits the gift, and the site's then that it was granted.
+        # After a crash in between, this is called again: the key, which is unique there
+        # and the same in each call, keeps the gift from coming twice.
         realm.add_reward(referral.reward_key, referral.referrer, gift(referral.number))
     except OperationalError:
         raise RewardLater("the game's database is away") from None
@@ -82,9 +83,9 @@ def share_link(player: Player) -> str:
     return urljoin(public_url, mmolove.invite(player, external=False))
 
 
-def runs_the_game() -> bool:
-    """Whether this visitor may see the dashboard: whoever joined first may."""
-    return bool(current_user.is_authenticated and current_user.id == 1)
+def is_owner() -> bool:
+    """Whether this visitor owns the site."""
+    return bool(current_user.is_authenticated and current_user.is_owner)
 
 
 def referrer() -> Player | None:

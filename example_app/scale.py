@@ -146,7 +146,7 @@ class Processes:
                 env=self._environment,
                 stdout=output,
                 stderr=output,
-                # Ctrl+C is for the one who started them, and ends them in order.
+                # Ctrl+C is for the one who started them, and who ends them.
                 start_new_session=True,
                 pass_fds=() if listener is None else (listener.fileno(),),
             )
@@ -172,8 +172,9 @@ class Processes:
             time.sleep(0.5)
 
     def end(self) -> None:
-        for process in reversed(self._running.values()):
+        for process in self._running.values():
             process.terminate()
+        for process in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(END)
             with contextlib.suppress(ProcessLookupError):

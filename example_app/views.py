@@ -111,8 +111,8 @@ def log_in(player: Player) -> None:
 def safe_next() -> str | None:
     """Where a visitor wanted to go before the login, if that is on this site."""
     path = request.args.get("next", "")
-    # Browsers take "//host" and "/\\host" for another site.
-    return path if re.match(r"/(?![/\\])", path) else None
+    # Browsers take "//host" and "/\\host" for another site, and drop tabs before that.
+    return path if re.fullmatch(r"/(?![/\\])[!-~]*", path) else None
 
 
 # -- for players -----------------------------------------------------------------------

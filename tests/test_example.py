@@ -20,10 +20,12 @@ from werkzeug.test import TestResponse
 
 from example_app import create_app
 from example_app import keep_settings
+from example_app.__main__ import parse_options
 from example_app.game import Game
 from example_app.models import db
 from example_app.models import find_player
 from example_app.models import Player
+from example_app.referrals import grant
 from example_app.referrals import share_link
 from flask_mmolove import qualify
 from flask_mmolove import registered
@@ -146,7 +148,16 @@ def test_a_login_leads_to_where_one_wanted_to_go(
 
 
 @pytest.mark.parametrize(
-    "elsewhere", ["//evil.example", "/\\evil.example", "https://evil.example", "x", ""]
+    "elsewhere",
+    [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "/\n/evil.example",
+        "x",
+        "",
+    ],
 )
 def test_a_login_leads_to_no_other_site(client: FlaskClient, elsewhere: str) -> None:
     join(client, "Anna")
@@ -222,10 +233,23 @@ def test_a_character_gains_levels_while_its_player_is_away(
     live(app, 5)
     client.post("/logout")
     live(app, 3)
-    client.post("/login", data={"name": "Anna", "password": PASSWORD})
-    assert "12 levels to the gate at level 20." in client.get("/character").text
+    assert "11 levels to the gate at level 20." in log_in_again(client, "Anna")
     live(app, 100)
     assert "You passed the gate" in client.get("/character").text
+
+
+def test_a_player_who_logs_in_is_let_in_at_the_next_tick(
+    app: Flask, client: FlaskClient
+) -> None:
+    join(client, "Anna")
+    live(app, 1)
+    assert "Your pack" in client.get("/character").text
+    client.post("/login", data={"name": "Anna", "password": PASSWORD})
+    page = client.get("/character").text
+    assert "The gatekeeper is opening." in page
+    assert "Your pack" not in page
+    live(app, 1)
+    assert "Your pack" in client.get("/character").text
 
 
 def test_a_signup_needs_no_game(app: Flask, client: FlaskClient) -> None:
@@ -294,6 +318,11 @@ def test_the_secret_key_is_made_once_and_kept(
     assert keys == {(tmp_path / "secret_key").read_text()}
 
 
+def test_both_commands_use_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["example_app"])
+    assert str(parse_options().data) == Flask("example_app").instance_path
+
+
 def test_the_command_line_looks_at_what_ran_last(
     tmp_path: Path, mmolove_sandbox: SiteSandbox
 ) -> None:
@@ -345,7 +374,10 @@ def test_a_friend_at_level_20_is_worth_one_cape(
     assert mmolove_sandbox.reported == [("registered", "2")]
 
     friend.post("/logout")
-    live(app, 4)
+    for _ in range(5):
+        game_of(app).tick()
+    assert "level 20 reached" in client.get("/friends").text
+    live(app, 0)
     assert mmolove_sandbox.reported == [("registered", "2"), ("qualified", "2")]
     assert [referral.identity for referral in mmolove_sandbox.rewarded] == ["2"]
     assert f"{CAPE} for friend 1" in client.get("/friends").text
@@ -372,6 +404,21 @@ def test_each_friend_is_worth_what_the_page_promises(
     assert "Marsh pony for friend 3" in page
     pack = log_in_again(client, "Anna")
     assert [pack.count(item) for item in (CAPE, "draught", "pony")] == [1, 1, 1]
+
+
+def test_a_gift_that_is_granted_twice_comes_once(
+    app: Flask, client: FlaskClient, mmolove_sandbox: SiteSandbox
+) -> None:
+    join(client, "Anna")
+    join(come_by_invitation(app, "Anna"), "Berengar")
+    live(app)
+    [referral] = mmolove_sandbox.rewarded
+    with app.app_context():
+        grant(referral)
+    assert log_in_again(client, "Anna").count(CAPE) == 1
+    with app.app_context():
+        grant(referral)
+    assert log_in_again(client, "Anna").count(CAPE) == 1
 
 
 def test_a_gift_waits_while_the_game_is_away(app: Flask, client: FlaskClient) -> None:
