@@ -58,7 +58,7 @@ def logged() -> t.Iterator[str]:
 
 
 def test_each_message_has_a_heading_that_says_what_to_do() -> None:
-    told = headings("troubleshooting.md", 3)
+    told = headings("reference/messages.md", 3)
     messages = list(logged())
     assert len(messages) > 25
     for message in messages:
@@ -68,8 +68,8 @@ def test_each_message_has_a_heading_that_says_what_to_do() -> None:
 
 
 def test_each_command_and_option_is_documented() -> None:
-    assert sorted(headings("commands.md", 2)) == sorted(command.commands)
-    text = (DOCS / "commands.md").read_text()
+    assert sorted(headings("reference/commands.md", 2)) == sorted(command.commands)
+    text = (DOCS / "reference" / "commands.md").read_text()
     for name, each in command.commands.items():
         if name == "sandbox":
             continue  # its own --help is for whoever tries it
@@ -89,7 +89,7 @@ def test_each_signal_says_what_it_carries() -> None:
 @contextlib.contextmanager
 def recipe(title: str, **names: t.Any) -> t.Iterator[dict[str, t.Any]]:
     """What a recipe defines; its receivers end with it."""
-    text = (DOCS / "signals.md").read_text()
+    text = (DOCS / "howto" / "alerts.md").read_text()
     found = re.search(rf"^## {title}\n\n```python\n(.*?)```", text, re.DOTALL | re.M)
     assert found is not None
     exec(found[1], names)

@@ -1,4 +1,4 @@
-"""The recipes of ``docs/loot.md``, as printed, against something real."""
+"""The recipes of ``docs/howto/rewards.md``, as printed, against something real."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 from tests.rewards import consoles
 
-PAGE = Path(__file__).parents[1] / "docs" / "loot.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "rewards.md"
 
 
 def snippet(heading: str, language: str = "python", number: int = 0) -> str:

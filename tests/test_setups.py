@@ -1,5 +1,5 @@
 """Every way in which a site can be set up so that referrals are lost or wait for ever,
-and what reports each: ``docs/setups.md`` has the same table.
+and what reports each: ``docs/reference/setups.md`` has the same table.
 """
 
 from __future__ import annotations
@@ -439,7 +439,7 @@ def test_a_site_that_is_switched_off_is_reported(site: Site) -> None:
 def test_the_docs_have_the_same_table() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (DOCS / "setups.md").read_text().splitlines()
+        for line in (DOCS / "reference" / "setups.md").read_text().splitlines()
         if line.startswith("| ")
     ]
     found = {
