@@ -31,10 +31,10 @@ class Sandbox:
             ...
             assert [e.event for e in sandbox.events] == ["registered"]
 
-    The parameters are those of :func:`create_sandbox`.
+    The other parameters are those of ``create_sandbox()``.
 
-    :param port: A port to serve on; any free one, unless given. It does not change
-        afterwards, so :meth:`stop` and :meth:`start` make an outage.
+    :param port: The port to serve on; any free one, unless given. It stays the same, so
+        :meth:`stop` and :meth:`start` make an outage.
     """
 
     def __init__(
