@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize("page", ["README.md"])
 def test_the_first_block_integrates_a_site(
     mmolove_sandbox: SiteSandbox, tmp_path: Path, page: str
 ) -> None:
