@@ -60,7 +60,7 @@ def photograph(url: str) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 960, "height": 720})
+        page = browser.new_page(viewport={"width": 960, "height": 626})
         page.goto(url)
         page.screenshot(path=PICTURE)
         browser.close()

@@ -120,3 +120,22 @@ def test_the_receiver_on_the_page_on_signals(
         registered("9", token=site.sandbox.mint())
         registered("10", token="junk")
     assert "is rejected: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["test_a_friend_signs_up", "test_a_signup_while_mmolove_fails"]
+)
+def test_the_tests_on_the_page_on_testing(
+    site: Site, mmolove_sandbox: SiteSandbox, name: str
+) -> None:
+    @site.app.route("/register", methods=["GET", "POST"])
+    def register() -> t.Any:
+        if flask.request.method == "GET":
+            return "join"
+        registered(1)
+        return flask.redirect("/")
+
+    first, failing, _ = snippets("howto/testing.md")
+    names: dict[str, t.Any] = {"pytest": pytest}
+    exec(first + failing, names)
+    names[name](site.app.test_client(), mmolove_sandbox)
