@@ -18,6 +18,7 @@ from werkzeug.serving import make_server
 from flask_mmolove import MMOLove
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Invitation
+from flask_mmolove.outbox.counters import arrived
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.state import State
 
@@ -50,6 +51,8 @@ def fill(state: State, sandbox: Sandbox) -> None:
         invitation = Invitation(sandbox.mint(), referrer)
         moment = now - (41 - friend) * 17 * HOUR
         names = ["registered", "qualified"][: 1 + (dice.random() < 0.5)]
+        visits = dice.randrange(1, 5)
+        state.outbox.count([arrived(moment, referrer)] * visits, 1)
         report = state.recorder.report(str(9000 + friend), invitation, *names)
         state.recorder.record(report._replace(moment=moment))
         state.make_delivery().drain()
@@ -60,7 +63,7 @@ def photograph(url: str) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 960, "height": 626})
+        page = browser.new_page(viewport={"width": 960, "height": 532})
         page.goto(url)
         page.screenshot(path=PICTURE)
         browser.close()
