@@ -26,7 +26,8 @@ from flask_mmolove.settings import REQUIRED
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def headings(page: str, depth: int) -> list[str]:
@@ -143,6 +144,20 @@ def test_what_is_told_of_an_entry_is_there() -> None:
     names = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     assert len(names) > 10
     assert all(hasattr(Entry, name) for name in names)
+
+
+def test_each_command_that_a_message_names_exists() -> None:
+    code = Path(flask_mmolove.__file__).parent.rglob("*.py")
+    named = re.compile(r"flask\s+mmolove\s+([a-z][a-z-]*)((?:\s+--[a-z-]+)*)")
+    count = 0
+    for file in [*ROOT.glob("*.md"), *code]:
+        # A command in a message may be split over two lines of a string.
+        text = re.sub(r'"\n\s*"', "", file.read_text())
+        for name, options in named.findall(text):
+            known = {o for each in command.commands[name].params for o in each.opts}
+            assert known >= set(options.split()), (file.name, name, options)
+            count += 1
+    assert count > 30
 
 
 def test_each_signal_says_what_it_carries() -> None:
