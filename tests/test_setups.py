@@ -405,7 +405,7 @@ def test_a_correct_site_has_no_findings(site: Site) -> None:
     client.post(f"/join?mmref={site.sandbox.mint()}")
     code, output = site.run("check")
     assert code == 0
-    assert "join has named 1 player, the last 0 seconds ago" in output
+    assert "join has named 1 referred player, the last 0 seconds ago" in output
     assert not re.search("^(warn|FAIL)", output, re.M)
     assert "Everything works" in site.run("status")[1]
     assert "Everything works" in site.page
