@@ -14,7 +14,9 @@ from .errors import RewardLater
 from .errors import SignatureError
 from .extension import MMOLove
 from .protocol.client import ReferralClient
+from .protocol.client import SignedBody
 from .protocol.response import Outcome
+from .protocol.response import Verdict
 from .protocol.wire import sign_referral_body
 from .registration.by_signal import new_by_signal
 from .registration.decorator import referral_register
@@ -45,6 +47,8 @@ __all__ = [
     "current_referrer",
     "Outcome",
     "ReferralClient",
+    "SignedBody",
+    "Verdict",
     "ConfigError",
     "EventError",
     "IdentityError",

@@ -54,9 +54,9 @@ class MMOLove:
     One object can serve several apps: each keeps its own settings and its own outbox.
 
     :param app: The app to extend now; else call :meth:`init_app` later.
-    :param db: The site's Flask-SQLAlchemy. Then the outbox is in its database: what
-        is reported is committed with the site's changes in ``db.session`` or rolled
-        back with them, and a reward is recorded in the transaction that gives it.
+    :param db: The site's Flask-SQLAlchemy. Then the outbox is in its database: a player
+        who is named before the commit is reported in the same transaction, and a reward
+        is recorded in the transaction that grants it.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class MMOLove:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Extend an app. Its ``MMOLOVE_*`` settings are read here, once; later changes
-        of ``app.config`` are not seen.
+        """Extend an app. Its ``MMOLOVE_*`` settings are read now, and never again.
 
         :raises ConfigError: If a setting is missing or wrong, or the app has MMOLove
             already.
@@ -107,22 +106,24 @@ class MMOLove:
     def reward(self, *, at_most_once: bool = False) -> t.Callable[[R], R]: ...
 
     def reward(self, callback: t.Any = None, *, at_most_once: bool = False) -> t.Any:
-        """Register what gives the reward, once per qualified referral.
+        """Register the function that grants the reward for a friend who qualified.
 
-        Ids in the :class:`Referral` are texts. To look an account up by a number or
-        UUID, write ``int(referral.identity)`` or ``uuid.UUID(referral.identity)``.
+        It is called with the friend's :class:`Referral`, in an app context, by whatever
+        runs the delivery: usually a thread, not a request. Ids in the referral are
+        text: ``int(referral.referrer)`` or ``uuid.UUID(referral.referrer)``.
 
-        It is called with the :class:`Referral`, in the app's context, by whatever runs
-        the delivery: usually a thread, not a request. It is called until it returns, so
-        at least once; a game that honours ``referral.reward_key`` gives the reward
-        once. It may take as long as it needs: while it runs, it is not called for the
-        same referral elsewhere. If it raises, it is called again: soon at first, later
+        It is called until it returns, so at least once, always with the same
+        ``referral.reward_key``. If it raises, it is called again: soon at first, later
         at least every 15 minutes, for ``MMOLOVE_GIVE_UP_AFTER`` days. Raise
-        :exc:`RewardLater` when the game is only away for a while. If it fails for every
-        reward, all are paused but for one attempt a minute.
+        :exc:`RewardLater` if the game is only away for a while. If it fails for every
+        reward, all are paused, and one is tried about once a minute. It may take as
+        long as it needs.
 
-        :param at_most_once: Record the reward first, then call. A crash in between, or
-            an exception other than :exc:`RewardLater`, leaves it
+        With ``MMOLove(app, db=db)`` it runs in the transaction that records the reward:
+        what it writes through ``db.session`` is committed exactly once.
+
+        :param at_most_once: Record that the reward begins, then call. If the process
+            dies, or an exception other than :exc:`RewardLater` is raised, the reward is
             ``reward_unconfirmed``: settle it with ``flask mmolove rewards``.
         """
         if callback is None:
@@ -132,7 +133,7 @@ class MMOLove:
         return callback
 
     def milestone(self, callback: M) -> M:
-        """Register what says which friends have reached the milestone.
+        """Register the function that tells which friends have reached the milestone.
 
         .. code-block:: python
 
@@ -146,25 +147,23 @@ class MMOLove:
                 return game.execute(query, {"ids": list(friends)}).scalars()
 
         It is called with the friends who have signed up and whose milestone is not
-        recorded yet: a mapping of their ids to their :class:`Referral`, which gives the
-        ids when it is iterated. Return, or yield, the ids of those who have reached it.
-        It asks for a state and not for an event, so players of earlier days are found
-        as well. For the friends whom it gives, the same happens as in :func:`qualify`.
+        recorded yet: a mapping of their ids to their :class:`Referral`. Return, or
+        yield, the ids of those who have reached it. Each of them is reported as by
+        :func:`qualify`.
 
-        Each call has at most 500 friends, those first who were asked about longest
-        ago, for as long as their tokens are valid, 90 days. A round begins every
-        ``MMOLOVE_MILESTONE_INTERVAL`` seconds, 300 unless set, and takes half a minute
-        at most; who is left comes first in the next one. One process of the site asks
-        at a time, in a thread of its own; with Celery a task does, and with ``manual``
-        the command ``flask mmolove deliver``. If the callback raises, nothing is
-        recorded, and it is called again after a pause that grows; ``flask mmolove
-        status`` shows what it raised.
+        A round begins every ``MMOLOVE_MILESTONE_INTERVAL`` seconds, in one process of
+        the site at a time: in a thread of its own, with Celery in a task, and with
+        ``manual`` in the command ``flask mmolove deliver``. A call has at most 500
+        friends. After half a minute a round makes no further call, and whoever is left
+        comes first in the next one. Friends are asked about for 90 days after their
+        signup. If the function raises, nothing of that call is recorded, and it is
+        called again after a pause that grows to an hour at most.
         """
         self._callbacks.milestone = callback
         return callback
 
     def game(self, *, secret: str) -> Blueprint:
-        """Make the endpoint for the game server, a blueprint for the site to register.
+        """Make the endpoint for the game server: a blueprint for you to register.
 
         .. code-block:: python
 
@@ -187,7 +186,7 @@ class MMOLove:
         return make_game(secret)
 
     def referrals(self, player: t.Any, limit: int = 100) -> list[Referral]:
-        """The friends a player referred, newest first, from their signup on.
+        """Return the friends who came by a player's link, newest first.
 
         :param player: The site's object for the account, or its id.
         :param limit: How many at most.
@@ -199,7 +198,7 @@ class MMOLove:
         return referrals_of(player, limit)
 
     def dashboard(self, *, access: t.Callable[[], t.Any] | None = None) -> Blueprint:
-        """Make the dashboard, a blueprint for the site to register.
+        """Make the dashboard: a blueprint for you to register.
 
         .. code-block:: python
 
@@ -209,8 +208,8 @@ class MMOLove:
             dashboard = mmolove.dashboard(access=is_owner)
             app.register_blueprint(dashboard, url_prefix="/mmolove")
 
-        :param access: Called in each request, without arguments: says whether this
-            visitor may see it. Anybody else gets a 404.
+        :param access: Called in each request, without arguments. Returns whether this
+            visitor may see the dashboard; anybody else gets a 404.
         :raises ConfigError: Without ``access``.
         """
         from .admin.dashboard import make_dashboard
@@ -218,17 +217,16 @@ class MMOLove:
         return make_dashboard(access)
 
     def identity(self, rule: F) -> F:
-        """Register the function that takes a player and returns its identity: a text or
-        number that never changes, such as the account's id. Not a name, which may
-        change.
+        """Register the function that takes a player and returns its identity: text or a
+        number that never changes, such as the account's id.
         """
         self._callbacks.identity = rule
         return rule
 
     def consent(self, rule: F) -> F:
-        """Register the function that says whether this visitor's token may be kept. It
-        is called in a request, without arguments. If it says no, the token serves only
-        the request it came with.
+        """Register the function that returns whether this visitor's token may be
+        stored. It is called in a request, without arguments. If it returns False, the
+        token counts only in the request that it came with.
         """
         self._callbacks.consent = rule
         return rule
@@ -240,29 +238,27 @@ class MMOLove:
         player: Player | None = None,
         token: FindToken | None = None,
     ) -> None:
-        """Report the accounts made by views that somebody else wrote.
+        """Report the accounts that views create which somebody else wrote.
 
         .. code-block:: python
 
             mmolove.attach(app, "auth.register", player=new_by_field("name", find_id))
 
-        It is :func:`referral_register`, applied from outside: to any kind of view, at
-        any time after the view was registered. Accounts that are made elsewhere, such
-        as by an administrator, are nobody's referrals.
+        It is :func:`referral_register`, applied from outside to any kind of view. Call
+        it after the view was registered. Accounts that are created elsewhere, such as
+        by an administrator, are not reported.
 
         :param endpoints: The views' names, as :func:`flask.url_for` takes them.
-        :param player: Takes the response and gives the new player, or None; or one of
-            the ready-made answers. Flask-Login's new user, unless given.
-        :param token: Gives the token that came with this very request, where a front
-            end passes it in a way of its own.
+        :param player: As in :func:`referral_register`.
+        :param token: As in :func:`referral_register`.
         :raises ConfigError: If the app has no such endpoint.
         """
         attach(app, *endpoints, player=player, token=token)
 
     def hold(self, key: str | int | UUID, *, token: str | None = None) -> None:
-        """Keep this visitor's token for an account that will be made later, perhaps on
-        another device. :func:`registered` takes it with ``held=``. If you write the
-        link of the mail yourself, put :meth:`seal` into it instead.
+        """Keep this visitor's token for an account that will be created later, perhaps
+        on another device. ``registered(player, held=key)`` uses it. If you write the
+        link of the mail yourself, put the text of :meth:`seal` into it instead.
 
         .. code-block:: python
 
@@ -271,42 +267,41 @@ class MMOLove:
             ...
             registered(player, held=code)       # in the view of the mail's link
 
-        The first token under a key stays until it is taken or expires, after 90 days.
-        A later visitor changes nothing, and neither does one without a token. This
-        raises nothing: what fails is logged.
+        The first token under a key counts until it is used, or for 90 days. A later
+        visitor changes nothing, and neither does one without a token. Nothing is
+        raised; what fails is logged.
 
-        :param key: A text, number or UUID that your server makes for this one signup,
-            and that nobody can know or choose beforehand. With a name or a mail address
-            as the key, whoever sends the form first has their token held. It is kept as
-            a hash.
-        :param token: The token, where a front end sends it in a way of its own, such
-            as a header. If it is None or no token, the visitor's own is kept.
+        :param key: Text, a number or a UUID that your server creates for this one
+            signup, and that nobody can know or choose before. With a name or a mail
+            address as the key, whoever sends the form first has their own token held
+            for that account. Only a hash of it is stored.
+        :param token: The token, if a front end sends it in its own way, such as a
+            header. Without one, the visitor's own is kept.
         """
         hold(key, token)
 
     def seal(self, *, token: str | None = None) -> str | None:
-        """This visitor's token as a signed text, for a link in a mail, the ``state`` of
-        a social login, or a hidden field; None if there is none. It is good for 90
-        days.
+        """Return this visitor's token as a signed text, for a link in a mail, the
+        ``state`` of a social login, or a hidden field; None if there is none. It is
+        valid for 90 days.
 
         :param token: The same as in :meth:`hold`.
         """
         return seal(token)
 
     def unseal(self, text: str | None) -> str | None:
-        """The token in a text that :meth:`seal` gave, for ``registered(player,
-        token=...)``; None if the text is not ours, too old, or no text at all: pass
-        what the visitor sent as it is.
+        """Return the token in a text of :meth:`seal`, for ``registered(player,
+        token=...)``; None if the text is not ours, too old, or no text at all. So you
+        can pass what the visitor sent as it is.
         """
         return unseal(text)
 
     def forget(self, player: t.Any) -> None:
         """Erase everything stored about a player, as ``flask mmolove forget`` does.
 
-        Call it in the view that deletes an account, once that is committed: what was
-        not sent yet never will be, no reward is given any more, and an account that
-        gets the same id later is a new player. Only counts and the digests of used
-        tokens stay, which name nobody.
+        Call it in the view that deletes an account, after the commit. Events that were
+        not sent yet never will be, and no reward is granted any more. Only the daily
+        counts and the digests of used tokens stay, which name nobody.
 
         .. code-block:: python
 
@@ -317,17 +312,16 @@ class MMOLove:
         :param player: The site's object for the account, or its id.
         :raises IdentityError: If the player has no identity.
         :raises OutboxError: If the outbox, or a file beside it, cannot be read or
-            written: to erase is a promise, so this is not hidden. Call it again, or
-            run the command.
+            written. Call it again, or run the command.
         """
         forget_player(player)
 
     def invite(self, player: t.Any, *, external: bool = True) -> str:
-        """The link that a player shares with friends. It leads to MMOLove by way of the
-        site's own page, which remembers who invited; the reward finds that player in
-        :attr:`Referral.referrer`.
+        """Return the link that a player shares with friends. It leads to MMOLove by way
+        of a page of your own site, which remembers the referrer. The reward callback
+        finds that player in ``referral.referrer``.
 
-        The page is a blueprint, which the site registers:
+        The page is a blueprint, which you register:
 
         .. code-block:: python
 
@@ -335,13 +329,12 @@ class MMOLove:
 
             app.register_blueprint(invitations)      # /invite/<code>
 
-        The code holds the player's identity, signed but readable, and MMOLove gets it
-        from whoever follows the link. It stays good until the site changes its
-        server id or its ``SECRET_KEY``, or as long as the old key is in
-        ``SECRET_KEY_FALLBACKS``.
+        The code contains the player's identity, signed but readable, and MMOLove
+        receives it from whoever follows the link. It is valid until the server id or
+        the ``SECRET_KEY`` changes; an old key in ``SECRET_KEY_FALLBACKS`` is accepted.
 
         :param player: The site's object for the account, or its id.
-        :param external: False for the path alone, without the site's address.
+        :param external: False for the path only, without the site's address.
         :raises IdentityError: If the player has no identity.
         :raises ConfigError: If the site has not registered the page, or has no
             ``SECRET_KEY``.

@@ -1,10 +1,4 @@
-"""What others may listen to.
-
-The sender is always the Flask app. A receiver takes ``sender`` and keyword arguments,
-``**extra`` among them. One that raises is logged and harms neither a signup nor the
-delivery. blinker holds receivers weakly: connect functions of a module, not ones made
-inside a function.
-"""
+"""The signals that a site can listen to. The sender is always the Flask app."""
 
 from __future__ import annotations
 
@@ -24,48 +18,67 @@ if t.TYPE_CHECKING:
 
 _signals = Namespace()
 
-#: A visitor arrived with a token, and it was kept. Argument: ``token``.
+#: A visitor arrived with a token, and it was kept.
+#:
+#: :param str token: The token.
 referral_captured = _signals.signal("referral-captured")
 
-#: An event was recorded. Argument: ``entry``, an
-#: :class:`~flask_mmolove.outbox.Entry`.
+#: An event was recorded.
+#:
+#: :param ~flask_mmolove.outbox.Entry entry: The event.
 event_recorded = _signals.signal("event-recorded")
 
-#: MMOLove accepted an event. Argument: ``entry``.
+#: MMOLove accepted an event.
+#:
+#: :param ~flask_mmolove.outbox.Entry entry: The event.
 event_accepted = _signals.signal("event-accepted")
 
-#: An event is ignored: another referrer registered the referee first, or another
-#: account was reported with the token first. Argument: ``entry``, whose ``is_second``
-#: says which.
+#: An event is ignored: another referrer registered the player first, or another account
+#: was reported with the token first.
+#:
+#: :param ~flask_mmolove.outbox.Entry entry: The event. Its ``is_second`` tells which.
 event_ignored = _signals.signal("event-ignored")
 
-#: An event was rejected, or failed for too long: a dead letter, until ``flask mmolove
-#: retry``. Argument: ``entry``, whose ``answer`` says why.
+#: An event was refused, or retried for too long. It waits for the owner.
+#:
+#: :param ~flask_mmolove.outbox.Entry entry: The event. Its ``answer`` tells why.
 event_rejected = _signals.signal("event-rejected")
 
-#: A reward was granted. Argument: ``referral``, a
-#: :class:`~flask_mmolove.Referral`.
+#: A reward was granted.
+#:
+#: :param ~flask_mmolove.Referral referral: The friend, and the referrer if known.
 player_rewarded = _signals.signal("player-rewarded")
 
-#: The site's reward callback raised. Arguments: ``referral`` and ``error``.
+#: The site's reward callback raised.
+#:
+#: :param ~flask_mmolove.Referral referral: What it was called with.
+#: :param BaseException error: What it raised.
 reward_raised = _signals.signal("reward-raised")
 
-#: A reward is not tried again until a person decides: the callback failed too often, or
-#: the site has none.
-#: Argument: ``entry``, whose ``answer`` says why.
+#: A reward is not retried any more: the callback failed for too long, or the site has
+#: none. It waits for the owner.
+#:
+#: :param ~flask_mmolove.outbox.Entry entry: The event. Its ``answer`` tells why.
 reward_failed = _signals.signal("reward-failed")
 
-#: Somebody sends a rejected event again. Argument: ``entry``.
+#: The owner sends a rejected event again.
+#:
+#: :param ~flask_mmolove.outbox.Entry entry: The event.
 event_retried = _signals.signal("event-retried")
 
-#: MMOLove cannot be reached, fails, or refuses the settings: delivery is paused but for
-#: a probe now and then. Argument: ``reason``, in words.
+#: Sending is paused, because MMOLove cannot be reached, fails, or refuses the settings.
+#:
+#: :param str reason: Why, in words.
 delivery_paused = _signals.signal("delivery-paused")
 
-#: MMOLove responds again. Argument: ``seconds``, for how long it did not.
+#: Sending has resumed, because MMOLove answers again.
+#:
+#: :param int seconds: For how long it was paused.
 delivery_resumed = _signals.signal("delivery-resumed")
 
-#: Everything stored about a player was erased. Argument: ``count``, of events.
+#: Everything stored about a player was erased.
+#:
+#: :param int count: How many events that were.
 player_forgotten = _signals.signal("player-forgotten")
 
 

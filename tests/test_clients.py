@@ -1,4 +1,4 @@
-"""The programs of ``docs/milestones.md`` that call the site, as printed."""
+"""The programs of ``docs/howto/milestones.md`` that call the site, as printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
-PAGE = Path(__file__).parents[1] / "docs" / "milestones.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "milestones.md"
 SECRET = "the game server's own secret, 40 letters"
 
 #: How a listing of the page is run; ``{}`` is its file.

@@ -18,11 +18,16 @@ import flask_mmolove
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
+from flask_mmolove.admin.wording import STATES
+from flask_mmolove.outbox import Entry
 from flask_mmolove.sandbox import Faults
+from flask_mmolove.settings import DEFAULTS
+from flask_mmolove.settings import REQUIRED
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def headings(page: str, depth: int) -> list[str]:
@@ -58,7 +63,7 @@ def logged() -> t.Iterator[str]:
 
 
 def test_each_message_has_a_heading_that_says_what_to_do() -> None:
-    told = headings("troubleshooting.md", 3)
+    told = headings("reference/messages.md", 3)
     messages = list(logged())
     assert len(messages) > 25
     for message in messages:
@@ -68,8 +73,8 @@ def test_each_message_has_a_heading_that_says_what_to_do() -> None:
 
 
 def test_each_command_and_option_is_documented() -> None:
-    assert sorted(headings("commands.md", 2)) == sorted(command.commands)
-    text = (DOCS / "commands.md").read_text()
+    assert sorted(headings("reference/commands.md", 2)) == sorted(command.commands)
+    text = (DOCS / "reference" / "commands.md").read_text()
     for name, each in command.commands.items():
         if name == "sandbox":
             continue  # its own --help is for whoever tries it
@@ -78,10 +83,87 @@ def test_each_command_and_option_is_documented() -> None:
                 assert any(word in text for word in option.opts), (name, option.opts)
 
 
+def pages() -> t.Iterator[tuple[str, str]]:
+    """Each page, by its name, with what it includes of others."""
+    for file in sorted(DOCS.rglob("*.md")):
+        if "_build" not in file.parts:
+            yield str(file.relative_to(DOCS)), file.read_text()
+
+
+def test_each_setting_has_a_section_and_its_default() -> None:
+    text = (DOCS / "reference" / "settings.md").read_text()
+    rows = dict(re.findall(r"^\| \[`MMOLOVE_(\w+)`\]\(#\w+\) \| (.*?) \|", text, re.M))
+    defaults = {name: f"`{value}`" for name, value in DEFAULTS.items()}
+    defaults["ENDPOINT"] = "MMOLove's"  # too long for the table
+    assert rows == {name: "required" for name in REQUIRED} | defaults
+    assert set(headings("reference/settings.md", 3)) == {f"MMOLOVE_{n}" for n in rows}
+    links = re.findall(r"^\| \[`(MMOLOVE_\w+)`\]\(#(\w+)\)", text, re.M)
+    assert all(link == name.lower() for name, link in links)
+    assert f"by default `{DEFAULTS['ENDPOINT']}`" in text
+
+
+def test_no_page_names_a_setting_that_there_is_not() -> None:
+    known = {*REQUIRED, *DEFAULTS}
+    for page, text in pages():
+        named = re.findall(r"\bMMOLOVE_([A-Z_]+[A-Z])\b", text)
+        assert not set(named) - known, page
+
+
+def test_no_page_names_a_command_or_an_option_that_there_is_not() -> None:
+    for page, text in pages():
+        for name, rest in re.findall(r"flask(?:\n| )mmolove ([a-z-]+)([^`\n]*)", text):
+            assert name in command.commands, (page, name)
+            known = {opt for each in command.commands[name].params for opt in each.opts}
+            # What follows a pipe or a word of the sentence is another program's.
+            options = re.findall(r"(?<!\S)(--[a-z-]+)", re.split(r"[|;&>,]", rest)[0])
+            assert set(options) <= known, (page, name)
+
+
+def test_no_page_imports_a_name_that_there_is_not() -> None:
+    for page, text in pages():
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.M):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and node.module == "flask_mmolove":
+                    for each in node.names:
+                        assert each.name in flask_mmolove.__all__, (page, each.name)
+
+
+def test_each_public_name_is_in_the_reference() -> None:
+    text = "".join(text for page, text in pages() if page.startswith("reference/"))
+    told = re.findall(r"^\.\. (?:auto\w+|data):: ([\w.]+)", text, re.MULTILINE)
+    assert set(flask_mmolove.__all__) <= set(told)
+
+
+def test_each_state_is_explained() -> None:
+    text = (DOCS / "reference" / "states.md").read_text()
+    assert {*re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)} == {*STATES}
+
+
+def test_what_is_told_of_an_entry_is_there() -> None:
+    text = (DOCS / "reference" / "signals.md").read_text()
+    names = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert len(names) > 10
+    assert all(hasattr(Entry, name) for name in names)
+
+
+def test_each_command_that_a_message_names_exists() -> None:
+    code = Path(flask_mmolove.__file__).parent.rglob("*.py")
+    named = re.compile(r"flask\s+mmolove\s+([a-z][a-z-]*)((?:\s+--[a-z-]+)*)")
+    count = 0
+    for file in [*ROOT.glob("*.md"), *code]:
+        # A command in a message may be split over two lines of a string.
+        text = re.sub(r'"\n\s*"', "", file.read_text())
+        for name, options in named.findall(text):
+            known = {o for each in command.commands[name].params for o in each.opts}
+            assert known >= set(options.split()), (file.name, name, options)
+            count += 1
+    assert count > 30
+
+
 def test_each_signal_says_what_it_carries() -> None:
     source = Path(flask_mmolove.signals.__file__).read_text()
     names = re.findall(r"^(\w+) = _signals", source, re.MULTILINE)
-    told = re.findall(r"Arguments?: .*(?:\n#: .*)*\n(\w+) = _signals", source)
+    told = re.findall(r"^#: :param .*\n(?:#: .*\n)*(\w+) = _signals", source, re.M)
     assert len(names) == 12
     assert [*told] == names
 
@@ -89,8 +171,8 @@ def test_each_signal_says_what_it_carries() -> None:
 @contextlib.contextmanager
 def recipe(title: str, **names: t.Any) -> t.Iterator[dict[str, t.Any]]:
     """What a recipe defines; its receivers end with it."""
-    text = (DOCS / "signals.md").read_text()
-    found = re.search(rf"^## {title}\n\n```python\n(.*?)```", text, re.DOTALL | re.M)
+    text = (DOCS / "howto" / "alerts.md").read_text()
+    found = re.search(rf"^### {title}\n\n```python\n(.*?)```", text, re.DOTALL | re.M)
     assert found is not None
     exec(found[1], names)
     yield names

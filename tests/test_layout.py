@@ -1,4 +1,4 @@
-"""Imports between the package's folders run one way. See docs/design.md."""
+"""Imports between the package's folders run one way, as in the architecture page."""
 
 from __future__ import annotations
 

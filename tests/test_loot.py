@@ -1,4 +1,4 @@
-"""The recipes of ``docs/loot.md``, as printed, against something real."""
+"""The recipes of ``docs/howto/rewards.md``, as printed, against something real."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 from tests.rewards import consoles
 
-PAGE = Path(__file__).parents[1] / "docs" / "loot.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "rewards.md"
 
 
 def snippet(heading: str, language: str = "python", number: int = 0) -> str:
@@ -83,13 +83,19 @@ class TestTable:
         yield engine
         engine.dispose()
 
-    def log_in(self, game: sqlalchemy.Engine) -> list[str]:
+    def log_in(
+        self, game: sqlalchemy.Engine, meanwhile: t.Callable[[], object] = int
+    ) -> list[str]:
         """What the player finds in the bag."""
+        mark = snippet(self.HEADING, "sql", 2)
         with game.begin() as connection:
-            waiting = connection.execute(text(snippet(self.HEADING, "sql", 1)))
-            items = [item for _, item in waiting]
-            connection.execute(text(snippet(self.HEADING, "sql", 2)))
-            return items
+            found = connection.execute(text(snippet(self.HEADING, "sql", 1)))
+            waiting = [(key, item) for key, item in found]
+            meanwhile()
+            for key, _ in waiting:
+                sql = mark.replace("mmolove-demo-server-8", key)
+                connection.execute(text(sql))
+            return [item for _, item in waiting]
 
     def test_the_loot_waits_until_the_player_logs_in(
         self, site: Site, game: sqlalchemy.Engine
@@ -97,6 +103,23 @@ class TestTable:
         site.use(self.HEADING)["game"] = game
         site.bring()
         assert site.deliver() == "rewarded"
+        assert self.log_in(game) == ["founder-cape"]
+        assert self.log_in(game) == []
+
+    def test_what_arrives_during_a_login_waits_for_the_next(
+        self, site: Site, game: sqlalchemy.Engine
+    ) -> None:
+        site.use(self.HEADING)["game"] = game
+        site.bring()
+        assert site.deliver() == "rewarded"
+        # Under this level the rows that are read keep no others out.
+        game = game.execution_options(isolation_level="READ COMMITTED")
+
+        def bring_another() -> None:
+            site.bring("9")
+            site.deliver()
+
+        assert self.log_in(game, bring_another) == ["founder-cape"]
         assert self.log_in(game) == ["founder-cape"]
         assert self.log_in(game) == []
 

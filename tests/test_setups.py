@@ -1,5 +1,5 @@
 """Every way in which a site can be set up so that referrals are lost or wait for ever,
-and what reports each: ``docs/setups.md`` has the same table.
+and what reports each: ``docs/reference/setups.md`` has the same table.
 """
 
 from __future__ import annotations
@@ -405,7 +405,7 @@ def test_a_correct_site_has_no_findings(site: Site) -> None:
     client.post(f"/join?mmref={site.sandbox.mint()}")
     code, output = site.run("check")
     assert code == 0
-    assert "join has named 1 player, the last 0 seconds ago" in output
+    assert "join has named 1 referred player, the last 0 seconds ago" in output
     assert not re.search("^(warn|FAIL)", output, re.M)
     assert "Everything works" in site.run("status")[1]
     assert "Everything works" in site.page
@@ -439,7 +439,7 @@ def test_a_site_that_is_switched_off_is_reported(site: Site) -> None:
 def test_the_docs_have_the_same_table() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (DOCS / "setups.md").read_text().splitlines()
+        for line in (DOCS / "reference" / "setups.md").read_text().splitlines()
         if line.startswith("| ")
     ]
     found = {

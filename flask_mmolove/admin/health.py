@@ -14,6 +14,7 @@ from ..outbox import Worker
 from ..outbox.entry import EntryState
 from ..outbox.friends import Round
 from ..outbox.rules import next_attempt
+from ..protocol.response import response_line
 from ..recording.views import IN_A_ROW
 from ..recording.views import Record
 from ..state import State
@@ -264,7 +265,7 @@ def _of_nameless(view: tuple[str, Record]) -> Health:
 def _of_unsent(unsent: t.Sequence[Entry]) -> Health | None:
     if not unsent:
         return None
-    why = (unsent[0].answer or "").rstrip(".")
+    why = response_line(unsent[0].status, unsent[0].answer).rstrip(".")
     summary = f"{plural(len(unsent), 'event')} could not be sent: {why}."
     return Health("warning", summary, _UNSENT)
 

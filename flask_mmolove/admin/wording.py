@@ -50,8 +50,8 @@ _SECOND = (
 )
 
 _UNREFERRED = (
-    "{} of the last 30 days had no known referrer: those friends came by another link "
-    "than that of mmolove.invite(), and the callback got referrer=None."
+    "{} of the last 30 days had no known referrer: such a friend did not come by a "
+    "link of mmolove.invite(), so the callback got referrer=None."
 )
 
 _UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
@@ -122,6 +122,11 @@ def next_step(entry: Entry, planned: int | None, now: int) -> str:
     return hint(entry) if entry.state == "pending" else "Nothing: this event is done."
 
 
+def state_of(entry: Entry) -> str:
+    """The state of an entry, and whether it is a dry run."""
+    return f"{entry.state} (dry run)" if entry.test else entry.state
+
+
 def hint(entry: Entry) -> str:
     """What to do about an entry, if anything."""
     if entry.state == "rejected" and entry.status == 404:
@@ -146,11 +151,15 @@ def unreferred(rewards: int) -> str:
 
 def retried(count: int) -> str:
     """What was done to rejected events."""
+    if not count:
+        return "No rejected event was found."
     return f"{plural(count, 'rejected event')} will be sent again."
 
 
 def rewards_retried(count: int) -> str:
     """What was done to rewards that failed."""
+    if not count:
+        return "No failed reward was found."
     return f"{plural(count, 'failed reward')} will be granted now."
 
 

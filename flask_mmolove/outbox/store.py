@@ -300,15 +300,20 @@ class Outbox(abc.ABC):
     def erase(self, player: str, timeout: float | None = None) -> list[Entry]:
         return self.run(lambda db: db.erase(player), timeout)
 
-    def purge(self, before: int) -> int:
+    def purge(
+        self, before: int, progress: t.Callable[[int], object] = lambda rows: None
+    ) -> int:
         """Remove the players of whom everything is finished since before a moment, in
         several transactions, and return how many entries that were.
+
+        :param progress: Called after each of them, with how many rows it looked at.
         """
         total = 0
         after: int | None = 0
         while after is not None:
             count, after = self._purge(after, before)
             total += count
+            progress(_BATCH)
         return total
 
     def _purge(self, after: int, before: int) -> tuple[int, int | None]:

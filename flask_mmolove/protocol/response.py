@@ -16,11 +16,16 @@ RETRY_AFTER_LIMIT = 3600
 class Verdict(enum.Enum):
     """What to do with an event after a delivery attempt."""
 
-    ACCEPTED = "accepted"  # done
-    IGNORED = "ignored"  # done: another referrer was first, so there is no reward
-    REJECTED = "rejected"  # the event is at fault: do not retry it
-    REFUSED = "refused"  # the settings are at fault: every event would fail
-    RETRY = "retry"  # MMOLove or the network is at fault: retry
+    #: Nothing: MMOLove has it.
+    ACCEPTED = "accepted"
+    #: Nothing: another referrer was first, so there is no reward.
+    IGNORED = "ignored"
+    #: Do not retry it: the event is at fault.
+    REJECTED = "rejected"
+    #: Fix the settings: every event would be refused.
+    REFUSED = "refused"
+    #: Retry it later: MMOLove or the network is at fault.
+    RETRY = "retry"
 
 
 _WRONG_ENDPOINT = (
@@ -74,15 +79,15 @@ _NOT_MMOLOVE = (
 
 
 class Outcome(t.NamedTuple):
-    """What came of a delivery attempt.
+    """What a delivery attempt has led to.
 
     :param status: The HTTP status; 0 if no complete response came.
     :param body: The response's body, or what went wrong on the way.
-    :param verdict: What to do now.
-    :param hint: What it means, for whoever reads it.
-    :param credited: Whether the referrer was credited, now or in an earlier attempt:
-        on ``qualified`` the reward is due.
-    :param referral_id: MMOLove's name for the referral, if the response carried it.
+    :param verdict: What to do with the event now.
+    :param hint: What the response means, for a person to read.
+    :param credited: Whether the referrer was credited, now or in an earlier attempt.
+        After a ``qualified`` the reward is due then.
+    :param referral_id: MMOLove's id of the referral, if the response contained it.
     :param retry_after: Seconds to wait before the next attempt, if MMOLove asks for it.
     :param clock: Seconds by which MMOLove's clock is ahead of ours, if known.
     :param took: Seconds that the attempt took.
@@ -100,7 +105,7 @@ class Outcome(t.NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether MMOLove took the event, or had it already."""
+        """Whether MMOLove accepted the event, now or in an earlier attempt."""
         return self.verdict in (Verdict.ACCEPTED, Verdict.IGNORED)
 
 

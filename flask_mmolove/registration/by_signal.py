@@ -18,8 +18,8 @@ _ENVIRON = "flask_mmolove.registration.signal"
 
 
 class new_by_signal:
-    """The player whom a signal names while the view runs. Like :func:`registered` in
-    the view, at the moment of the signal.
+    """The player whom a signal names while the view runs, as if the view called
+    :func:`registered` at that moment.
 
     .. code-block:: python
 
@@ -28,8 +28,8 @@ class new_by_signal:
         by_signal = new_by_signal(user_registered)
         mmolove.attach(app, "security.register", player=by_signal)
 
-    The signal counts at this view and nowhere else: an account that an administrator
-    makes on another page is nobody's referral.
+    The signal counts in this view only: an account that an administrator creates on
+    another page is not reported.
 
     :param signal: The signal.
     :param argument: The name of its argument that holds the player.

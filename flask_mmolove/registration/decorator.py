@@ -40,7 +40,7 @@ def referral_register(
 def referral_register(
     view: t.Any = None, *, player: Player | None = None, token: FindToken | None = None
 ) -> t.Any:
-    """Report the account that a signup view makes, if its visitor carries a token.
+    """Report the account that a signup view creates, if its visitor came with a token.
 
     .. code-block:: python
 
@@ -49,24 +49,21 @@ def referral_register(
         def register():
             ...
 
-    It belongs below the route, next to the function. Above the route it works too: the
-    view is decorated at the app's first request.
+    Put it below the route, next to the function. Above the route it works too: the view
+    is decorated at the app's first request. For a class-based view, write
+    ``decorators = [referral_register]`` in the class.
 
-    It is sugar for reading :func:`current_mmref` before the view runs and calling
-    :func:`registered` after it. The referee is the one the view names with
-    ``registered(player)``, else what ``player`` gives, else the user whom Flask-Login
-    logged in. Without one nothing is reported: no status code proves a signup. Nor is a
-    player reported with an error response, unless the account is known to be committed:
-    by :class:`new_row`, or with ``MMOLove(app, db=db)``. Once reported, the token is
-    used up.
+    The new player is the one that the view names with ``registered(player)``, or else
+    the one that ``player`` finds. Without one nothing is reported, because no status
+    code proves a signup. With an error response the player is not reported either,
+    unless the account is known to be committed: with :class:`new_row`, or with
+    ``MMOLove(app, db=db)``. Once the player is reported, the token is used up.
 
-    For a class-based view, write ``decorators = [referral_register]`` in the class.
-
-    :param player: Takes the response and gives the new player, or None; or one of the
-        ready-made answers: :class:`new_row`, :data:`new_login`,
-        :class:`new_in_session`, :class:`new_in_json`, :class:`new_by_field`.
-    :param token: Gives the token that came with this very request, where a front end
-        passes it in a way of its own. If it gives None, the visitor's own is taken.
+    :param player: A function that takes the response and returns the new player, or
+        None; or one of the ready-made detectors. The default is :data:`new_login`.
+    :param token: A function that returns the token that came with this request, if a
+        front end sends it in its own way. If it returns None, the visitor's own is
+        used.
     :raises TypeError: At import, if it is put on something that is not a function.
     """
     decorate = partial(reporting, detector=as_detector(player), token=token)
@@ -116,21 +113,21 @@ def reporting(
 def registered(
     player: t.Any, *, token: str | None = None, held: str | int | UUID | None = None
 ) -> None:
-    """Say that a player has just signed up.
+    """Report that a player has just signed up.
 
-    Inside a view with :func:`referral_register` the player is handed over, and reported
-    when the response leaves without an error. Anywhere else, in a signal's receiver, a
-    login callback or a script, it is recorded at once. With ``MMOLove(app, db=db)`` it
-    is committed with your changes instead, and what is committed is reported, whatever
-    the view then answers. A player without a token was not referred, and nothing
-    happens. Saying it again changes nothing.
+    In a view with :func:`referral_register` the player is reported when the response
+    leaves without an error. Anywhere else, such as in a signal's receiver, a login
+    callback or a script, the event is recorded at once. With ``MMOLove(app, db=db)``
+    the event of an account that is not committed yet is committed with it, in both
+    cases and whatever the response is. Without a token nothing happens: the player was
+    not referred. Calling it again changes nothing.
 
     :param player: The site's object for the account, or its id.
-    :param token: The player's ``mmref``. If None, this visitor's own is used; else
-        ``player.mmref``, where an older integration kept it.
+    :param token: The player's ``mmref``. Without it, this visitor's own is used, or
+        else ``player.mmref``, where an older integration kept it.
     :param held: The key under which :meth:`MMOLove.hold` kept the player's token. Then
-        that one is taken and no other: an account may be confirmed in a browser that
-        came by another link.
+        that token is used and no other, because an account may be confirmed in a
+        browser that came by another link.
     :raises IdentityError: Outside a request, if the player has no identity. While a
         request is handled nothing is raised: it is logged.
     :raises OutboxError: Outside a request, if not even the spool can take it.

@@ -25,15 +25,18 @@ TIMEOUT = 1.0
 
 
 class Detector(t.Protocol):
-    """What ``player=`` takes besides a function of the response."""
+    """What ``player=`` takes besides a function: any object with these two methods."""
 
     def before(self) -> t.Any:
-        """What there is before the view runs. Asked only for a visitor with a token."""
+        """Return what there is before the view. Called only for a visitor who came with
+        a token.
+        """
 
     def after(self, response: Response, before: t.Any) -> t.Any:
-        """The player who was not there before, or None.
+        """Return the player who was not there before the view, or None.
 
-        :param before: What :meth:`before` gave.
+        :param response: The view's response.
+        :param before: What :meth:`before` returned.
         """
 
 
@@ -135,13 +138,13 @@ class new_row:
 
         @referral_register(player=new_row(User))
 
-    Nothing is asked of the database for it, and it works with any number of sessions,
-    databases and processes. What is committed is reported, perhaps after the view, and
-    whatever the view answers: the account is there. With ``MMOLove(app, db=db)`` both
-    are one transaction. A row that is rolled back is nobody. Where one commit has
-    several rows of the model, nobody is reported, and the log says so; of several
-    commits, the first that has any decides. What a bulk statement inserts, such as
-    ``session.execute(insert(User))``, is not seen.
+    It makes no query, and works with any number of sessions, databases and processes.
+    A row that is committed is reported, also after the view, and whatever the response
+    is. With ``MMOLove(app, db=db)`` the account and its event are one transaction. A
+    row that is rolled back is not reported. If one commit has several rows of the
+    model, nobody is reported, and that is logged; of several commits, the first with a
+    row counts. Rows of a bulk statement, such as ``session.execute(insert(User))``, are
+    not seen.
 
     :param model: The mapped class of the accounts; rows of its subclasses count too.
     :raises TypeError: If SQLAlchemy knows no such model.
@@ -210,15 +213,15 @@ class new_in_session:
 
 
 class new_in_json:
-    """The id in a view's JSON answer, if the answer says that it was made: 201 Created.
+    """The id in a view's JSON response, if its status is 201 Created.
 
     .. code-block:: python
 
         @referral_register(player=new_in_json("user", "id"))
 
     :param path: The keys that lead to it.
-    :param status: What the view answers to a signup, where that is not 201. A view that
-        answers the same for an account that was there already tells nobody who is new.
+    :param status: The status with which the view answers a signup, if that is not 201.
+        It must not answer anything else with it, such as a login.
     """
 
     def __init__(self, *path: str, status: int = 201) -> None:
@@ -246,12 +249,12 @@ class new_in_json:
 
 class new_by_field:
     """The player whom the site finds by a field of the form or of the JSON body, if it
-    found none before and the view answers as one does that has made an account: 201
-    Created, or a redirect to another page. A form that is shown again may have lost a
-    race for the name, and the player found then is somebody else's friend.
+    found none before the view, and the view answers 201 Created or redirects to another
+    page. A form that is shown again may have lost a race for the name, and then the
+    player found is somebody else.
 
-    It is for sites without SQLAlchemy: :class:`new_row` sees more, and needs no
-    connection beside the request's own.
+    It is for sites without SQLAlchemy: :class:`new_row` sees more, and needs no second
+    connection.
 
     .. code-block:: python
 
@@ -263,13 +266,13 @@ class new_by_field:
         @referral_register(player=new_by_field("username", find_id))
 
     :param field: The field's name.
-    :param find: Takes what the visitor wrote there, and gives the player, or None. It
-        is called in a thread and an app context of its own, without the request: so it
-        sees what was committed, and leaves the view's own database session alone. If it
-        takes more than a second, nobody is reported.
-    :param status: What the view answers to a signup, where that is neither. A view that
-        answers the same to a form it refuses tells nobody who is new: name the player
-        with :func:`registered` there.
+    :param find: Takes what the visitor wrote there, and returns the player, or None. It
+        is called before the view and after it, in a thread and an app context of its
+        own, without the request. So it sees what was committed, and does not touch the
+        view's database session. If it takes more than a second, nobody is reported.
+    :param status: The status with which the view answers a signup, if that is neither.
+        It must not answer a refused form with it; otherwise call :func:`registered` in
+        the view.
     """
 
     def __init__(

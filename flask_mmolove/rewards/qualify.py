@@ -17,20 +17,19 @@ EVENTS = ("registered", "qualified")
 
 
 def qualify(player: t.Any) -> Referral | None:
-    """Say that a player has reached the milestone that the site defines.
+    """Report that a player has reached the milestone that the site defines.
 
-    If the player was referred, ``qualified`` is recorded and on its way; once MMOLove
-    has credited it, the callback of ``@mmolove.reward`` is called. Saying it again
-    changes nothing.
+    If the player was referred, ``qualified`` is recorded. Once MMOLove has credited it,
+    the callback of ``@mmolove.reward`` is called. Calling this again changes nothing.
 
-    A signup that was never recorded here counts too if ``player.mmref`` holds the
-    token, as hand-made integrations keep it: its ``registered`` is then reported first,
-    which MMOLove takes as a repetition if it has come before.
+    A signup that was never recorded here counts too if ``player.mmref`` has the token,
+    where an older integration kept it. Then its ``registered`` is reported first, which
+    MMOLove recognises if it has had it before.
 
     :param player: The site's object for the account, or its id.
-    :return: How far the referral got, or None if the player was not referred. None as
-        well while the outbox cannot be read: then the milestone is spooled, and
-        reported by itself if the player turns out to be referred.
+    :return: How far the referral got, or None if the player was not referred. Also None
+        while the outbox cannot be read: then the milestone is spooled, and reported
+        later if the player turns out to be referred.
     :raises IdentityError: If the player has no identity.
     :raises OutboxError: If not even the spool could take it.
     :raises sqlalchemy.exc.SQLAlchemyError: With ``MMOLove(app, db=db)``, if the

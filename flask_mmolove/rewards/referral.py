@@ -15,26 +15,23 @@ from ..state import current_state
 # A dataclass, for of those alone Flask's jsonify() makes an object.
 @dataclass(frozen=True)
 class Referral:
-    """A player who came by invitation, and how far it got.
+    """A friend who came by a link, and how far they got.
 
-    :param identity: The referee: the new player's id, as a text. A column of numbers
-        or UUIDs is asked for ``int(identity)`` or ``uuid.UUID(identity)``.
-    :param state: Of the milestone, or of the signup as long as there is no milestone:
-        ``pending`` until MMOLove has answered; ``accepted``, then
-        ``rewarded``; ``ignored`` if another referrer was first, or another account with
-        the same token; ``rejected`` if MMOLove refused;
-        ``reward_unconfirmed`` or ``reward_failed`` if you have to look at the reward.
-    :param reward_key: Always the same for this referral. A game that gives nothing
-        twice for one key pays once, whatever happens.
-    :param referral_id: MMOLove's name for the referral, once it answered with one.
+    :param identity: The friend's id, as text. Write ``int(referral.identity)`` or
+        ``uuid.UUID(referral.identity)`` to look up an account.
+    :param state: The state of the milestone, or of the signup as long as there is no
+        milestone.
+    :param reward_key: Text that is always the same for this friend. A game that grants
+        nothing twice for one key grants each reward once.
+    :param referral_id: MMOLove's id of the referral, once a response contained it.
     :param registered_at: When the signup was recorded, in UTC.
-    :param qualified_at: When the milestone was, if it was.
-    :param rewarded_at: When the reward was given, if it was.
-    :param referrer: The identity of the player who invited, a text as well, if they
-        shared the link of :meth:`MMOLove.invite`; None where it is not known.
+    :param qualified_at: When the milestone was recorded, if it was.
+    :param rewarded_at: When the reward was granted, if it was.
+    :param referrer: The id of the player who invited, as text, if the friend came by
+        the link of :meth:`MMOLove.invite`; None if it is not known.
     :param number: Which credited friend of the referrer this is: 1, 2, 3, and so on.
-        It is set when MMOLove credits the milestone, and never changes; None before
-        that, and where the referrer is not known.
+        It is set when MMOLove credits the milestone, and never changes. None before
+        that, and if the referrer is not known.
     """
 
     identity: str
@@ -67,9 +64,9 @@ class Referral:
         )
 
     def key(self, name: str) -> str:
-        """The key of one gift of several, such as ``"friend"`` and ``"referrer"``. It
-        is always the same for this referral, as :attr:`reward_key` is, and each name
-        has a key of its own.
+        """Return the key of one gift of several, such as ``"friend"`` and
+        ``"referrer"``. Like ``reward_key`` it is always the same for this friend, and
+        each name has a key of its own.
         """
         return f"{self.reward_key}-{name}"
 

@@ -31,10 +31,10 @@ class Sandbox:
             ...
             assert [e.event for e in sandbox.events] == ["registered"]
 
-    The parameters are those of :func:`create_sandbox`.
+    The other parameters are those of ``create_sandbox()``.
 
-    :param port: A port to serve on; any free one, unless given. It does not change
-        afterwards, so :meth:`stop` and :meth:`start` make an outage.
+    :param port: The port to serve on; any free one, unless given. It stays the same, so
+        :meth:`stop` and :meth:`start` make an outage.
     """
 
     def __init__(
@@ -72,10 +72,15 @@ class Sandbox:
         self.close()
 
     def start(self) -> None:
-        """Start serving, unless it does already."""
+        """Start serving, unless it does already.
+
+        :raises OSError: If the port is in use, or needs rights that we lack.
+        """
         if self._server is not None:
             return
-        self._server = _Server("127.0.0.1", self._port, self.app)
+        # Werkzeug would exit the process if it could not bind the port itself.
+        with socket.create_server(("127.0.0.1", self._port)) as bound:
+            self._server = _Server(bound, self.app)
         self._port = self._server.port
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -175,11 +180,13 @@ class _Server(ThreadedWSGIServer):
 
     daemon_threads = False
 
-    def __init__(self, host: str, port: int, app: Flask) -> None:
+    def __init__(self, bound: socket.socket, app: Flask) -> None:
         self._stopping: threading.Event = app.extensions["mmolove_sandbox"].stopping
-        self._stopping.clear()
         self._open: set[socket.socket] = set()
-        super().__init__(host, port, app, _Handler)
+        host, port = bound.getsockname()
+        super().__init__(host, port, app, _Handler, fd=bound.fileno())
+        # Werkzeug has closed the socket that it made before it took ours.
+        self._stopping.clear()
 
     def process_request(self, request: t.Any, client_address: t.Any) -> None:
         self._open.add(request)

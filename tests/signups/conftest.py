@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from flask_mmolove.testing import SiteSandbox
 
-DOCS = Path(__file__).parents[2] / "docs" / "signups"
+DOCS = Path(__file__).parents[2] / "docs" / "howto" / "signups"
 
 #: Set in the environment that is meant to have them all: there nothing is skipped.
 COMPLETE = "MMOLOVE_SIGNUPS"

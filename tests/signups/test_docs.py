@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import mapped_column
 
+from flask_mmolove import registered
 from flask_mmolove.admin.dashboard.forms import make_token
 from tests.signups.conftest import DOCS
 from tests.signups.conftest import need
@@ -28,6 +29,7 @@ from tests.signups.conftest import snippets
 def test_every_page_with_lines_to_paste_is_run() -> None:
     pages = {page.stem for page in DOCS.glob("*.md") if snippets(page.stem)}
     assert pages == {
+        "index",
         "outside",
         "sqlalchemy",
         "login",
@@ -52,6 +54,16 @@ class Player(UserMixin):  # type: ignore[misc]
 
 def names(**more: t.Any) -> dict[str, t.Any]:
     return {"request": flask.request, "redirect": flask.redirect, **more}
+
+
+def test_the_identity_on_the_first_page(app: Flask, plug: Plug) -> None:
+    setup = "from flask_mmolove import MMOLove\nmmolove = MMOLove(app)\n"
+    [code] = snippets("index")
+    plug.run(app, setup + code)
+    with app.app_context():
+        player = SimpleNamespace(realm="moor", number=7)
+        registered(player, token=plug.sandbox.mint())
+    assert plug.reported == [("registered", "moor-7")]
 
 
 def test_the_page_on_flask_login(app: Flask, plug: Plug) -> None:

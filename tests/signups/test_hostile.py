@@ -1,4 +1,4 @@
-"""Sites that are hard on sessions, databases and pages: docs/signups/sessions.md."""
+"""Sites that are hard on sessions, databases and pages: signups/sessions.md."""
 
 from __future__ import annotations
 

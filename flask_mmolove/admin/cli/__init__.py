@@ -1,6 +1,7 @@
 """``flask mmolove …``, for the owner of a site."""
 
 import io
+import os
 import sys
 
 import click
@@ -39,8 +40,14 @@ from .status import status
         status,
     ]
 )
-def mmolove() -> None:
-    """Check, watch and repair referrals with MMOLove."""
+@click.pass_context
+def mmolove(ctx: click.Context) -> None:
+    """Check, watch and repair your site's referrals.
+
+    Begin with 'check'. From then on, 'status' shows whether anything needs you.
+    """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe may lack a character of a player's id.
         if isinstance(stream, io.TextIOWrapper):

@@ -34,6 +34,7 @@ from ..health import check_outbox
 from ..health import Level
 from ..wording import ago
 from ..wording import plural
+from .site import COLORS
 from .site import json_option
 from .site import with_site
 
@@ -55,28 +56,25 @@ _NO_VIEWS = (
 #: Seconds by which a clock may be wrong without a warning.
 _CLOCK_FINE = 30
 
-_MARKS = {
-    "ok": click.style("ok  ", fg="green"),
-    "warning": click.style("warn", fg="yellow"),
-    "critical": click.style("FAIL", fg="red", bold=True),
-}
+_MARKS = {"ok": "ok  ", "warning": "warn", "critical": "FAIL"}
 
 
 @click.command()
 @json_option
 @with_site
 def check(state: State, as_json: bool) -> None:
-    """Look for what loses referrals, and try the settings with two dry runs.
+    """Look for what loses referrals, and try the settings at MMOLove.
 
-    MMOLove verifies a signed event of each kind and writes nothing. What loses
-    referrals is a FAIL; what may be intended is a warning.
+    MMOLove verifies a signed dry run of each event and stores nothing. FAIL is what
+    loses referrals, warn is what may be intended. The exit status is 1 after a FAIL.
     """
-    findings = list(_check(state))
+    findings = []
+    for finding in _check(state):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings]))
-    else:
-        for level, subject, summary in findings:
-            click.echo(f"{_MARKS[level]}  {subject:<10}  {printable(summary)}")
     if any(finding.level == "critical" for finding in findings):
         sys.exit(1)
 
@@ -85,6 +83,11 @@ class _Finding(t.NamedTuple):
     level: Level
     subject: str
     summary: str
+
+
+def _print(finding: _Finding) -> None:
+    mark = click.style(_MARKS[finding.level], **COLORS[finding.level])
+    click.echo(f"{mark}  {finding.subject:<10}  {printable(finding.summary)}")
 
 
 def _check(state: State) -> t.Iterator[_Finding]:
@@ -170,7 +173,7 @@ def _check_views(state: State) -> t.Iterator[_Finding]:
 
 
 def _check_view(endpoint: str, record: Record) -> _Finding:
-    summary = f"{endpoint} has named {plural(record.named, 'player')}"
+    summary = f"{endpoint} has named {plural(record.named, 'referred player')}"
     if record.last is not None:
         summary += f", the last {ago(record.last, milliseconds())} ago"
     if not record.in_a_row:
@@ -206,9 +209,10 @@ def _check_owner(state: State) -> t.Iterator[_Finding]:
     listed = " ".join(shlex.quote(str(file)) for file in tops)
     owner = user_name(home.stat().st_uid)
     others = " and ".join(sorted({user_name(uid) for uid in found.values()}))
+    belongs, it = ("belongs", "it") if len(tops) == 1 else ("belong", "them")
     summary = (
-        f"{listed} belongs to {others}, and the folder to {owner}. If the site runs as "
-        f"{owner}, it cannot open it: run 'chown -R {owner}: {listed}' as root"
+        f"{listed} {belongs} to {others}, and the folder to {owner}. If the site runs "
+        f"as {owner}, it cannot open {it}: run 'chown -R {owner}: {listed}' as root"
     )
     # The site may well run as another user than the folder's owner, but not as root.
     is_fine = is_root() and 0 not in found.values()

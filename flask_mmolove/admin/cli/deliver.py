@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 
@@ -13,21 +12,23 @@ from ...delivery import Senders
 from ...delivery import ThreadEngine
 from ...state import State
 from ..health import examine
+from .site import print_health
+from .site import progress
 from .site import wait_for_a_signal
 from .site import with_site
 
-#: Pending events from which ``deliver`` shows its progress.
-_MUCH = 50
-
 
 @click.command()
-@click.option("--forever", is_flag=True, help="Deliver until stopped, as a service.")
-@click.option("--now", is_flag=True, help="Skip the pauses after failures.")
+@click.option("--forever", is_flag=True, help="Run until stopped, as a service.")
+@click.option(
+    "--now", is_flag=True, help="Retry at once what is waiting after a failure."
+)
 @with_site
 def deliver(state: State, forever: bool, now: bool) -> None:
-    """Ask for milestones, send what is due, and grant due rewards.
+    """Send due events, and grant due rewards.
 
-    Once the cause of a failure is fixed, --now retries at once.
+    First it calls the site's @mmolove.milestone, if there is one. The exit status is
+    1 if nothing gets through.
     """
     if now:
         state.outbox.resume(milliseconds())
@@ -39,22 +40,21 @@ def deliver(state: State, forever: bool, now: bool) -> None:
     due = state.outbox.inspector.count("pending")
     handled = 0
     run = Senders(state.settings.concurrency).run
-    quiet = due < _MUCH or not sys.stderr.isatty()
-    bar = click.progressbar(length=due, label="Sending", file=sys.stderr)
-    with contextlib.nullcontext() if quiet else bar:
+    with progress(due, "Sending") as bar:
         while count := delivery.step(run):
             handled += count
-            if not quiet:
-                bar.update(count)
+            bar.update(count)
     counts = sorted(delivery.counts.items())
-    became = ", ".join(f"{n:,} {name}" for name, n in counts if name != "pending")
+    became = ", ".join(
+        f"{n:,} {name.replace('_', ' ')}" for name, n in counts if name != "pending"
+    )
     if not became:
         became = f"{handled:,} tried, none accepted" if handled else "Nothing was due"
     waiting = state.outbox.inspector.count("pending")
     click.echo(f"{became}; {waiting:,} pending.")
     health = examine(state, delivery.now())
     if health.level != "ok":
-        click.echo(str(health))
+        print_health(health)
     if health.level == "critical":
         sys.exit(1)
 

@@ -24,17 +24,19 @@ from ..wording import data
 from ..wording import hint
 from ..wording import next_step
 from ..wording import plural
+from ..wording import state_of
 from ..wording import STATES
 from .site import check_player
 from .site import json_option
 from .site import print_table
+from .site import progress
 from .site import with_site
 
 #: Seconds between two reads of ``--follow``, and how many rows each reads.
 _PAUSE = 1.0
 _FOLLOWED = 200
 
-_HEAD = ("id", "event", "player", "state", "recorded, UTC", "response")
+_HEAD = ("ID", "Event", "Player", "State", "Recorded (UTC)", "Response")
 _WIDTHS = (7, 10, 16, 18, 19)
 
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
@@ -44,7 +46,11 @@ _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _PAGE = 1000
 
 _state_option = click.option(
-    "--state", "name", type=click.Choice(list(STATES)), help="Only those in this state."
+    "--state",
+    "name",
+    type=click.Choice(list(STATES)),
+    metavar="STATE",
+    help=f"Only those in this state: {', '.join(STATES)}.",
 )
 _player_option = click.option(
     "--player", callback=check_player, metavar="ID", help="Only those of this player."
@@ -54,11 +60,20 @@ _player_option = click.option(
 @click.command()
 @_state_option
 @_player_option
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many at most.",
+)
 @click.option(
     "--before", type=int, metavar="ID", help="Only those older than this event."
 )
-@click.option("--follow", is_flag=True, help="Print changes until Ctrl+C.")
+@click.option(
+    "--follow", is_flag=True, help="Print changes as they happen, until Ctrl+C."
+)
 @json_option
 @with_site
 def events(
@@ -72,7 +87,7 @@ def events(
 ) -> None:
     """List events, newest last.
 
-    With --json, one event a line.
+    --json prints one event a line.
     """
     entries = state.outbox.inspector.page(
         state=name, player=player, before=before, limit=limit + 1
@@ -125,7 +140,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         str(entry.id),
         entry.event,
         printable(entry.identity),
-        entry.state,
+        state_of(entry),
         _when(entry.recorded),
         response_line(entry.status, entry.answer),
     )
@@ -140,7 +155,7 @@ def _when(milliseconds: int) -> str:
 @json_option
 @with_site
 def show(state: State, id: int, as_json: bool) -> None:
-    """Show one event with its attempts and responses."""
+    """Show one event, its attempts and responses, and what to do."""
     entry = state.outbox.inspector.get(id)
     if entry is None:
         raise ActionError(f"There is no event {id}.")
@@ -149,7 +164,7 @@ def show(state: State, id: int, as_json: bool) -> None:
         click.echo(json.dumps(data(entry) | {"answers": answers}))
         return
     click.echo(f"Event {entry.id}: {entry.event} of player {printable(entry.identity)}")
-    click.echo(f"state     {entry.state}: {STATES[entry.state]}")
+    click.echo(f"state     {state_of(entry)}: {STATES[entry.state]}")
     click.echo(f"referrer  {printable(entry.referrer or 'not known')}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
     now = milliseconds()
@@ -174,8 +189,15 @@ def show(state: State, id: int, as_json: bool) -> None:
     type=click.Choice(["csv", "jsonl"]),
     default="csv",
     show_default=True,
+    help="CSV for a spreadsheet, or JSON lines for a program.",
 )
-@click.option("--output", type=click.File("w", encoding="utf-8"), default="-")
+@click.option(
+    "--output",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    metavar="FILE",
+    help="Where to write them. Standard output, unless given.",
+)
 @_state_option
 @_player_option
 @with_site
@@ -186,22 +208,34 @@ def export(
     name: EntryState | None,
     player: str | None,
 ) -> None:
-    """Write all events to a file, newest first.
+    """Write events as CSV or JSON lines, newest first.
 
-    Without tokens; times are milliseconds since 1970.
+    Tokens are left out. Times are milliseconds since 1970, UTC.
     """
     count = 0
     writer = csv.writer(output, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for entry in _all(state, name, player):
-        values = data(entry)
-        if form == "jsonl":
-            output.write(json.dumps(values) + "\n")
-        else:
-            if not count:
-                writer.writerow(values)
-            writer.writerow(map(_cell, values.values()))
-        count += 1
+    with progress(_length(state, name, player, output), "Exporting") as bar:
+        for entry in _all(state, name, player, bar.update):
+            values = data(entry)
+            if form == "jsonl":
+                output.write(json.dumps(values) + "\n")
+            else:
+                if not count:
+                    writer.writerow(values)
+                writer.writerow(map(_cell, values.values()))
+            count += 1
     click.echo(f"{plural(count, 'event')} written.", err=True)
+
+
+def _length(
+    state: State, name: EntryState | None, player: str | None, output: t.TextIO
+) -> int:
+    """How many events an export writes, if that is worth a progress bar."""
+    if player or output.isatty():
+        return 0
+    if name:
+        return state.outbox.inspector.count(name)
+    return sum(state.outbox.inspector.summary().counts.values())
 
 
 def _cell(value: t.Any) -> t.Any:
@@ -212,7 +246,10 @@ def _cell(value: t.Any) -> t.Any:
 
 
 def _all(
-    state: State, name: EntryState | None, player: str | None
+    state: State,
+    name: EntryState | None,
+    player: str | None,
+    progress: t.Callable[[int], object],
 ) -> t.Iterator[Entry]:
     before = None
     while page := state.outbox.inspector.page(
@@ -220,3 +257,4 @@ def _all(
     ):
         yield from page
         before = page[-1].id
+        progress(len(page))

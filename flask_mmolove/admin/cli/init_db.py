@@ -11,12 +11,15 @@ from .site import with_site
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Create them in spite of Flask-Migrate.")
+@click.option(
+    "--yes", is_flag=True, help="Create them although the site has Flask-Migrate."
+)
 @with_site
 def init_db(state: State, yes: bool) -> None:
     """Create the outbox's tables, or bring them up to date.
 
-    The first use does the same, except where the site has Flask-Migrate.
+    The first use does the same. With MMOLove(app, db=db) and Flask-Migrate, the site's
+    migrations do it instead: run 'flask db migrate' and 'flask db upgrade'.
     """
     if state.session is not None and "migrate" in state.app.extensions and not yes:
         raise click.ClickException(

@@ -15,6 +15,7 @@ from ..wording import plural
 from .site import check_player
 from .site import json_option
 from .site import print_table
+from .site import progress
 from .site import with_site
 from .site import yes_option
 
@@ -24,10 +25,11 @@ from .site import yes_option
 @yes_option
 @with_site
 def forget(state: State, player: str, yes: bool) -> None:
-    """Erase everything stored about PLAYER, who is named by id.
+    """Erase everything stored about the player with the id PLAYER.
 
     Events that were not sent yet never will be, and no reward is granted any more.
-    Friends that PLAYER referred stay, without a referrer. The daily counts stay.
+    Friends that PLAYER referred stay, without a referrer. What stays of PLAYER are the
+    daily counts and a digest of the token, so that the token still counts only once.
     """
     found = state.outbox.inspector.page(player=player)
     count = state.outbox.inspector.count_friends(player)
@@ -36,17 +38,19 @@ def forget(state: State, player: str, yes: bool) -> None:
         for entry in found:
             click.echo(f"Event {entry.id}: {entry.event}, {entry.state}")
         what = f"{plural(len(found), 'event')} of player {printable(player)}"
-        click.confirm(f"Erase {what}, referrer of {friends}?", abort=True)
+        as_referrer = f", who referred {friends}" if count else ""
+        click.confirm(f"Erase {what}{as_referrer}?", abort=True)
     erased = actions.forget(state, player)
     click.echo(f"{plural(len(erased), 'event')} of player {printable(player)} erased.")
     if count:
         have = "has" if count == 1 else "have"
-        click.echo(f"{friends} of theirs now {have} no referrer.")
+        click.echo(f"{friends} that they referred now {have} no referrer.")
     elif not erased:
         click.echo("If you expected some: PLAYER is the account's id, not its name.")
     unsent = sum(entry.state == "pending" for entry in erased)
     if unsent:
-        click.echo(f"{unsent} of them had not been sent, and never will be.")
+        had = "had not been sent, and never will be"
+        click.echo(f"{plural(unsent, 'pending event')} {had}.")
 
 
 @click.command()
@@ -56,7 +60,7 @@ def forget(state: State, player: str, yes: bool) -> None:
     type=click.IntRange(1),
     required=True,
     metavar="DAYS",
-    help="Only what was done at least this many days ago.",
+    help="For how many days everything must have been done.",
 )
 @yes_option
 @with_site
@@ -65,24 +69,38 @@ def purge(state: State, days: int, yes: bool) -> None:
 
     That is so once a milestone was rewarded or needs no reward, or another referrer
     came first. A signup without a milestone stays, and so do events that wait for you.
-    The daily counts stay.
+    The daily counts stay, and so does a digest of each token.
     """
     if not yes:
         age = plural(days, "day")
-        click.confirm(f"Remove what was done {age} ago or earlier?", abort=True)
-    count = state.outbox.purge(milliseconds() - days * DAY)
+        click.confirm(
+            f"Remove the events of players for whom everything was done {age} ago or "
+            "earlier?",
+            abort=True,
+        )
+    rows = sum(state.outbox.inspector.summary().counts.values())
+    with progress(rows, "Purging") as bar:
+        count = state.outbox.purge(milliseconds() - days * DAY, bar.update)
     click.echo(f"{plural(count, 'event')} removed.")
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(1), default=10, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many at most.",
+)
 @json_option
 @with_site
 def referrers(state: State, limit: int, as_json: bool) -> None:
-    """List the players whose invite links brought the most friends.
+    """List the players who referred the most friends.
 
     A friend counts once MMOLove has accepted the signup. Friends who came by another
-    link have no known referrer. Arrivals are the visitors by the link, about.
+    link than one of mmolove.invite() have no known referrer. Arrived is about how many
+    visitors came by the link.
     """
     best = state.outbox.inspector.best_referrers(limit)
     if as_json:
@@ -98,5 +116,5 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
             )
             for e in best
         ]
-        head = ("ARRIVED", "FRIENDS", "QUALIFIED", "REWARDED", "PLAYER")
+        head = ("Arrived", "Friends", "Qualified", "Rewarded", "Player")
         print_table([head, *rows], [len(name) for name in head[:-1]])

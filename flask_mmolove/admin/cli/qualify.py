@@ -16,30 +16,36 @@ from ...rewards.many import qualify_all
 from ...rewards.many import Result
 from ...state import State
 from ...text import printable
+from .site import progress
 from .site import with_site
 
 
 @click.command()
-@click.argument("players", nargs=-1, metavar="ID… | -")
-@click.option("--dry-run", is_flag=True, help="Only say what would be recorded.")
+@click.argument("players", nargs=-1, metavar="ID... | -")
+@click.option(
+    "--dry-run", is_flag=True, help="Store nothing, and print what would be recorded."
+)
 @with_site
 def qualify(state: State, players: tuple[str, ...], dry_run: bool) -> None:
     """Report players who have reached the milestone.
 
-    Give their ids, or - to read one a line from standard input. Repeat the whole list
-    as often as you like: what is known already changes nothing.
+    Give their ids, or - to read ids from standard input, one a line. You can send the
+    whole list each time: a player who is known already is not reported again.
     """
     if not players:
         raise click.UsageError("Name one player at least, or - for standard input.")
     counts: t.Counter[Result] = Counter()
     failed, trouble = 0, ""
-    for batch in batches(_read(players)):
-        try:
-            results = qualify_all(state, batch, dry_run=dry_run)
-        except OutboxError as e:
-            failed, trouble = failed + len(batch), str(e)
-        else:
-            counts.update(results.values())
+    ids = list(_read(players))
+    with progress(len(ids), "Recording") as bar:
+        for batch in batches(ids):
+            try:
+                results = qualify_all(state, batch, dry_run=dry_run)
+            except OutboxError as e:
+                failed, trouble = failed + len(batch), str(e)
+            else:
+                counts.update(results.values())
+            bar.update(len(batch))
     done = "would be recorded" if dry_run else "recorded"
     click.echo(
         f"{counts['recorded']:,} {done}, {counts['known']:,} known already, "

@@ -16,17 +16,18 @@ from .site import with_site
 
 
 @click.command()
-@click.argument("ids", nargs=-1, type=int)
-@click.option("--list", "listing", is_flag=True, help="Only list them.")
+@click.argument("ids", nargs=-1, type=int, metavar="[ID]...")
+@click.option("--list", "listing", is_flag=True, help="Only list rejected events.")
 @json_option
 @with_site
 def retry(state: State, ids: tuple[int, ...], listing: bool, as_json: bool) -> None:
     """Send rejected events again, once the cause is fixed.
 
-    All of them, or those with the given IDS.
+    Without an ID, all of them.
     """
     if listing:
-        show_entries(state.outbox.inspector.page(state="rejected", limit=1000), as_json)
+        rejected = state.outbox.inspector.page(state="rejected", limit=1000)
+        show_entries(rejected, as_json, "No event is rejected.")
         return
     entries = actions.retry(state, ids or None)
     missing = sorted(set(ids) - {entry.id for entry in entries})

@@ -16,16 +16,24 @@ from .site import with_site
 
 
 @click.command()
-@click.option("--granted", type=int, multiple=True, metavar="ID", help="It was given.")
+@click.option(
+    "--granted",
+    type=int,
+    multiple=True,
+    metavar="ID",
+    help="Record that it was granted. Repeatable.",
+)
 @click.option(
     "--retry",
     multiple=True,
     is_flag=False,
     flag_value="",
     metavar="ID",
-    help="Grant it now; with --all, all that failed.",
+    help="Grant it now. Repeatable.",
 )
-@click.option("--all", "all_", is_flag=True, help="With --retry: all that failed.")
+@click.option(
+    "--all", "all_", is_flag=True, help="With --retry: grant all that failed."
+)
 @json_option
 @with_site
 def rewards(
@@ -35,12 +43,13 @@ def rewards(
     all_: bool,
     as_json: bool,
 ) -> None:
-    """List and settle rewards that failed or are unconfirmed.
+    """List or settle rewards that failed or are unconfirmed.
 
-    One that is "reward_unconfirmed" may have been granted when its process died; one
-    that is "reward_failed" failed for days while others were granted, or the site had
-    no @mmolove.reward. Check in the game whether it was granted, then use --granted or
-    --retry. Once the cause is fixed, --retry --all grants all that failed.
+    reward_unconfirmed: an at-most-once callback did not finish, so the reward may have
+    been granted. reward_failed: the callback failed for days, or the site has none.
+
+    Check in the game whether the reward was granted, then use --granted ID or --retry
+    ID. Once the cause is fixed, --retry --all grants all that failed.
     """
     ids = _ids(retry, all_)
     if not (granted or retry):
@@ -70,7 +79,7 @@ def _ids(retry: tuple[str, ...], all_: bool) -> list[int]:
 def _show(state: State, as_json: bool) -> None:
     page = partial(state.outbox.inspector.page, limit=1000)
     found = page(state="reward_unconfirmed") + page(state="reward_failed")
-    show_entries(found, as_json)
+    show_entries(found, as_json, "No reward is failed or unconfirmed.")
     if found and not as_json:
         click.echo(
             "If it was granted: flask mmolove rewards --granted ID\n"

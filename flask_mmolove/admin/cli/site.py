@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
 import sys
@@ -19,8 +20,20 @@ from ...protocol.response import response_line
 from ...protocol.wire import is_trimmed
 from ...state import current_state
 from ...text import printable
+from ..health import Health
 from ..wording import data
 from ..wording import hint
+from ..wording import state_of
+
+#: The colour of each level of health, as arguments of :func:`click.style`.
+COLORS: dict[str, dict[str, t.Any]] = {
+    "ok": {"fg": "green"},
+    "warning": {"fg": "yellow"},
+    "critical": {"fg": "red", "bold": True},
+}
+
+#: How many things to do are worth a progress bar.
+_MUCH = 50
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -58,17 +71,20 @@ def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
     return update_wrapper(wrapper, command)
 
 
-def show_entries(entries: t.Sequence[Entry], as_json: bool) -> None:
-    """Print entries with their last response and what to do."""
+def show_entries(entries: t.Sequence[Entry], as_json: bool, none: str) -> None:
+    """Print entries with their last response and what to do.
+
+    :param none: What to print if there are none.
+    """
     if as_json:
         click.echo(json.dumps([data(entry) for entry in entries]))
         return
     if not entries:
-        click.echo("None.")
+        click.echo(none)
     for entry in entries:
         click.echo(
             f"{entry.id:>7}  {entry.event:<10}  player {printable(entry.identity)}  "
-            f"{entry.state}"
+            f"{state_of(entry)}"
         )
         for line in (response_line(entry.status, entry.answer), hint(entry)):
             if line:
@@ -85,6 +101,24 @@ def print_table(rows: t.Iterable[t.Sequence[str]], widths: t.Sequence[int]) -> N
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
         line = "  ".join([*cells, row[-1]]).rstrip()
         click.echo(line if len(line) <= room else f"{line[: room - 1]}…")
+
+
+def print_health(health: Health) -> None:
+    """Print a finding, and what to do about it on a line of its own."""
+    level = click.style(f"{health.level:<8}", **COLORS[health.level])
+    click.echo(f"{level}  {printable(health.summary)}")
+    if health.action:
+        click.echo(f"{'':<8}  {printable(health.action)}")
+
+
+def progress(length: int, label: str) -> t.Any:
+    """A progress bar on stderr, shown only on a terminal and if there is much to do.
+
+    :param length: How much there is to do.
+    """
+    is_shown = length >= _MUCH and sys.stderr.isatty()
+    file = sys.stderr if is_shown else io.StringIO()
+    return click.progressbar(length=length, label=label, file=file)
 
 
 def wait_for_a_signal() -> None:

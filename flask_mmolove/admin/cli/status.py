@@ -23,6 +23,7 @@ from ..wording import STATES
 from ..wording import uncounted
 from ..wording import unreferred
 from .site import json_option
+from .site import print_health
 from .site import with_site
 
 
@@ -30,7 +31,10 @@ from .site import with_site
 @json_option
 @with_site
 def status(state: State, as_json: bool) -> None:
-    """Show the health, how far players got, and how many events are in each state."""
+    """Show what needs attention, and how far referred players got.
+
+    A monitor reads 'health.level' of --json: ok, warning or critical.
+    """
     summary = state.outbox.inspector.summary(MANY)
     spooled = len(state.spool.read())
     now = milliseconds()
@@ -41,19 +45,20 @@ def status(state: State, as_json: bool) -> None:
         data["spooled"] = spooled
         click.echo(json.dumps(data))
         return
+    for health in found:
+        print_health(health)
+    click.echo()
     settings = state.settings
     click.echo(f"server    {settings.server_id} at {mask(settings.endpoint)}")
     click.echo(f"outbox    {state.outbox}")
     dry = ", every event a dry run (MMOLOVE_TEST)" if settings.test else ""
     click.echo(f"delivery  {settings.delivery}{dry}")
-    for number, health in enumerate(found):
-        click.echo(f"{'' if number else 'health':<9} {health}")
     click.echo()
     _print_funnel(state, summary, now)
     _print_counts(summary)
     if spooled:
-        more = f"{plural(spooled, 'event')} more in the spool"
-        click.echo(f"\n{more}; the next delivery imports them.")
+        events = plural(spooled, "event")
+        click.echo(f"\nThe spool has {events} more, for the next delivery to import.")
     if summary.oldest is not None:
         waited = ago(summary.oldest, now)
         click.echo(f"\nThe oldest pending event has waited for {waited}.")
@@ -66,14 +71,20 @@ def _print_counts(summary: Summary) -> None:
     width, column = max(map(len, STATES)), max(map(len, shown.values()), default=0)
     for name, meaning in STATES.items():
         if name in shown:
-            where = f"; see {NEEDS_ACTION[name]}" if name in NEEDS_ACTION else ""
+            where = f": see {NEEDS_ACTION[name]}" if name in NEEDS_ACTION else ""
             click.echo(f"{name:<{width}} {shown[name]:>{column}}  {meaning}{where}")
     if summary.waiting:
-        more = " or more" if summary.counts["pending"] >= MANY else ""
-        click.echo(
-            f"\n{summary.waiting:,}{more} of the pending wait until their player's "
-            "'registered' is accepted; a rejected one blocks them until you retry it."
-        )
+        is_more = summary.counts["pending"] >= MANY
+        click.echo(f"\n{_waiting(summary.waiting, is_more)}")
+
+
+def _waiting(count: int, is_more: bool) -> str:
+    verb = "waits" if count == 1 else "wait"
+    milestones = f"{plural(count, 'milestone')}{' or more' if is_more else ''}"
+    return (
+        f"{milestones} {verb} until MMOLove has accepted the player's signup. If that "
+        "was rejected, send it again: 'flask mmolove retry'."
+    )
 
 
 def _print_funnel(state: State, summary: Summary, now: int) -> None:

@@ -32,7 +32,10 @@ def test_it_sends_what_is_due(
     with app.app_context():
         registered(8, token="junk")
         registered(7, token=mmolove_sandbox.mint())
-    words = "Waiting for you: 1 rejected. See 'flask mmolove retry --list'."
+    words = (
+        "warning   Waiting for you: 1 rejected.\n"
+        "          See 'flask mmolove retry --list'."
+    )
     output = run(app, "deliver").output
     assert output == f"1 accepted, 1 rejected; 0 pending.\n{words}\n"
     assert mmolove_sandbox.reported == [("registered", "7")]
@@ -69,9 +72,9 @@ def test_an_outage_is_no_success(
             registered(player, token=mmolove_sandbox.mint())
     result = run(app, "deliver")
     assert result.exit_code == 1
-    first, second = result.output.splitlines()
+    first, second, _ = result.output.splitlines()
     assert first == "6 tried, none accepted; 6 pending."
-    assert second.startswith("MMOLove has been failing for")
+    assert second.startswith("critical  MMOLove has been failing for")
 
 
 def test_as_a_service_it_goes_on_until_it_is_told_to_stop(

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run
+from tests.conftest import MakeApp
 
 
 def test_they_are_listed_newest_last(site: Flask, run: Run) -> None:
     lines = run(site, "events").output.splitlines()
-    assert [line.split()[0] for line in lines] == ["id", "1", "2", "3", "4"]
+    assert [line.split()[0] for line in lines] == ["ID", "1", "2", "3", "4"]
     result = run(site, "events", "--limit", "2")
     assert "Older events: --before 3" in result.output
     (entry,) = run(site, "events", "--json", "--before", "2").output.splitlines()
@@ -25,6 +27,16 @@ def test_they_are_filtered(site: Flask, run: Run) -> None:
         _, line = run(site, "events", *args).output.splitlines()
         assert line.split()[:4] == ["4", "registered", "9", "rejected"]
     assert "No events match." in run(site, "events", "--player", "x").output
+
+
+def test_a_dry_run_is_marked(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(TEST=True)
+    with app.app_context():
+        registered("7", token=mmolove_sandbox.mint())
+    assert "  accepted (dry run)  " in run(app, "events").output
+    assert "state     accepted (dry run): " in run(app, "show", "1").output
 
 
 def test_nothing_yet(app: Flask, run: Run) -> None:
@@ -59,7 +71,7 @@ def test_it_follows_what_happens(
 
     monkeypatch.setattr(time, "sleep", wait)
     output = run(site, "events", "--limit", "1", "--follow").output
-    assert [line.split()[0] for line in output.splitlines()] == ["id", "4", "4"]
+    assert [line.split()[0] for line in output.splitlines()] == ["ID", "4", "4"]
 
 
 def test_one_is_shown_with_its_responses(site: Flask, run: Run) -> None:

@@ -45,9 +45,9 @@ def test_a_referrer_is_forgotten_as_such(
         with site.app_context():
             state.recorder.record(state.recorder.report(friend, by, "registered"))
     output = run(site, "forget", "anna").output
-    assert "Erase 0 events of player anna, referrer of 2 friends?" in output
+    assert "Erase 0 events of player anna, who referred 2 friends?" in output
     output = run(site, "forget", "anna", "--yes").output
-    assert "2 friends of theirs now have no referrer." in output
+    assert "2 friends that they referred now have no referrer." in output
     assert "referrer  not known" in run(site, "show", "5").output
 
 

@@ -32,9 +32,11 @@ def test_what_was_rejected_is_listed_with_its_words_and_a_hint(
 
 def test_without_any_the_pending_are_explained(app: Flask, run: Run) -> None:
     output = run(app, "retry").output
-    assert output.startswith(
-        "0 rejected events will be sent again.\nPending events are retried"
-    )
+    assert output.startswith("No rejected event was found.\nPending events are retried")
+
+
+def test_where_none_is_listed_it_says_which(app: Flask, run: Run) -> None:
+    assert run(app, "retry", "--list").output == "No event is rejected.\n"
 
 
 def test_it_is_sent_again_by_id_or_all(

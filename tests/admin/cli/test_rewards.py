@@ -46,7 +46,7 @@ def test_unconfirmed_ones_are_settled(
     result = run(app, "rewards", "--granted", ids["7"], "--retry", ids["8"])
     assert "recorded as granted" in result.output
     assert given == ["7", "8", "8"]
-    assert run(app, "rewards").output == "None.\n"
+    assert run(app, "rewards").output == "No reward is failed or unconfirmed.\n"
     result = run(app, "rewards", "--granted", ids["7"])
     assert result.exit_code == 1
 

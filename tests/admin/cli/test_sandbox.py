@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,33 @@ def test_the_sandbox_runs_without_a_site(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--register-url", "localhost:5000"], "does not begin with http://"),
+        (["--state", "missing/file"], "missing/file cannot be used: "),
+    ],
+    ids=["register-url", "state"],
+)
+def test_what_it_cannot_use_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, args: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(command, ["sandbox", "--port", "0", *args])
+    assert result.exit_code != 0
+    assert words in result.output.splitlines()[-1]
+
+
+def test_a_port_in_use_names_the_option() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(command, ["sandbox", "--port", port])
+    assert result.output == (
+        f"Error: Port {port} cannot be used: Address already in use. Choose another "
+        "with --port; 0 takes any free one.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,32 @@ def test_it_counts_events_by_state(
     assert data["oldest_pending_seconds"] >= 0
 
 
+def test_what_needs_attention_comes_first(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(DELIVERY="manual", TEST=True)
+    with app.app_context():
+        registered(7, token=mmolove_sandbox.mint())
+    lines = run(app, "status").output.splitlines()
+    assert lines[:4] == [
+        "warning   Every event is a dry run: nobody is counted or rewarded.",
+        "          To go live, set MMOLOVE_TEST to false.",
+        "",
+        f"server    demo-server at {mmolove_sandbox.config['MMOLOVE_ENDPOINT']}",
+    ]
+
+
+def test_one_is_not_counted_as_several(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(DELIVERY="manual")
+    for player, words in (("1", "1 milestone waits"), ("2", "2 milestones wait")):
+        with app.app_context():
+            registered(player, token=mmolove_sandbox.mint())
+            qualify(player)
+        assert f"{words} until" in run(app, "status").output
+
+
 def test_trouble_is_named(
     make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
 ) -> None:

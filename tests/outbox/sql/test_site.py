@@ -110,7 +110,7 @@ class TestSettings:
 def test_the_lines_of_the_docs_work(
     mmolove_sandbox: SiteSandbox, tmp_path: Path
 ) -> None:
-    page = Path(__file__).parents[3] / "docs" / "scale.md"
+    page = Path(__file__).parents[3] / "docs" / "howto" / "database.md"
     section = page.read_text().partition("## In the site's own database")[2]
     lines = section.partition("```python\n")[2].partition("```")[0]
     app = Flask(__name__, instance_path=str(tmp_path))

@@ -33,11 +33,10 @@ class Store:
         assert self.go.wait(20)
         if self.interrupts:
             raise self.interrupts.pop()
-        connection = sqlite3.connect(":memory:")
-        connection.execute("CREATE TABLE name (name TEXT)")
-        yield connection
-        rows = connection.execute("SELECT name FROM name").fetchall()
-        connection.close()
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("CREATE TABLE name (name TEXT)")
+            yield connection
+            rows = connection.execute("SELECT name FROM name").fetchall()
         self.commits.append([name for (name,) in rows])
 
     def write(self, name: str, timeout: float = 20) -> str:
