@@ -90,7 +90,8 @@ def request_of(entry: Entry, settings: Settings) -> Request | None:
 
 def summary(entry: Entry) -> str:
     """The last response in a few words: of MMOLove's JSON only what it says."""
-    return response_line(entry.status, _said(entry.answer or ""))
+    status = None if entry.answer == NO_CALLBACK else entry.status
+    return response_line(status, _said(entry.answer or ""))
 
 
 def duration(milliseconds: int | None) -> str:

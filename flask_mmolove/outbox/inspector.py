@@ -19,10 +19,8 @@ if t.TYPE_CHECKING:
 
 R = t.TypeVar("R")
 
-# Rows that one statement reads to find what has no index.
+# Ids that are looked through at a time for what has no index.
 _CHUNK = 10_000
-
-_IDS = ("id >= :first", "id < :end")
 
 
 class Day(t.NamedTuple):
@@ -119,39 +117,27 @@ class Inspector:
     def _newest(
         self, wanted: dict[str, t.Any], first: int, end: int, limit: int
     ) -> list[Entry]:
-        rows = f"{_among_ids(wanted)} ORDER BY id DESC LIMIT :limit"
+        equal = [f"{name} = :{name}" for name in wanted]
+        rows = " AND ".join([*equal, "id >= :first", "id < :end"])
+        newest = f"{rows} ORDER BY id DESC LIMIT :limit"
+        by_state = "state" in wanted and "referrer" not in wanted
+        hint = self._dialect.by_state if by_state else ""
+        # There is no index of the event, and others wait for what a statement reads.
+        chunks = self._chunks(first, end) if "event" in wanted else [(first, end)]
         found: list[Entry] = []
-        for start, stop in self._chunks(wanted, first, end):
-            left = limit - len(found)
-            values = {**wanted, "first": start, "end": stop, "limit": left}
-            found += self._entries(rows, self._hint(wanted), **values)
+        for start, stop in chunks:
+            values = {**wanted, "first": start, "end": stop}
+            found += self._entries(newest, hint, **values, limit=limit - len(found))
             if len(found) == limit:
                 break
         return found
 
-    def _chunks(
-        self, wanted: dict[str, t.Any], first: int, end: int
-    ) -> t.Iterator[tuple[int, int]]:
-        """Ranges of ids to look through for what is wanted, newest first. There is no
-        index of the event: what a statement has to read is bounded, because others
-        wait for it.
-        """
-        indexed = {name: wanted[name] for name in wanted if name != "event"}
-        if indexed == wanted:
-            yield first, end
-            return
-        chunk = (
-            f"SELECT id FROM {self._event} {self._hint(wanted)}"
-            f" WHERE {_among_ids(indexed)} ORDER BY id DESC LIMIT {_CHUNK}"
-        )
-        lowest = f"SELECT min(id) FROM ({chunk}) chunk"
-        while start := self._read(lowest, **indexed, first=first, end=end)[0][0]:
-            yield start, end
-            end = start
-
-    def _hint(self, wanted: t.Container[str]) -> str:
-        by_state = "state" in wanted and "referrer" not in wanted
-        return self._dialect.by_state if by_state else ""
+    def _chunks(self, first: int, end: int) -> t.Iterator[tuple[int, int]]:
+        """Ranges of the ids in use, newest first."""
+        lowest, highest = self._run(lambda db: _ids(db, self._event))
+        first, end = max(first, lowest), min(end, highest + 1)
+        for stop in range(end, first, -_CHUNK):
+            yield max(first, stop - _CHUNK), stop
 
     def _first_from(self, moment: int) -> int:
         """The id of the first entry that was recorded at a moment or later."""
@@ -308,15 +294,17 @@ class Inspector:
         return self._outbox.run(work, self._timeout, writes=False)
 
 
-def _among_ids(wanted: t.Iterable[str]) -> str:
-    return " AND ".join([*(f"{name} = :{name}" for name in wanted), *_IDS])
+def _ids(db: Transaction, table: str) -> tuple[int, int]:
+    """The lowest and the highest id."""
+    ((lowest,),) = db.execute(f"SELECT min(id) FROM {table}", {})
+    ((highest,),) = db.execute(f"SELECT max(id) FROM {table}", {})
+    return lowest or 0, highest or 0
 
 
 def _search(db: Transaction, table: str, moment: int) -> int:
     # There is no index of the time, and ids follow it.
-    ((low,),) = db.execute(f"SELECT min(id) FROM {table}", {})
-    ((high,),) = db.execute(f"SELECT max(id) FROM {table}", {})
-    low, high = low or 0, (high or 0) + 1
+    low, highest = _ids(db, table)
+    high = highest + 1
     next_row = f"SELECT id, recorded FROM {table} WHERE id >= :id ORDER BY id LIMIT 1"
     while low < high:
         middle = (low + high) // 2

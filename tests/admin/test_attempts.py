@@ -73,6 +73,7 @@ class TestAttempts:
     def test_a_missing_callback_is_no_response_of_mmolove(self) -> None:
         entry = make("qualified", state="reward_failed", settled=5, answer=NO_CALLBACK)
         assert results(entry) == ([], ["failed"])
+        assert attempts.summary(entry._replace(status=200)) == NO_CALLBACK
         deliveries, (reward,) = attempts.of(entry._replace(status=200, took=70))
         assert deliveries == [attempts.Attempt(5, "70 ms", "HTTP 200", "")]
         assert reward == attempts.Attempt(5, "", "failed", NO_CALLBACK)

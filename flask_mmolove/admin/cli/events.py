@@ -6,21 +6,24 @@ import csv
 import json
 import time
 import typing as t
+from datetime import datetime
 
 import click
 
+from ...clock import midnight
 from ...clock import milliseconds
 from ...errors import ActionError
 from ...outbox import Entry
+from ...outbox.counters import DAY
 from ...outbox.entry import as_datetime
 from ...outbox.entry import EntryState
-from ...protocol.response import response_line
 from ...state import State
 from ...text import printable
-from ..attempts import duration
+from .. import attempts as history
 from ..health import planned
 from ..wording import attempts
 from ..wording import data
+from ..wording import EVENTS
 from ..wording import hint
 from ..wording import next_step
 from ..wording import plural
@@ -55,9 +58,21 @@ _state_option = click.option(
 _player_option = click.option(
     "--player", callback=check_player, metavar="ID", help="Only those of this player."
 )
+_DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
+@click.option(
+    "--referrer",
+    callback=check_player,
+    metavar="ID",
+    help="Only those of this player's friends.",
+)
+@click.option("--event", type=click.Choice(EVENTS), help="Only those of this name.")
+@click.option(
+    "--since", type=_DAY, metavar="DAY", help="From this day on, as YYYY-MM-DD in UTC."
+)
+@click.option("--until", type=_DAY, metavar="DAY", help="Up to this day.")
 @_state_option
 @_player_option
 @click.option(
@@ -80,6 +95,10 @@ def events(
     state: State,
     name: EntryState | None,
     player: str | None,
+    referrer: str | None,
+    event: str | None,
+    since: datetime | None,
+    until: datetime | None,
     limit: int,
     before: int | None,
     follow: bool,
@@ -89,35 +108,39 @@ def events(
 
     --json prints one event a line.
     """
-    entries = state.outbox.inspector.page(
-        state=name, player=player, before=before, limit=limit + 1
-    )
+    wanted: dict[str, t.Any] = {
+        "state": name,
+        "event": event,
+        "player": player,
+        "referrer": referrer,
+        "since": since and midnight(since),
+        "until": until and midnight(until) + DAY,
+    }
+    entries = state.outbox.inspector.page(**wanted, before=before, limit=limit + 1)
     is_more, entries = len(entries) > limit, entries[:limit]
     if not entries and not (follow or as_json):
-        is_filtered = name or player or before
+        is_filtered = before or any(wanted.values())
         click.echo("No events match." if is_filtered else "No events yet.")
     if not as_json and (entries or follow):
         print_table([_HEAD], _WIDTHS)
     _print(entries[::-1], as_json)
     if follow:
-        for changed in _changes(state, name, player):
+        for changed in _changes(state, wanted):
             _print(changed, as_json)
     elif is_more and not as_json:
         click.echo(f"Older events: --before {entries[-1].id}")
 
 
-def _changes(
-    state: State, name: EntryState | None, player: str | None
-) -> t.Iterator[list[Entry]]:
+def _changes(state: State, wanted: dict[str, t.Any]) -> t.Iterator[list[Entry]]:
     """What is new or changed among the newest events, again and again."""
     ask = state.outbox.inspector.page
-    seen = {e.id: e for e in ask(state=name, player=player, limit=_FOLLOWED)}
+    seen = {e.id: e for e in ask(**wanted, limit=_FOLLOWED)}
     while True:
         try:
             time.sleep(_PAUSE)
         except KeyboardInterrupt:
             return
-        found = ask(state=name, player=player, limit=_FOLLOWED)
+        found = ask(**wanted, limit=_FOLLOWED)
         new = [e for e in found if _mark(e) != _mark(seen.get(e.id))]
         seen = {entry.id: entry for entry in found}
         yield new[::-1]
@@ -142,7 +165,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         printable(entry.identity),
         state_of(entry),
         _when(entry.recorded),
-        response_line(entry.status, entry.answer),
+        history.summary(entry),
     )
 
 
@@ -159,27 +182,46 @@ def show(state: State, id: int, as_json: bool) -> None:
     entry = state.outbox.inspector.get(id)
     if entry is None:
         raise ActionError(f"There is no event {id}.")
+    now = milliseconds()
+    moment = planned(state, entry, now)
+    request = history.request_of(entry, state.settings)
     if as_json:
         answers = [answer._asdict() for answer in entry.answers]
-        click.echo(json.dumps(data(entry) | {"answers": answers}))
+        more = {"next": moment, "request": request and request._asdict()}
+        click.echo(json.dumps(data(entry) | {"answers": answers, **more}))
         return
     click.echo(f"Event {entry.id}: {entry.event} of player {printable(entry.identity)}")
     click.echo(f"state     {state_of(entry)}: {STATES[entry.state]}")
     click.echo(f"referrer  {printable(entry.referrer or 'not known')}")
     click.echo(f"recorded  {_when(entry.recorded)} UTC")
-    now = milliseconds()
-    moment = planned(state, entry, now)
     due = f"{_when(moment)} UTC: " if moment else ""
-    click.echo(f"next      {due}{next_step(entry, moment, now)}")
+    then = next_step(entry, moment, now)
+    click.echo(f"next      {due}{then}")
     click.echo(f"attempts  {attempts(entry)}")
     if entry.referral_id:
         click.echo(f"referral  {printable(entry.referral_id)}")
-    for answer in entry.answers:
-        words = response_line(answer.status, answer.words)
-        took = f" ({duration(answer.took)})" if answer.took is not None else ""
-        click.echo(f"response  {_when(answer.settled)} UTC{took}  {words}")
-    if hint(entry):
-        click.echo(hint(entry))
+    deliveries, rewards = history.of(entry)
+    _print_attempts("response", deliveries)
+    _print_attempts("reward", rewards)
+    if request:
+        headers = (f"{name}: {value}" for name, value in request.headers.items())
+        click.echo(f"request   POST {request.url}")
+        _print_below(*headers, "", *request.body.splitlines())
+    if hint(entry) not in ("", then):
+        click.echo(f"\n{hint(entry)}")
+
+
+def _print_attempts(label: str, attempts: list[history.Attempt]) -> None:
+    for attempt in reversed(attempts):
+        took = f", after {attempt.took}" if attempt.took else ""
+        moment = f"{_when(attempt.ended)} UTC{took}"
+        click.echo(f"{label:8}  {moment}: {attempt.result}")
+        _print_below(*attempt.words.splitlines())
+
+
+def _print_below(*lines: str) -> None:
+    for line in lines:
+        click.echo(f"          {line}".rstrip())
 
 
 @click.command()

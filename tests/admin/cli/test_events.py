@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
+from flask_mmolove import MMOLove
+from flask_mmolove import qualify
+from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run
@@ -27,6 +31,16 @@ def test_they_are_filtered(site: Flask, run: Run) -> None:
         _, line = run(site, "events", *args).output.splitlines()
         assert line.split()[:4] == ["4", "registered", "9", "rejected"]
     assert "No events match." in run(site, "events", "--player", "x").output
+    for *options, count in (
+        ("--event", "registered", 4),
+        ("--event", "qualified", 0),
+        ("--referrer", "7", 0),
+        ("--since", "2020-01-01", "--until", "9999-12-31", 4),
+        ("--until", "2020-01-01", 0),
+        ("--since", "9999-12-31", 0),
+    ):
+        assert len(run(site, "events", "--json", *options).output.splitlines()) == count
+    assert "does not match" in run(site, "events", "--since", "today").output
 
 
 def test_a_dry_run_is_marked(
@@ -55,7 +69,7 @@ def test_where_there_is_no_terminal_nothing_is_cut(
     site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert '"unknown_token"}' in run(site, "events").output
+    assert "HTTP 404: unknown_token\n" in run(site, "events").output
 
 
 def test_it_follows_what_happens(
@@ -77,11 +91,52 @@ def test_it_follows_what_happens(
 def test_one_is_shown_with_its_responses(site: Flask, run: Run) -> None:
     run(site, "retry", "4")
     output = run(site, "show", "4").output
-    assert output.count("HTTP 404: ") == 2
+    assert output.count("HTTP 404\n") == 2
+    assert output.count(" UTC, after ") == 2
+    assert '\n          {"error": "unknown_token"}\n' in output
+    assert "next      Nothing, until you act." in output
     assert "referrer  not known" in output
     assert "MMOLOVE_SERVER_ID" in output
-    assert len(json.loads(run(site, "show", "4", "--json").output)["answers"]) == 2
+    shown = json.loads(run(site, "show", "4", "--json").output)
+    assert len(shown["answers"]) == 2
+    assert shown["next"] is None
+    assert json.loads(shown["request"]["body"])["referee_identity"] == "9"
     assert "There is no event 99." in run(site, "show", "99").output
+
+
+def test_the_request_is_shown_without_what_is_secret(
+    site: Flask, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    output = run(site, "show", "1").output
+    assert f"request   POST {site.config['MMOLOVE_ENDPOINT']}\n" in output
+    assert "X-MMOLove-Signature: t=<time>,v1=sha256=<signature>\n" in output
+    assert '            "server_event_id": "reg-7",\n' in output
+    token = mmolove_sandbox.sandbox.referrals[0].token
+    for secret in (token, site.config["MMOLOVE_REFERRAL_SECRET"]):
+        assert secret not in output + run(site, "show", "1", "--json").output
+
+
+def test_a_reward_s_attempts_are_shown(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    mmolove = MMOLove()
+
+    @mmolove.reward
+    def grant(referral: Referral) -> None:
+        raise ValueError("no such character")
+
+    app = make_app(mmolove)
+    with app.app_context():
+        registered("7", token=mmolove_sandbox.mint())
+        qualify("7")
+    output = run(app, "show", "2").output
+    assert re.search(r"\nresponse  .*, after \d+ ms: HTTP 200\n", output)
+    failed = (
+        r"\nreward    .*, after \d+ ms: failed\n {10}ValueError: no such character\n"
+    )
+    assert re.search(failed, output)
+    assert "UTC: Its reward is tried again in " in output
+    assert "ValueError: no such character" in run(app, "events").output
 
 
 def test_all_are_exported_without_tokens(
