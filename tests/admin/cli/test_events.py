@@ -135,7 +135,7 @@ def test_a_reward_s_attempts_are_shown(
         r"\nreward    .*, after \d+ ms: failed\n {10}ValueError: no such character\n"
     )
     assert re.search(failed, output)
-    assert "UTC: Its reward is tried again in " in output
+    assert "UTC: Its reward is tried again " in output
     assert "ValueError: no such character" in run(app, "events").output
 
 
