@@ -43,6 +43,8 @@ NAMES = {
     "ReferralClient",
     "sign_referral_body",
     "Outcome",
+    "SignedBody",
+    "Verdict",
     "Referral",
 }
 ERRORS = {
