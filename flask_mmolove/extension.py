@@ -197,7 +197,13 @@ class MMOLove:
         """
         return referrals_of(player, limit)
 
-    def dashboard(self, *, access: t.Callable[[], t.Any] | None = None) -> Blueprint:
+    def dashboard(
+        self,
+        *,
+        access: t.Callable[[], t.Any] | None = None,
+        player_name: t.Callable[[list[str]], t.Mapping[t.Any, t.Any]] | None = None,
+        site_name: str | None = None,
+    ) -> Blueprint:
         """Make the dashboard: a blueprint for you to register.
 
         .. code-block:: python
@@ -210,11 +216,16 @@ class MMOLove:
 
         :param access: Called in each request, without arguments. Returns whether this
             visitor may see the dashboard; anybody else gets a 404.
+        :param player_name: Called once for a page, with the ids of its players as
+            texts. Returns a mapping of ids to names. Players without a name in it are
+            shown by id, and so are all if it raises, which is logged.
+        :param site_name: What the site is called; the host of the page's address,
+            unless given.
         :raises ConfigError: Without ``access``.
         """
         from .admin.dashboard import make_dashboard
 
-        return make_dashboard(access)
+        return make_dashboard(access, player_name, site_name)
 
     def identity(self, rule: F) -> F:
         """Register the function that takes a player and returns its identity: text or a

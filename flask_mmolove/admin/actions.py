@@ -7,6 +7,7 @@ import typing as t
 from .. import signals
 from ..clock import milliseconds
 from ..errors import ActionError
+from ..log import logger
 from ..outbox import Entry
 from ..outbox import EntryState
 from ..state import current_state
@@ -53,6 +54,29 @@ def retry_rewards(state: State) -> int:
     count = state.outbox.retry_rewards(milliseconds(), state.timeout)
     state.engine.wake()
     return count
+
+
+def dismiss(state: State, id: int) -> list[Entry]:
+    """Remove a signup whose token MMOLove does not know, with the milestone that waits
+    for it. The token is kept from other accounts, as in :func:`forget`.
+
+    :param id: The event's.
+    :raises ActionError: If MMOLove did not refuse the event's token, or it is being
+        sent again.
+    """
+    entry = state.inspector.get(id)
+    gone = state.outbox.dismiss(entry, state.timeout) if entry and entry.is_junk else []
+    if not gone:
+        raise ActionError(f"Event {id} is not a signup with an unknown token.")
+    for each in gone:
+        logger.info(
+            "Event %s (%s of player %s) was dismissed.",
+            each.id,
+            each.event,
+            each.identity,
+            extra={"event_id": each.id},
+        )
+    return gone
 
 
 def forget(state: State, player: str) -> list[Entry]:

@@ -47,11 +47,17 @@ class Health(t.NamedTuple):
         the rest goes on; ``critical`` if nothing gets through.
     :param summary: What was found, in a sentence.
     :param action: What to do about it, if anything.
+    :param states: The states of the events that it is about. The dashboard links to
+        them.
+    :param beside_link: What is left of the action where such a link stands for its
+        command.
     """
 
     level: Level
     summary: str
     action: str = ""
+    states: tuple[EntryState, ...] = ()
+    beside_link: str = ""
 
     def __str__(self) -> str:
         return printable(f"{self.summary} {self.action}".rstrip())
@@ -86,6 +92,18 @@ class Signs(t.NamedTuple):
     unreadable: int = 0
     nameless: t.Mapping[str, Record] = {}
     asked: Round | None = None
+
+
+class Stuck(t.NamedTuple):
+    """The events of a state that wait for the owner.
+
+    :param total: How many there are; see :data:`.MANY`.
+    :param newest: Some of them.
+    """
+
+    state: EntryState
+    total: int
+    newest: list[Entry]
 
 
 def examine(state: State, now: int) -> Health:
@@ -170,6 +188,17 @@ def count_stuck(inspector: Inspector) -> dict[EntryState, int]:
     return {state: count for state, count in counts.items() if count}
 
 
+def find_stuck(inspector: Inspector, limit: int) -> list[Stuck]:
+    """What waits for the owner, by state.
+
+    :param limit: How many entries of each.
+    """
+    return [
+        Stuck(state, count, inspector.page(state=state, limit=limit))
+        for state, count in count_stuck(inspector).items()
+    ]
+
+
 def planned(state: State, entry: Entry, now: int) -> int | None:
     """When an entry is next sent, or its reward granted; None if nothing is planned.
 
@@ -212,17 +241,15 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
     since = ago(breaker.open_since, now)
     wait = breaker.wait(now) // 1000
     when = f"in {wait} s" if wait else "with the next delivery"
-    action = (
-        f"Nothing is lost. The next attempt is made {when}; 'flask mmolove deliver "
-        "--now' makes one at once."
-    )
+    action = f"{breaker.reason} Nothing is lost. The next attempt is made {when}"
     if breaker.refusals:
         summary = f"MMOLove has refused this site's events for {since}."
     elif breaker.status:
         summary = f"MMOLove has been failing for {since}."
     else:
         summary = f"MMOLove has been unreachable for {since}."
-    return Health("critical", summary, f"{breaker.reason} {action}")
+    full = f"{action}; 'flask mmolove deliver --now' makes one at once."
+    return Health("critical", summary, full, ("pending",), f"{action}.")
 
 
 def _of_worker(signs: Signs, now: int, delivery: str) -> Health | None:
@@ -267,7 +294,7 @@ def _of_unsent(unsent: t.Sequence[Entry]) -> Health | None:
         return None
     why = response_line(unsent[0].status, unsent[0].answer).rstrip(".")
     summary = f"{plural(len(unsent), 'event')} could not be sent: {why}."
-    return Health("warning", summary, _UNSENT)
+    return Health("warning", summary, _UNSENT, ("pending",), _UNSENT)
 
 
 def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
@@ -319,17 +346,19 @@ def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
     if not stuck:
         return None
     what = ", ".join(
-        f"{counted(count)} {state.replace('_', ' ')}" for state, count in stuck.items()
+        f"{counted(count)} {state.replace('_', ' ' if count == 1 else 's ')}"
+        for state, count in stuck.items()
     )
     where = " and ".join(dict.fromkeys(NEEDS_ACTION[state] for state in stuck))
-    return Health("warning", f"Waiting for you: {what}.", f"See {where}.")
+    summary = f"Waiting for you: {what}."
+    return Health("warning", summary, f"See {where}.", tuple(stuck))
 
 
 def _of_waiting(oldest: int | None, now: int) -> Health | None:
     if oldest is None or now - oldest < _LONG:
         return None
     summary = f"The oldest event has waited for {ago(oldest, now)}."
-    return Health("warning", summary, _WAITING)
+    return Health("warning", summary, _WAITING, ("pending",), "Nothing is lost.")
 
 
 def _ok(accepted: int | None, now: int) -> Health:

@@ -39,14 +39,19 @@ _UNCOUNTED = (
 
 _UNKNOWN_TOKEN = (
     "MMOLove does not know this player's token. If other events are accepted, the "
-    "settings are right and the token was junk or too old: 'flask mmolove forget "
-    "PLAYER' removes the event. If none is, compare MMOLOVE_SERVER_ID with the "
-    "Referrals tab."
+    "settings are right and the token was junk or too old: dismiss the event on the "
+    "dashboard, or with 'flask mmolove forget PLAYER'. If none is, compare "
+    "MMOLOVE_SERVER_ID with the Referrals tab."
 )
 
 _SECOND = (
     "A token counts once, and another account was reported with this one before. This "
     "player was not reported to MMOLove, and there is no reward for the milestone."
+)
+
+_REGISTER_REWARD = (
+    "Register an @mmolove.reward, then have the reward granted on the dashboard, or "
+    "with 'flask mmolove rewards --retry ID'."
 )
 
 _UNREFERRED = (
@@ -138,7 +143,7 @@ def hint(entry: Entry) -> str:
     if entry.state == "pending" and entry.due is None:
         return "It waits until its player's 'registered' is accepted."
     if entry.state == "reward_failed" and entry.answer == NO_CALLBACK:
-        return "Register an @mmolove.reward, then 'flask mmolove rewards --retry ID'."
+        return _REGISTER_REWARD
     if entry.state in ("reward_unconfirmed", "reward_failed"):
         return "Check in the game whether the reward was granted, then settle it."
     return ""

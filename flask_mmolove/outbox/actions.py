@@ -116,12 +116,23 @@ class Actions(Claims, Ownership):
             f"DELETE FROM {self._dialect.referrer} WHERE player = :player",
             {"player": player},
         )
-        for entry in found:
-            if entry.state in ("pending", "rejected"):
-                # It would have been counted when it was finished.
-                finished = entry._replace(state="ignored")
-                self.count(reached(finished, entry.state))
+        self._count_unfinished(found)
         return found
+
+    def dismiss(self, id: int) -> list[Entry]:
+        """Remove a signup whose token MMOLove does not know, with the milestone that
+        waits for it, and give those entries: none if it is another event by now.
+        """
+        gone = [
+            entry
+            for junk in self._read([id], self._dialect.lock)
+            if junk.is_junk
+            for entry in self.of(junk.identity, junk.test).values()
+        ]
+        self._use_of(gone)
+        self._delete(gone)
+        self._count_unfinished(gone)
+        return gone
 
     def purge(self, after: int, before: int, limit: int) -> tuple[int, int | None]:
         """Remove the players of whom everything among a few rows is finished. Gives how
@@ -178,6 +189,13 @@ class Actions(Claims, Ownership):
 
     def _use_of(self, entries: t.Iterable[Entry]) -> None:
         self.use(entry.digest for entry in entries if entry.digest)
+
+    def _count_unfinished(self, gone: t.Iterable[Entry]) -> None:
+        """Count what would have been counted when it was finished."""
+        for entry in gone:
+            if entry.state in ("pending", "rejected"):
+                finished = entry._replace(state="ignored")
+                self.count(reached(finished, entry.state))
 
     def _delete(self, entries: t.Iterable[Entry]) -> None:
         for entry in sorted(entries):  # in one order, so that two do not deadlock

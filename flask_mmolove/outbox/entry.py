@@ -179,6 +179,14 @@ class Entry(t.NamedTuple):
         return self.state == "ignored" and self.answer == TOKEN_USED
 
     @property
+    def is_junk(self) -> bool:
+        """Whether it is a signup that MMOLove refused because it does not know the
+        token. Where the settings were wrong all along, it does not know any.
+        """
+        known = self.event, self.state, self.status
+        return known == ("registered", "rejected", 404)
+
+    @property
     def answers(self) -> list[Answer]:
         """The last answers, oldest first."""
         earlier = []

@@ -300,6 +300,11 @@ class Outbox(abc.ABC):
     def erase(self, player: str, timeout: float | None = None) -> list[Entry]:
         return self.run(lambda db: db.erase(player), timeout)
 
+    def dismiss(self, entry: Entry, timeout: float | None = None) -> list[Entry]:
+        """See :meth:`Actions.dismiss`. Its token is kept first, as in :meth:`erase`."""
+        self.use_tokens(entry.identity, [], timeout)
+        return self.run(lambda db: db.dismiss(entry.id), timeout)
+
     def purge(
         self, before: int, progress: t.Callable[[int], object] = lambda rows: None
     ) -> int:

@@ -11,6 +11,7 @@ from flask import Flask
 from flask import render_template_string
 from flask import session
 from flask.testing import FlaskClient
+from markupsafe import Markup
 from playwright.sync_api import Browser
 from playwright.sync_api import expect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -18,6 +19,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from flask_mmolove import ConfigError
+from flask_mmolove import invitations
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
@@ -116,6 +118,7 @@ class TestAccess:
             "/retry",
             "/events/1/retry",
             "/events/1/reward",
+            "/events/1/dismiss",
             "/static/dashboard.css",
         ],
     )
@@ -143,7 +146,8 @@ class TestAccess:
         self, app: Flask, owner: FlaskClient, method: str
     ) -> None:
         id = reject(app)
-        for path in ("retry", f"events/{id}/retry", f"events/{id}/reward", ""):
+        one = f"events/{id}"
+        for path in ("retry", f"{one}/retry", f"{one}/reward", f"{one}/dismiss", ""):
             response = owner.open(f"/mmolove/{path}", method=method)
             assert response.status_code in (200, 405)
         assert owner.post("/mmolove/events").status_code == 405
@@ -198,8 +202,6 @@ class TestPage:
     def test_the_funnel_follows_a_player(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
     ) -> None:
-        none = "arrived 0, signed up 0, accepted 0, qualified 0, rewarded 0</title>"
-        assert owner.get("/mmolove/").text.count(none) == 3
         sign_up(app, mmolove_sandbox, "7", "8")
         with app.app_context():
             qualify("7")
@@ -225,7 +227,8 @@ class TestPage:
             assert response.headers["Content-Security-Policy"].startswith(POLICY)
             assert response.headers["Cache-Control"] == "no-store"
             assert not re.search(r"<script|<style| style=| on\w+=", response.text)
-            assert not re.search(r'(?:src|href|action)="(?!/mmolove/)', response.text)
+            links = re.findall(r'(?:src|href|action)="([^"]*)"', response.text)
+            assert {each for each in links if not each.startswith("/mmolove/")} == {"/"}
 
     def test_what_the_game_calls_a_player_is_shown_as_text(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
@@ -340,7 +343,247 @@ class TestPage:
         assert "The outbox cannot be read" in response.text
 
 
+class TestNames:
+    @pytest.fixture
+    def asked(self) -> list[list[str]]:
+        return []
+
+    @pytest.fixture
+    def owner(
+        self,
+        make_app: MakeApp,
+        mmolove_sandbox: SiteSandbox,
+        asked: list[list[str]],
+    ) -> FlaskClient:
+        mmolove = MMOLove()
+        app = make_app(mmolove)
+
+        def find_names(ids: list[str]) -> dict[t.Any, t.Any]:
+            asked.append(ids)
+            if "9" in ids:
+                raise RuntimeError("the database is away")
+            return {7: "<i>Ann</i>", "anna": Markup("<i>Bea</i>"), "8": None}
+
+        page = mmolove.dashboard(access=lambda: True, player_name=find_names)
+        app.register_blueprint(page, url_prefix="/mmolove")
+        for player in ("7", "8"):
+            token = mmolove_sandbox.mint()
+            with app.test_request_context():
+                referrer.remember(token, "anna")
+                registered(player, token=token)
+        return app.test_client()
+
+    def test_players_are_called_by_name(
+        self, owner: FlaskClient, asked: list[list[str]]
+    ) -> None:
+        text = owner.get("/mmolove/events").text
+        assert '>&lt;i&gt;Ann&lt;/i&gt; <span class="quiet">7</span></a>' in text
+        assert ">8</a>" in text
+        assert asked == [["8", "7"]]
+
+    @pytest.mark.parametrize("path", ["", "events/1", "events?referrer=anna"])
+    def test_so_are_referrers_and_nothing_is_asked_twice(
+        self, owner: FlaskClient, asked: list[list[str]], path: str
+    ) -> None:
+        text = owner.get(f"/mmolove/{path}").text
+        assert '&lt;i&gt;Bea&lt;/i&gt; <span class="quiet">anna</span>' in text
+        (ids,) = asked
+        assert len(ids) == len({*ids}) and "anna" in ids
+
+    def test_nothing_is_asked_where_no_player_is(
+        self, owner: FlaskClient, asked: list[list[str]]
+    ) -> None:
+        assert owner.get("/mmolove/events?state=rejected").status_code == 200
+        assert asked == []
+
+    def test_ids_are_shown_if_it_fails(
+        self, owner: FlaskClient, mmolove_sandbox: SiteSandbox, log: t.Any
+    ) -> None:
+        sign_up(owner.application, mmolove_sandbox, "9")
+        response = owner.get("/mmolove/events")
+        assert response.status_code == 200
+        assert ">9</a>" in response.text and ">7</a>" in response.text
+        assert "player_name failed, so ids are shown" in log.getvalue()
+        assert "the database is away" in log.getvalue()
+
+
+class TestHeader:
+    def test_it_says_whose_page_it_is(self, app: Flask, owner: FlaskClient) -> None:
+        text = owner.get("/mmolove/").text
+        assert '<a href="/">localhost</a>' in text
+        assert f"Server <code>{app.config['MMOLOVE_SERVER_ID']}</code>" in text
+        assert "dry runs only" not in text
+        assert re.search(r"As of <time datetime=\"[^\"]+\">.* UTC</time>", text)
+
+    def test_a_site_has_a_name_and_dry_runs_are_marked(self, make_app: MakeApp) -> None:
+        app = make_app(mmolove := MMOLove(), TEST=True)
+        page = mmolove.dashboard(access=lambda: True, site_name="Lantern & Moor")
+        app.register_blueprint(page, url_prefix="/mmolove")
+        text = app.test_client().get("/mmolove/").text
+        assert '<a href="/">Lantern &amp; Moor</a>' in text
+        assert '<span class="badge">dry runs only</span>' in text
+
+    @pytest.mark.parametrize(
+        ("query", "seconds", "links"),
+        [
+            ("", None, ["", "?refresh=30"]),
+            ("refresh=45", "45", ["?refresh=45", ""]),
+            ("refresh=0", None, ["", "?refresh=30"]),
+            ("refresh=1", "5", ["?refresh=5", ""]),
+            ("refresh=-1", "5", ["?refresh=5", ""]),
+            ("refresh=999999", "3600", ["?refresh=3600", ""]),
+            ("refresh=often", None, ["", "?refresh=30"]),
+            (
+                "player=%26%22&refresh=60",
+                "60",
+                ["?player=%26%22&amp;refresh=60", "?player=%26%22"],
+            ),
+            ("id=9&_external=1", None, ["?id=9&amp;_external=1"]),
+        ],
+    )
+    def test_a_page_is_loaded_again_as_its_address_says(
+        self, owner: FlaskClient, query: str, seconds: str | None, links: list[str]
+    ) -> None:
+        response = owner.get(f"/mmolove/events?{query}")
+        assert response.headers.get("Refresh") == seconds
+        for link in links:
+            assert f'href="/mmolove/events{link}"' in response.text
+
+    def test_a_form_is_not_loaded_again(self, app: Flask, owner: FlaskClient) -> None:
+        id = reject(app)
+        assert owner.get(f"/mmolove/events/{id}?refresh=9").headers["Refresh"] == "9"
+        for path in ("retry", f"events/{id}/retry", "events/99", "static/heart.svg"):
+            with owner.get(f"/mmolove/{path}?refresh=9") as response:
+                assert "Refresh" not in response.headers
+
+    def test_a_page_without_its_outbox_is(
+        self, app: Flask, owner: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flask_mmolove.recording.recorder.REQUEST_TIMEOUT", 0.05)
+        with Hold(app):
+            response = owner.get("/mmolove/?refresh=9")
+        assert (response.status_code, response.headers["Refresh"]) == (503, "9")
+
+    @pytest.mark.parametrize("path", ["", "events", "events/1", "retry"])
+    def test_bytes_that_no_browser_sends_are_a_400(
+        self, owner: FlaskClient, path: str
+    ) -> None:
+        environ = {"QUERY_STRING": "refresh=\xff"}
+        response = owner.get(f"/mmolove/{path}", environ_overrides=environ)
+        assert response.status_code == 400
+
+
+class TestEmpty:
+    def test_it_says_what_to_do_next(self, make_app: MakeApp) -> None:
+        app = make_app(mmolove := MMOLove())
+        page = mmolove.dashboard(access=lambda: True)
+        app.register_blueprint(page, url_prefix="/mmolove")
+        text = app.test_client().get("/mmolove/").text
+        assert "Nobody has signed up with a token yet" in text
+        assert "Register the blueprint <code>invitations</code>" in text
+        assert "There is none yet, so every reward would fail." in text
+        assert "How far referred players get" not in text
+
+    def test_it_does_not_name_what_is_there(
+        self, mmolove: MMOLove, make_app: MakeApp, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        app = add_dashboard(mmolove, make_app(mmolove))
+        app.register_blueprint(invitations)
+        owner = app.test_client()
+        owner.get("/own")
+        text = owner.get("/mmolove/").text
+        assert "Show your players their own invite links" in text
+        assert "@mmolove.reward" not in text
+        owner.get(f"/?mmref={mmolove_sandbox.mint()}")
+        text = owner.get("/mmolove/").text
+        assert "Nobody has signed up with a token yet" in text
+        assert "arrived 1, signed up 0" in text
+
+    def test_it_goes_with_the_first_signup_and_stays_away(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        sign_up(app, mmolove_sandbox, "7")
+        assert "Nobody has signed up" not in owner.get("/mmolove/").text
+        with app.app_context():
+            app.extensions["mmolove"].outbox.erase("7")
+        assert "Nobody has signed up" not in owner.get("/mmolove/").text
+
+
 class TestActions:
+    def test_the_overview_leads_to_each(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        rejected = reject(app)
+        sign_up(app, mmolove_sandbox, "unlucky")
+        with app.app_context():
+            qualify("unlucky")
+        text = owner.get("/mmolove/").text
+        outbox = app.extensions["mmolove"].outbox
+        unconfirmed = outbox.of("unlucky", False)["qualified"].id
+        for path in (
+            "retry",
+            f"events/{rejected}/retry",
+            f"events/{rejected}/dismiss",
+            f"events/{unconfirmed}/reward",
+            "#stuck",
+        ):
+            assert f'href="/mmolove/{path}"' in text
+        assert "HTTP 404: unknown_token" in text
+        assert "flask mmolove" not in text
+
+    def test_the_overview_lists_a_few(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        sign_up(app, mmolove_sandbox, "8")  # so the settings are right
+        for player in range(7):
+            with app.app_context():
+                registered(player, token=f"junk-{player}")
+        text = owner.get("/mmolove/").text
+        assert "Rejected: 7</a>" in text
+        assert text.count(">Dismiss</a>") == 5
+
+    def test_a_finding_leads_to_the_pending_events(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        mmolove_sandbox.sandbox.faults = Faults(fail=503)
+        sign_up(app, mmolove_sandbox, "7")
+        text = owner.get("/mmolove/").text
+        assert 'href="/mmolove/events?state=pending">Show the pending events' in text
+        assert "Nothing is lost: each is retried automatically." in text
+
+    def test_a_junk_token_is_dismissed(
+        self, app: Flask, owner: FlaskClient, log: t.Any
+    ) -> None:
+        id = reject(app)
+        with app.app_context():
+            qualify("7")
+        assert (
+            f"/mmolove/events/{id}/dismiss" in owner.get(f"/mmolove/events/{id}").text
+        )
+        text = send(owner, f"/mmolove/events/{id}/dismiss").text
+        assert f"Event {id} was dismissed." in text
+        assert "Waiting for you" not in text
+        assert app.extensions["mmolove"].outbox.inspector.page() == []
+        assert f"Event {id} (registered of player 7) was dismissed." in log.getvalue()
+        assert owner.get(f"/mmolove/events/{id}/dismiss").status_code == 404
+
+    def test_nothing_else_is_dismissed(
+        self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
+    ) -> None:
+        id = reject(app)
+        token = re.findall(
+            r'name="token" value="([^"]+)"',
+            owner.get(f"/mmolove/events/{id}/dismiss").text,
+        )[0]
+        sign_up(app, mmolove_sandbox, "8")
+        outbox = app.extensions["mmolove"].outbox
+        other = outbox.of("8", False)["registered"].id
+        url = f"/mmolove/events/{other}/dismiss"
+        assert "there is nothing to dismiss" in owner.get(url).text
+        text = owner.post(url, data={"token": token}, follow_redirects=True).text
+        assert "Nothing was done." in text
+        assert len(outbox.inspector.page()) == 2
+
     def test_one_event_is_sent_again(
         self, app: Flask, owner: FlaskClient, mmolove_sandbox: SiteSandbox
     ) -> None:
@@ -383,7 +626,12 @@ class TestActions:
             text = other.get("/mmolove/retry").text
             data["token"] = re.findall(r'name="token" value="([^"]+)"', text)[0]
         owner.get("/mmolove/retry")
-        for path in ("retry", f"events/{id}/retry", f"events/{id}/reward"):
+        for path in (
+            "retry",
+            f"events/{id}/retry",
+            f"events/{id}/reward",
+            f"events/{id}/dismiss",
+        ):
             response = owner.post(f"/mmolove/{path}", data={**data, "granted": "yes"})
             assert response.status_code == 400
             assert "Nothing was changed" in response.text
@@ -488,15 +736,14 @@ def test_the_owner_repairs_an_event(
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(f"{served}/mmolove/")
     assert fits(page)
-    today = page.get_by_role("img", name="Today: arrived 0, signed up 0")
-    expect(today).to_be_visible()
+    expect(page.get_by_text("Nobody has signed up with a token yet")).to_be_visible()
     mmolove_sandbox.sandbox.faults = Faults(fail=422)
     sign_up(app, mmolove_sandbox, "7")
     page.reload()
     expect(
         page.get_by_role("img", name="Today: arrived 0, signed up 1")
     ).to_be_visible()
-    page.get_by_role("link", name="1 rejected").click()
+    page.get_by_role("link", name="Rejected: 1").click()
     page.wait_for_load_state()
     assert fits(page)
     page.get_by_role("link", name="1 registered").click()
@@ -530,9 +777,12 @@ def test_each_page_can_be_read_by_everybody(
     rejected = reject(app)
     players = [f"player-{number}" for number in range(60)]
     sign_up(app, mmolove_sandbox, "unlucky", *players)
-    with app.app_context():
+    token = mmolove_sandbox.mint()
+    with app.test_request_context():
         qualify("unlucky")
         registered("8", token=mmolove_sandbox.sandbox.referrals[0].token)
+        referrer.remember(token, "a-referrer-with-a-long-id@address")
+        registered("friend", token=token)
     mmolove_sandbox.sandbox.faults = Faults(fail=503)
     sign_up(app, mmolove_sandbox, "a-player-with-an-id-that-is-as-long-as-an@address")
     viewport: t.Any = {"width": width, "height": 844}
@@ -544,6 +794,8 @@ def test_each_page_can_be_read_by_everybody(
     last = outbox.last_row()
     unconfirmed = outbox.of("unlucky", False)["qualified"].id
     ignored = outbox.of("8", False)["registered"].id
+    page.goto(f"{served}/mmolove/events/{unconfirmed}/reward")
+    expect(page.get_by_role("button", name="It was granted")).to_be_visible()
     for path in (
         "",
         "events",
@@ -555,7 +807,10 @@ def test_each_page_can_be_read_by_everybody(
         f"events/{rejected}",
         f"events/{last}",
         f"events/{rejected}/retry",
+        f"events/{rejected}/dismiss",
+        f"events/{unconfirmed}/reward",
         "retry",
+        "?refresh=30",
     ):
         page.goto(f"{served}/mmolove/{path}")
         assert fits(page), path

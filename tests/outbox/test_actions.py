@@ -110,6 +110,50 @@ class TestPerson:
         assert outbox.inspector.page(state="rejected", limit=9) == [first]
 
 
+class TestDismiss:
+    def reject(self, outbox: Outbox, identity: str, status: int = 404) -> Entry:
+        rejected = Settlement(claim_one(outbox), "rejected", status=status)
+        (entry,) = outbox.settle([rejected], 1000)
+        assert entry.identity == identity
+        return entry
+
+    def test_a_junk_token_goes_with_the_milestone_that_waits_for_it(
+        self, outbox: Outbox
+    ) -> None:
+        add(outbox, "7", "registered", "qualified")
+        invite(outbox, "friend", "7")
+        junk = self.reject(outbox, "7")
+        before = outbox.inspector.days(0, 1)
+        gone = outbox.dismiss(junk)
+        assert {entry.event for entry in gone} == {"registered", "qualified"}
+        (left,) = outbox.inspector.page()
+        assert (left.identity, left.referrer) == ("friend", "7")
+        assert outbox.inspector.days(0, 1) == before
+        assert outbox.dismiss(junk) == []
+
+    def test_its_token_is_nobody_else_s(self, outbox: Outbox) -> None:
+        add(outbox, "7", token="junk")
+        outbox.dismiss(self.reject(outbox, "7"))
+        assert outbox.is_used("junk")
+        (second,) = add(outbox, "8", token="junk")
+        assert second.is_second
+
+    @pytest.mark.parametrize("status", [400, 422])
+    def test_what_was_refused_for_another_reason_stays(
+        self, outbox: Outbox, status: int
+    ) -> None:
+        add(outbox, "7")
+        assert outbox.dismiss(self.reject(outbox, "7", status)) == []
+        assert len(outbox.inspector.page()) == 1
+
+    def test_what_is_sent_again_meanwhile_stays(self, outbox: Outbox) -> None:
+        add(outbox, "7")
+        junk = self.reject(outbox, "7")
+        outbox.retry(2000)
+        assert outbox.dismiss(junk) == []
+        assert outbox.inspector.summary().counts == {"pending": 1}
+
+
 class TestErase:
     def test_who_is_erased_invited_nobody(self, outbox: Outbox) -> None:
         invite(outbox, "a", "anna")

@@ -34,9 +34,15 @@ from .. import health
 from .. import wording
 from . import forms
 from . import pictures
+from . import refresh
+from .names import Names
+from .names import PlayerName
 
 #: Rows of the delivery log on one page.
 PAGE = 50
+
+#: Events of each state that the overview lists for the owner.
+_STUCK = 5
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -47,16 +53,25 @@ _POLICY = (
 _FILTERS = ("player", "state", "event", "since", "until", "referrer")
 
 #: The views that a form may be sent to.
-_ACTIONS = {"retry_all", "retry_rewards", "retry", "reward"}
+_ACTIONS = {"retry_all", "retry_rewards", "retry", "reward", "dismiss"}
+
+#: The views that may be loaded again by themselves: no form would be lost.
+_REFRESHED = {"overview", "events", "event"}
 
 Access = t.Callable[[], t.Any]
 
 
-def make_dashboard(access: Access | None) -> Blueprint:
+def make_dashboard(
+    access: Access | None,
+    player_name: PlayerName | None = None,
+    site_name: str | None = None,
+) -> Blueprint:
     """Make the dashboard's blueprint.
 
     :param access: Called in each request: whether this visitor may see it.
-    :raises ConfigError: If it is missing.
+    :param player_name: Called once for a page: gives the players' names by their ids.
+    :param site_name: What the site is called; its host, unless given.
+    :raises ConfigError: If ``access`` is missing.
     """
     if access is None or not callable(access):
         raise errors.ConfigError(
@@ -77,9 +92,19 @@ def make_dashboard(access: Access | None) -> Blueprint:
             forms.check_token()
         elif request.method not in ("GET", "HEAD", "OPTIONS"):
             abort(405)
+        try:
+            request.args  # noqa: B018
+        except UnicodeDecodeError:  # bytes that no browser sends
+            abort(400)
 
     pages.after_request(_harden)
-    pages.context_processor(_tools)
+    names = Names(player_name)
+
+    @pages.context_processor
+    def tools() -> dict[str, t.Any]:
+        site = site_name or request.host
+        return _tools() | {"site_name": site, "player_names": names}
+
     pages.add_app_template_filter(as_datetime, "mmolove_utc")
     pages.add_app_template_filter(printable, "mmolove_text")
     # A redirect to the slash would tell strangers that there is a dashboard.
@@ -90,6 +115,7 @@ def make_dashboard(access: Access | None) -> Blueprint:
     pages.route("/rewards/retry", methods=["GET", "POST"])(retry_rewards)
     pages.route("/events/<int:id>/retry", methods=["GET", "POST"])(retry)
     pages.route("/events/<int:id>/reward", methods=["GET", "POST"])(reward)
+    pages.route("/events/<int:id>/dismiss", methods=["GET", "POST"])(dismiss)
     pages.register_error_handler(errors.OutboxError, _no_outbox)
     pages.record(_match_all_methods)
     return pages
@@ -115,9 +141,13 @@ def _deny() -> t.NoReturn:
 
 def overview() -> ResponseReturnValue:
     """The funnel, the best referrers, and what waits for the owner."""
-    inspector = current_state().inspector
+    state = current_state()
+    inspector = state.inspector
     days = funnel.read_days(inspector, milliseconds())
-    stuck = health.count_stuck(inspector)
+    stuck = health.find_stuck(inspector, _STUCK)
+    entries = [entry for each in stuck for entry in each.newest]
+    rejected = [each.total for each in stuck if each.state == "rejected"]
+    referrers = inspector.best_referrers()
     pending = inspector.count("pending", wording.MANY)
     return render_template(
         "mmolove/overview.html",
@@ -127,20 +157,22 @@ def overview() -> ResponseReturnValue:
         width=pictures.WIDTH,
         height=pictures.HEIGHT,
         unreferred=wording.unreferred,
-        uncounted=wording.uncounted(pending, stuck.get("rejected", 0)),
+        uncounted=wording.uncounted(pending, *rejected),
         counted=wording.counted,
         stuck=stuck,
         pending=pending,
-        referrers=inspector.best_referrers(),
+        referrers=referrers,
+        players=[e.identity for e in entries] + [r.player for r in referrers],
+        summary=attempts.summary,
+        is_empty=not inspector.page(limit=1) and not any(day.signed_up for day in days),
+        has_invitations="mmolove_invitations" in current_app.blueprints,
+        has_reward=state.callbacks.reward is not None,
     )
 
 
 def events() -> ResponseReturnValue:
     """The delivery log."""
-    try:
-        arguments = request.args
-    except UnicodeDecodeError:  # bytes that no browser sends
-        abort(400)
+    arguments = request.args
     filters = {name: arguments.get(name, "").strip() for name in _FILTERS}
     filters = {name: value for name, value in filters.items() if value}
     wanted: dict[str, t.Any] = {**filters}
@@ -245,6 +277,20 @@ def reward(id: int) -> ResponseReturnValue:
     return _go("event", id=id)
 
 
+def dismiss(id: int) -> ResponseReturnValue:
+    """Remove a signup whose token MMOLove does not know."""
+    entry = _find(id)
+    if request.method != "POST":
+        return render_template("mmolove/dismiss.html", entry=entry)
+    try:
+        actions.dismiss(current_state(), id)
+    except errors.ActionError as e:
+        forms.leave_message(f"Nothing was done. {e}")
+        return _go("event", id=id)
+    forms.leave_message(f"Event {id} was dismissed.")
+    return _go("overview")
+
+
 def _find(id: int) -> Entry:
     entry = current_state().inspector.get(id)
     if entry is None:
@@ -265,7 +311,12 @@ def _no_outbox(error: errors.OutboxError) -> ResponseReturnValue:
 
 
 def _tools() -> dict[str, t.Any]:
+    settings = current_state().settings
     return {
+        "server_id": settings.server_id,
+        "is_test": settings.test,
+        "now": milliseconds(),
+        "refresh": refresh if _view() in _REFRESHED else None,
         "survey": partial(health.survey, current_state(), milliseconds()),
         "message": forms.take_message(),
         "form_token": forms.make_token,
@@ -284,4 +335,6 @@ def _harden(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     if _view() != "static":
         response.headers["Cache-Control"] = "no-store"
+    if _view() in _REFRESHED and response.status_code in (200, 503):
+        refresh.schedule(response)
     return response
