@@ -56,16 +56,20 @@ class TestStore:
         connection.set_trace_callback(asked.append)
         ask = own.inspector
         ask.page(), ask.page(state="rejected", before=9), ask.page(player="7")
+        ask.page(event="qualified", state="pending"), ask.page(event="registered")
+        ask.page(referrer="7", state="pending"), ask.page(since=5, until=5000)
         ask.get(1), ask.count("rejected"), ask.days(0, 1), ask.worker()
         ask.best_referrers(), ask.last_signup(), ask.oldest_pending(), own.retry(1000)
         connection.set_trace_callback(None)
         selects = [sql for sql in asked if sql.startswith("SELECT")]
-        assert len(selects) >= 12
+        assert len(selects) >= 22
         for sql in selects:
             for *_, plan in explain(own, sql):
                 # The rows as they stand, newest first, are an index too.
                 sorts = "TEMP B-TREE" in plan and "GROUP BY" not in sql
-                scans = plan.startswith("SCAN") and plan != "SCAN best"  # ten rows
+                # What is named so is read by an index inside, and no further.
+                named = plan in ("SCAN best", "SCAN found")
+                scans = plan.startswith("SCAN") and not named
                 assert not scans and not sorts, (sql, plan)
 
     def test_a_worker_neither_leads_signups_nor_is_led_by_them(
