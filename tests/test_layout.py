@@ -1,4 +1,4 @@
-"""Imports between the package's folders run one way, as in the architecture page."""
+"""Imports between the package's folders run one way, as docs/design.md says."""
 
 from __future__ import annotations
 
