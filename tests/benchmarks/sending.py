@@ -4,9 +4,11 @@ allows.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -20,7 +22,6 @@ from flask_mmolove.outbox.entry import make_event
 from . import host
 from .clock import in_turns
 from .clock import ratios
-from .clock import seconds
 from .instructions import count
 from .probes import BATCH
 from .probes import make_delivery
@@ -103,23 +104,50 @@ def measure_tls() -> t.Iterator[Row]:
 
 
 def measure_far() -> t.Iterator[Row]:
-    """With a server 50 ms away, beside what so many attempts in flight allow."""
+    """With a server 50 ms away, beside what so many attempts in flight allow, and
+    beside as many threads that do nothing but post.
+    """
     for concurrency, wanted in ((8, 0.9), (32, 0.85)):
-        events = concurrency * 8 * 6
+        batch = concurrency * 8
         with (
             host.serve(latency=_AWAY) as endpoint,
-            make_delivery(endpoint, events, concurrency) as delivery,
+            make_delivery(endpoint, batch * (_REPEATS + 1), concurrency) as delivery,
+            _posting(endpoint, concurrency) as post,
         ):
-            senders = Senders(concurrency)
-            step = partial(delivery.step, senders.run)
-            step()  # connects
-            rates = [concurrency * 8 / seconds(step) for _ in range(5)]
-        limit = concurrency / _AWAY
+            step = partial(delivery.step, Senders(concurrency).run)
+            posts, ours = in_turns(_REPEATS, 1, partial(post, batch), step)
+        limit = batch * _AWAY / concurrency
+        rates = [batch / statistics.median(all) for all in (ours, posts)]
+        name = f"events a second, 50 ms away, {concurrency} in flight"
         yield Row(
-            f"events a second, 50 ms away, {concurrency} in flight",
-            f"{limit:.0f}/s, the limit of the way",
-            [rate / limit for rate in rates],
+            name,
+            f"{concurrency / _AWAY:.0f}/s, the limit of the way",
+            [limit / each for each in ours],
             wanted,
             is_least=True,
-            note=f"{statistics.median(rates):,.0f}/s",
+            note=f"{rates[0]:,.0f}/s",
         )
+        yield Row(
+            name,
+            f"{concurrency} threads that only post",
+            ratios(posts, ours),
+            0.9,
+            is_least=True,
+            note=f"{rates[0]:,.0f}/s and {rates[1]:,.0f}/s",
+        )
+
+
+@contextlib.contextmanager
+def _posting(endpoint: str, threads: int) -> t.Iterator[t.Callable[[int], None]]:
+    """Threads that post so many events when called, each over its own connection."""
+    body = make_event("registered", "7", TOKEN, "srv", 10**12, False).encode()
+    with ThreadPoolExecutor(threads) as pool, requests.Session() as session:
+        session.mount("http://", adapters.HTTPAdapter(pool_maxsize=threads))
+
+        def post_one(_: int) -> None:
+            session.post(endpoint, data=body, timeout=10)
+
+        def post(count: int) -> None:
+            list(pool.map(post_one, range(count)))
+
+        yield post
