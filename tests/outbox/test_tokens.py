@@ -550,7 +550,8 @@ def test_a_second_account_is_visible_to_the_owner(site: Site) -> None:
     (second,) = told
     assert second.is_second and second.identity == "2"
     assert "A token counts once" in hint(second)
-    assert TOKEN_USED in site.command("show", str(second.id))
+    assert hint(second) in site.command("show", str(second.id))
+    assert TOKEN_USED in site.command("events", "--player", "2")
     assert "ignored" in site.command("events", "--player", "2")
     assert "another account came first" in site.command("status")
     assert site.qualify("2").state == "ignored"
