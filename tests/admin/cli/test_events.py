@@ -131,7 +131,7 @@ def test_a_reward_s_attempts_are_shown(
         qualify("7")
     output = run(app, "show", "2").output
     assert re.search(r"\nresponse  .*, after [\d.]+ m?s: HTTP 200\n", output)
-    failed = r"\nreward    .*, after [\d.]+ m?s: failed\n {10}ValueError: no such character\n"
+    failed = r"\nreward    .*, after [\d.]+ m?s: failed\n {10}ValueError: no such"
     assert re.search(failed, output)
     assert "UTC: Its reward is tried again " in output
     assert "ValueError: no such character" in run(app, "events").output
