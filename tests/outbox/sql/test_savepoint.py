@@ -131,7 +131,7 @@ def test_a_row_that_another_transaction_has_not_committed_yet(site: Site) -> Non
             begun = time.monotonic()
             with pytest.raises(OutboxBusy):
                 site.ride(connection)
-            assert time.monotonic() - begun < 1.8
+            assert time.monotonic() - begun < 10  # MariaDB alone would wait for 50
         other.rollback()
     assert not site.is_recorded()
 
@@ -149,7 +149,7 @@ def test_a_table_that_a_migration_has_locked(site: Site) -> None:
             begun = time.monotonic()
             with pytest.raises(OutboxBusy):
                 site.ride(connection)
-            assert time.monotonic() - begun < 1.8
+            assert time.monotonic() - begun < 10  # MariaDB alone would wait for 50
         if site.name == "mariadb":
             other.exec_driver_sql("UNLOCK TABLES")
 
