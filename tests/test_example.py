@@ -284,7 +284,7 @@ def test_whoever_joined_first_has_the_dashboard(
     assert client.get("/mmolove/").status_code == 404
     join(client, "Anna")
     assert client.get("/character").text.count('href="/mmolove/"') == 1
-    assert "How far referred players get" in client.get("/mmolove/").text
+    assert "Nobody has signed up with a token yet" in client.get("/mmolove/").text
     friend = app.test_client()
     join(friend, "Berengar")
     assert 'href="/mmolove/"' not in friend.get("/character").text

@@ -170,7 +170,7 @@ def test_the_best_referrers_are_on_the_dashboard_and_the_command_line(
     assert re.findall(r">(\d+)<", rows[1][1]) == ["1", "1", "1", "1"]
     lines = command(mmolove, ["referrers"]).output.splitlines()
     assert [line.split() for line in lines] == [
-        ["ARRIVED", "FRIENDS", "QUALIFIED", "REWARDED", "PLAYER"],
+        ["Arrived", "Friends", "Qualified", "Rewarded", "Player"],
         ["3", "2", "0", "0", "3"],
         ["1", "1", "1", "1", "berta"],
     ]

@@ -196,4 +196,4 @@ class TestCheck:
         result = run(site, "check")
         assert result.exit_code == 0
         assert owner_line(result).startswith("ok")
-        assert f"belongs to {SITE - 1}" in owner_line(result)
+        assert f"belong to {SITE - 1}" in owner_line(result)

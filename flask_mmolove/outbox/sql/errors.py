@@ -11,7 +11,7 @@ from ...errors import OutboxError
 
 # Another transaction was in the way: a deadlock, a lock, a serialization failure. After
 # a deadlock MariaDB has forgotten the savepoint too (1305). SQLite has words only.
-_CONFLICT = {"40P01", "55P03", "40001", "1213", "1205", "1020", "1305"}
+_CONFLICT = {"40P01", "55P03", "40001", "1213", "1205", "1020", "1305", "1467"}
 _CONFLICT_SQLITE = ("is locked",)
 
 # The same, or someone made the same table or fact first.

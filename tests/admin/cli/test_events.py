@@ -117,8 +117,12 @@ def test_the_request_is_shown_without_what_is_secret(
 
 
 def test_a_reward_s_attempts_are_shown(
-    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+    make_app: MakeApp,
+    run: Run,
+    mmolove_sandbox: SiteSandbox,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # a narrow table is cut
     mmolove = MMOLove()
 
     @mmolove.reward
@@ -131,7 +135,10 @@ def test_a_reward_s_attempts_are_shown(
         qualify("7")
     output = run(app, "show", "2").output
     assert re.search(r"\nresponse  .*, after [\d.]+ m?s: HTTP 200\n", output)
-    failed = r"\nreward    .*, after [\d.]+ m?s: failed\n {10}ValueError: no such"
+    failed = (
+        r"\nreward    .*, after [\d.]+ m?s: failed\n"
+        r" {10}ValueError: no such character\n"
+    )
     assert re.search(failed, output)
     assert "UTC: Its reward is tried again " in output
     assert "ValueError: no such character" in run(app, "events").output
