@@ -83,7 +83,9 @@ def create_app(
     app.register_blueprint(site)
     app.register_blueprint(play)
     app.register_blueprint(invitations)
-    dashboard = mmolove.dashboard(access=is_owner)
+    dashboard = mmolove.dashboard(
+        access=is_owner, player_name=models.find_names, site_name="Lanternmoor"
+    )
     app.register_blueprint(dashboard, url_prefix="/mmolove")
     app.register_error_handler(HTTPException, error_page)
     app.register_error_handler(OperationalError, database_page)

@@ -70,7 +70,7 @@ def find_player_by_id(id: str | None) -> Player | None:
     return None if id is None else db.session.get(Player, int(id))
 
 
-def find_players(ids: t.Iterable[str]) -> t.Sequence[Player]:
-    """The players with those ids, as far as they are still there."""
-    wanted = [int(id) for id in ids]
-    return db.session.scalars(select(Player).where(Player.id.in_(wanted))).all()
+def find_names(ids: t.Iterable[str]) -> dict[str, str]:
+    """The names of those players that are still there, by id."""
+    query = select(Player.id, Player.name).where(Player.id.in_(map(int, ids)))
+    return {str(id): name for id, name in db.session.execute(query)}

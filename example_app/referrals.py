@@ -16,8 +16,8 @@ from flask_mmolove import RewardLater
 
 from . import realm
 from .models import db
+from .models import find_names
 from .models import find_player_by_id
-from .models import find_players
 from .models import Player
 
 #: The level at which a friend counts.
@@ -66,8 +66,7 @@ class Friend(t.NamedTuple):
 def friends_of(player: Player) -> list[Friend]:
     """Whom a player brought, newest first."""
     referrals = mmolove.referrals(player)
-    players = find_players(referral.identity for referral in referrals)
-    names = {str(player.id): player.name for player in players}
+    names = find_names(referral.identity for referral in referrals)
     levels = realm.levels_of(names)
     return [
         Friend(names[each.identity], levels.get(each.identity, 1), each)

@@ -284,7 +284,7 @@ def test_whoever_joined_first_has_the_dashboard(
     assert client.get("/mmolove/").status_code == 404
     join(client, "Anna")
     assert client.get("/character").text.count('href="/mmolove/"') == 1
-    assert "Nobody has signed up with a token yet" in client.get("/mmolove/").text
+    assert ">Lanternmoor</a>" in client.get("/mmolove/").text
     friend = app.test_client()
     join(friend, "Berengar")
     assert 'href="/mmolove/"' not in friend.get("/character").text
@@ -381,6 +381,7 @@ def test_a_friend_at_level_20_is_worth_one_cape(
     assert mmolove_sandbox.reported == [("registered", "2"), ("qualified", "2")]
     assert [referral.identity for referral in mmolove_sandbox.rewarded] == ["2"]
     assert f"{CAPE} for friend 1" in client.get("/friends").text
+    assert "Berengar" in client.get("/mmolove/events").text
     # It waits until the referrer logs in.
     assert CAPE not in client.get("/character").text
     assert log_in_again(client, "Anna").count(CAPE) == 1
