@@ -10,8 +10,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ...errors import OutboxError
 
 # Another transaction was in the way: a deadlock, a lock, a serialization failure. After
-# a deadlock MariaDB has forgotten the savepoint too (1305), and one over the next id has
-# a number of its own (1467). SQLite has words only.
+# a deadlock MariaDB has forgotten the savepoint too (1305); one over the next id has a
+# number of its own (1467). SQLite has words only.
 _CONFLICT = {"40P01", "55P03", "40001", "1213", "1205", "1020", "1305", "1467"}
 _CONFLICT_SQLITE = ("is locked",)
 
