@@ -34,7 +34,7 @@ def main() -> None:
         app.config.update(sandbox.settings, SECRET_KEY="-", MMOLOVE_DELIVERY="manual")
         mmolove = MMOLove(app)
         mmolove.reward(lambda referral: None)
-        dashboard = mmolove.dashboard(access=lambda: True)
+        dashboard = mmolove.dashboard(access=lambda: True, site_name="Lanternmoor")
         app.register_blueprint(dashboard, url_prefix="/mmolove")
         fill(app.extensions["mmolove"], sandbox)
         server = make_server("127.0.0.1", 0, app)
@@ -63,7 +63,7 @@ def photograph(url: str) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 960, "height": 532})
+        page = browser.new_page(viewport={"width": 960, "height": 570})
         page.goto(url)
         page.screenshot(path=PICTURE)
         browser.close()
