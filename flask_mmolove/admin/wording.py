@@ -89,6 +89,11 @@ def counted(count: int) -> str:
     return f"{count:,}" if count < MANY else f"{MANY:,} or more"
 
 
+def approximate(arrivals: int) -> str:
+    """What to say of arrivals."""
+    return "Arrivals by link are approximate." if arrivals else ""
+
+
 def uncounted(*counts: int) -> str:
     """What to say below the funnel of signups that it leaves out.
 

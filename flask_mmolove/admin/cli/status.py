@@ -15,6 +15,7 @@ from ..funnel import periods
 from ..funnel import read_days
 from ..health import survey
 from ..wording import ago
+from ..wording import approximate
 from ..wording import counted
 from ..wording import MANY
 from ..wording import NEEDS_ACTION
@@ -96,7 +97,12 @@ def _print_funnel(state: State, summary: Summary, now: int) -> None:
             players = [f"{step.players:>10,}" for step in period.steps]
             click.echo(" ".join([f"{period.name:<9}", *players]))
         counts = (summary.counts.get(name, 0) for name in ("pending", "rejected"))
-        for words in (uncounted(*counts), unreferred(rows[-1].unreferred)):
+        arrivals, *_ = rows[-1].steps
+        for words in (
+            approximate(arrivals.players),
+            uncounted(*counts),
+            unreferred(rows[-1].unreferred),
+        ):
             if words:
                 click.echo(f"\n{words}")
         click.echo()

@@ -36,6 +36,17 @@ def test_it_counts_events_by_state(
     assert data["oldest_pending_seconds"] >= 0
 
 
+def test_arrivals_are_said_to_be_approximate(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    app = make_app(DELIVERY="manual")
+    assert "approximate" not in run(app, "status").output
+    app.test_client().get(f"/?mmref={mmolove_sandbox.mint()}")
+    output = run(app, "status").output
+    assert re.search(r"^Today +1 +0 ", output, re.MULTILINE)
+    assert "Arrivals by link are approximate." in output
+
+
 def test_what_needs_attention_comes_first(
     make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
 ) -> None:
