@@ -105,7 +105,7 @@ def parse_options() -> argparse.Namespace:
     add("--port", type=int, default=5000, help="the site's port (5000)")
     add("--sandbox-port", type=int, default=5001, help="the sandbox's port (5001)")
     # Flask's own instance folder, so that ``flask --app example_app`` finds the data.
-    data = Path(__file__).parent.parent / "instance"
+    data = Path(Flask("example_app").instance_path)
     add("--data", type=Path, default=data, help="folder of all data (instance)")
     add("--level", type=float, default=1, help="seconds a level takes in the game (1)")
     add(
