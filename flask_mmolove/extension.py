@@ -24,7 +24,6 @@ from .registration.detect import Player
 from .registration.hold import hold
 from .registration.misplaced import put_right
 from .registration.misplaced import watch
-from .registration.signup import end_request
 from .registration.signup import FindToken
 from .rewards.referral import Referral
 from .rewards.referral import referrals_of
@@ -85,7 +84,6 @@ class MMOLove:
         app.add_template_global(current_referrer)
         if not settings.enabled:
             return
-        app.teardown_request(end_request)
         if self._database is not None:
             # Called before Flask-SQLAlchemy's own, which was registered earlier.
             app.teardown_appcontext(state.recorder.close)

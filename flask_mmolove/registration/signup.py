@@ -6,7 +6,9 @@ import contextlib
 import typing as t
 from uuid import UUID
 
+from flask import Flask
 from flask import request
+from flask import request_tearing_down
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
@@ -28,9 +30,6 @@ from . import detect
 from .hold import recall
 
 _ENVIRON = "flask_mmolove.signup"
-
-# The signup that has found nobody so far, with its response.
-_UNNAMED = "flask_mmolove.unnamed"
 
 FAILED = "A signup could not be reported to MMOLove."
 
@@ -63,6 +62,14 @@ class Signup:
         self.reports: list[PendingReport] = []
         # The last row that was handed over.
         self._row: t.Any = None
+        # The response of a view in which nobody was found.
+        self._unnamed: Response | None = None
+
+    def begin(self) -> None:
+        """Be the one of this request, until that ends."""
+        request.environ[_ENVIRON] = self
+        # A function for the end of each request would cost every page of the site.
+        request_tearing_down.connect(self.end, self.state.app)
 
     def look(self, detector: detect.Detector) -> None:
         """See who is there before the view runs."""
@@ -124,7 +131,6 @@ class Signup:
     def finish(self, response: Response) -> Response:
         """The view is done: report the referee, if there is one."""
         with shielded(FAILED):
-            request.environ.pop(_ENVIRON, None)
             self.is_finished = True
             if response.status_code < 400:
                 if self.referee is None and self.visitor is not None:
@@ -140,7 +146,30 @@ class Signup:
         if player is not None:
             self.hand_over(player, self.visitor)
         elif request.method == "POST":
-            request.environ[_UNNAMED] = self, response
+            self._unnamed = response
+
+    def end(self, app: Flask, **extra: t.Any) -> None:
+        """The request ends. So what it commits by hooks of its own counts, and a row
+        that a view committed before the server got its exception.
+        """
+        if request.environ.get(_ENVIRON) is not self:
+            return  # the end of another request, at the same time
+        request_tearing_down.disconnect(self.end, app)
+        with shielded(FAILED):
+            if not self.is_finished:
+                self.is_finished = True
+                self.record_row()
+            if self._unnamed is not None:
+                self._count(self._unnamed)
+
+    def _count(self, response: Response) -> None:
+        """Count what became of a view in which nobody was found."""
+        views, endpoint = self.state.views, str(request.endpoint)
+        if self.referee is not None:
+            views.named(endpoint)
+        elif self.detector is not None:
+            reason = detect.why(self.detector, response, self.before)
+            views.nobody(endpoint, response.status_code, reason)
 
     def _finish(self, report: PendingReport, response: Response) -> None:
         if reason := self._why_dropped(report, response):
@@ -191,7 +220,7 @@ def begin(detector: detect.Detector, find_token: FindToken | None) -> Signup | N
         state = current_state()
         if state.settings.enabled:
             signup = Signup(state, current_mmref())
-            request.environ[_ENVIRON] = signup
+            signup.begin()
             # A body that cannot be read is for the view to refuse.
             with contextlib.suppress(HTTPException):
                 if find_token is not None and (token := as_token(find_token())):
@@ -207,7 +236,8 @@ def begin(detector: detect.Detector, find_token: FindToken | None) -> Signup | N
 
 def current_signup() -> Signup | None:
     """The signup whose view runs in this request."""
-    return t.cast("Signup | None", request.environ.get(_ENVIRON))
+    signup = t.cast("Signup | None", request.environ.get(_ENVIRON))
+    return None if signup is None or signup.is_finished else signup
 
 
 def report_player(
@@ -221,25 +251,6 @@ def report_player(
     signup.hand_over(player, token, held)
     signup.submit()
     return signup
-
-
-def end_request(error: BaseException | None = None) -> None:
-    """The request ends. So what it commits by hooks of its own counts, and a row that a
-    view committed before the server got its exception.
-    """
-    with shielded(FAILED):
-        if signup := request.environ.pop(_ENVIRON, None):
-            signup.is_finished = True
-            signup.record_row()
-        signup, response = request.environ.pop(_UNNAMED, (None, None))
-        if signup is None:
-            return
-        endpoint = str(request.endpoint)
-        if signup.referee is not None:
-            signup.state.views.named(endpoint)
-        else:
-            reason = detect.why(signup.detector, response, signup.before)
-            signup.state.views.nobody(endpoint, response.status_code, reason)
 
 
 def _make_report(

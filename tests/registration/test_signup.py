@@ -10,6 +10,7 @@ from flask import Flask
 from flask import make_response
 from flask import redirect
 from flask import request
+from flask import request_tearing_down
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
@@ -338,3 +339,35 @@ def test_a_callable_that_finds_nobody_reports_nobody(
     assert mmolove_sandbox.sandbox.arrivals == []
     assert token_of(app, visitor) == token
     assert "player= gave None" in caplog.text
+
+
+def test_other_requests_hear_nothing_of_a_signup_that_is_over(
+    app: Flask, visitor: FlaskClient, reported: Reported
+) -> None:
+    kept = []
+
+    @app.post("/join")
+    @referral_register
+    def join() -> str:
+        kept.append(request.environ)
+        assert list(request_tearing_down.receivers_for(app))
+        registered(7)
+        return ""
+
+    visitor.post("/join")
+    assert reported() == SEVEN
+    assert list(request_tearing_down.receivers_for(app)) == []
+
+
+def test_a_request_that_ends_meanwhile_does_not_end_a_signup(
+    app: Flask, visitor: FlaskClient, reported: Reported
+) -> None:
+    @app.post("/join")
+    @referral_register
+    def join() -> ResponseReturnValue:
+        assert app.test_client().get("/any").status_code == 404
+        registered(7)
+        return "the name is taken", 400
+
+    assert visitor.post("/join").status_code == 400
+    assert reported() == []
