@@ -17,7 +17,6 @@ from .capture.seal import seal
 from .capture.seal import unseal
 from .capture.token import current_mmref
 from .capture.token import current_referrer
-from .delivery.watchdog import Watchdog
 from .errors import ConfigError
 from .registration.attach import attach
 from .registration.detect import Player
@@ -89,10 +88,9 @@ class MMOLove:
             app.teardown_appcontext(state.recorder.close)
         # First in line: a login wall that was registered before would send the visitor
         # away, and the token with them.
-        watchdog = Watchdog(state.outbox, state.spool, settings.delivery)
-        capture = Capture(state, watchdog, partial(put_right, app))
+        capture = Capture(state, partial(put_right, app))
         hooks = app.before_request_funcs.setdefault(None, [])
-        hooks.insert(0, capture.before_request)
+        hooks.insert(0, capture.make_hook())
         watch(app)
         if not settings.cookie_days:
             app.after_request(capture.after_request)

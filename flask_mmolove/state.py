@@ -12,6 +12,7 @@ from .callbacks import Callbacks
 from .delivery import Delivery
 from .delivery import Engine
 from .delivery.engine import Asker
+from .delivery.watchdog import Watchdog
 from .errors import MMOLoveError
 from .log import Throttle
 from .outbox import Inspector
@@ -50,6 +51,7 @@ class State:
         spool: Spool,
         make_delivery: t.Callable[[], Delivery],
         engine: Engine,
+        watchdog: Watchdog,
         recorder: Recorder,
         looked: Throttle,
     ) -> None:
@@ -61,6 +63,7 @@ class State:
         self.spool = spool
         self.make_delivery = make_delivery
         self.engine = engine
+        self.watchdog = watchdog
         self.recorder = recorder
         self.looked = looked
         self.once = Throttle(float("inf"))

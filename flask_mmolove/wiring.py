@@ -18,6 +18,7 @@ from .delivery import Engine
 from .delivery import InlineEngine
 from .delivery import ManualEngine
 from .delivery import ThreadEngine
+from .delivery.watchdog import Watchdog
 from .errors import ConfigError
 from .log import Throttle
 from .outbox import Outbox
@@ -70,9 +71,10 @@ def assemble(
         )
 
     engine = _choose_engine(app, settings, make_delivery)
+    watchdog = Watchdog(outbox, spool, settings.delivery)
     looked = Throttle(60)
     recorder = _choose_recorder(session)(
-        app, settings, callbacks, outbox, spool, engine, looked
+        app, settings, callbacks, outbox, spool, engine, watchdog, looked
     )
     state = State(
         app,
@@ -83,6 +85,7 @@ def assemble(
         spool,
         make_delivery,
         engine,
+        watchdog,
         recorder,
         looked,
     )

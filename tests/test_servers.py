@@ -107,7 +107,7 @@ def test_without_threads_events_wait_and_the_site_says_so(
     with serve("gunicorn sync", NO_THREADS="1") as running:
         assert running.sign_up("1", sandbox.mint())
         time.sleep(0.1)
-        assert running.ask("GET", "/")
+        assert running.ask("GET", "/?mmref=token")
         assert eventually(lambda: "nothing delivers them" in running.log)
     assert _entry(outbox, "1").state == "pending"
     assert not sandbox.arrivals

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
-from os import getpid
+import weakref
 from time import monotonic
 
+import flask.globals
 from flask import after_this_request
 from flask import Flask
 from flask import request
@@ -14,7 +16,6 @@ from flask import session
 from flask.sessions import SecureCookieSessionInterface
 
 from .. import signals
-from ..delivery.watchdog import Watchdog
 from ..errors import OutboxError
 from ..log import log_failure
 from ..log import logger
@@ -37,7 +38,11 @@ _PAUSE = 60
 # Bytes of a cookie, its name and attributes included, that every browser stores.
 _COOKIE_LIMIT = 4093
 
-_needle = f"{visit.MMREF}="
+_NEEDLE = f"{visit.MMREF}="
+
+# The variable behind ``flask.request``, for it costs half as much as the proxy. From
+# Flask 3.2 on a request is in the app's context.
+_context: t.Any = getattr(flask.globals, "_cv_request", flask.globals._cv_app)
 
 
 class Capture:
@@ -46,52 +51,65 @@ class Capture:
     :param prepare: Called once in each process, by its first request.
     """
 
-    def __init__(
-        self, state: State, watchdog: Watchdog, prepare: t.Callable[[], None]
-    ) -> None:
+    def __init__(self, state: State, prepare: t.Callable[[], None]) -> None:
         self._state = state
         self._arrivals = Arrivals(state.outbox)
         self._arrivals.has_thread = state.engine.attend(self._arrivals.flush)
-        self._watchdog = watchdog
         self._prepare = prepare
-        self._started_in = 0  # the process, by its id
+        self._is_started = False
+        # The cookie that a token is kept in.
+        self._cookie_name = tokens.COOKIE.name
         self._junk = Throttle(600)
         self._ask_again_at = 0.0
+        _captures.add(self)
 
-    def before_request(self) -> None:
-        """The hook: it never raises and never answers."""
+    def make_hook(self) -> t.Callable[[], None]:
+        """The hook before each request: it never raises and never answers."""
+
         # Nearly every request has no token, and is let go after a look at two raw
-        # headers. They are read without the proxy, which would cost more than the look,
-        # and no function of ours is called before there is something to do. Reading
-        # ``session`` would already mark the response as varying.
-        environ = request._get_current_object().environ  # type: ignore[attr-defined]
-        try:
-            if self._started_in != getpid():
-                self._start()
-            if self._cookie_name in environ.get("HTTP_COOKIE", ""):
-                self._drop_used()
-            if _needle in environ.get("QUERY_STRING", ""):
-                self._take_from_query()
-            elif _needle in environ.get("HTTP_COOKIE", ""):
-                self._take_from_cookie()
-            if self._watchdog.next < monotonic():
-                self._watchdog.look_out()
-        except Exception as e:
-            log_failure("Something in Flask-MMOLove failed before a view.", e)
+        # headers. Reading ``session`` would already mark the response as varying. Each
+        # page pays for this, so it is a function, for which Flask needs less time than
+        # for a method; a ``try`` costs nothing.
+        def before_request() -> None:
+            try:
+                environ = _context.get().request.environ
+                query = environ.get("QUERY_STRING")
+                cookie = environ.get("HTTP_COOKIE")
+                if (
+                    not self._is_started
+                    or (query and _NEEDLE in query)
+                    or (cookie and (_NEEDLE in cookie or self._cookie_name in cookie))
+                ):
+                    self._see(query or "", cookie or "")
+            except Exception as e:
+                log_failure("Something in Flask-MMOLove failed before a view.", e)
 
-    def _start(self) -> None:
-        with shielded("The first request's preparations failed."):
-            self._prepare()
+        return before_request
+
+    def restart(self) -> None:
+        """This is another process, and its next request is the first."""
+        self._is_started = False
+
+    def _see(self, query: str, cookie: str) -> None:
+        if not self._is_started:
+            self._get_ready()
+        if self._cookie_name in cookie:
+            self._drop_used()
+        if _NEEDLE in query:
+            self._take_from_query()
+        elif _NEEDLE in cookie:
+            self._take_from_cookie()
+        # Not only at first, for a server that forks in C tells nobody of it.
         self._state.engine.start()
-        self._started_in = getpid()
+        self._is_started = True
+        self._state.watchdog.look_out()
 
-    @property
-    def _cookie_name(self) -> str:
-        """The cookie that a token is kept in."""
-        app = self._state.app
-        if self._state.settings.cookie_days:
-            return tokens.COOKIE.name
-        return app.session_interface.get_cookie_name(app)
+    def _get_ready(self) -> None:
+        with shielded("The first request's preparations failed."):
+            if not self._state.settings.cookie_days:
+                app = self._state.app
+                self._cookie_name = app.session_interface.get_cookie_name(app)
+            self._prepare()
 
     def _drop_used(self) -> None:
         """Remove a token whose account was reported without a response of ours that
@@ -249,3 +267,17 @@ def _forbid_caching(response: Response) -> Response:
     """Have a page that was only embedded requested again when it is visited."""
     response.cache_control.no_store = True
     return response
+
+
+# Those of all apps.
+_captures: weakref.WeakSet[Capture] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Threads do not live through a fork.
+    for capture in [*_captures]:
+        capture.restart()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

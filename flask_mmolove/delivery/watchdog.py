@@ -7,10 +7,11 @@ import typing as t
 
 from ..errors import OutboxError
 from ..log import logger
+from ..log import shielded
 from ..outbox import Outbox
 from ..outbox import Spool
 
-#: Seconds after the first request until the first look, and between looks. The first
+#: Seconds from the first request until the first look, and between looks. The first
 #: lets what waited while the site was down go out.
 FIRST = 60.0
 BETWEEN = 600.0
@@ -58,15 +59,22 @@ class Watchdog:
         self._action = ACTIONS[delivery]
         self._monotonic = monotonic
         self._clock = clock
-        #: When to look, by the clock that never goes back; 0 before the first request.
-        self.next = 0.0
+        self._next = 0.0  # when to look, by the clock that never goes back
 
     def look_out(self) -> None:
-        """Called by the first request, and by the first from :attr:`next` on."""
-        is_first = not self.next
-        self.next = self._monotonic() + (FIRST if is_first else BETWEEN)
-        if is_first:
+        """Called when something happens: a process has its first request, a token
+        arrives, an event is recorded. Looks now and then, and never raises.
+        """
+        now = self._monotonic()
+        if now < self._next:
             return
+        is_first = not self._next
+        self._next = now + (FIRST if is_first else BETWEEN)
+        if not is_first:
+            with shielded("Whether the delivery has stalled is not known."):
+                self._look()
+
+    def _look(self) -> None:
         now = int(self._clock() * 1000)
         # While MMOLove is in trouble nothing is due before the next probe.
         try:

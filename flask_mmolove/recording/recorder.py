@@ -13,6 +13,7 @@ from ..clock import milliseconds
 from ..delivery import Engine
 from ..delivery.events import warn_of_other_token
 from ..delivery.events import warn_of_second
+from ..delivery.watchdog import Watchdog
 from ..log import logger
 from ..log import shielded
 from ..log import Throttle
@@ -38,6 +39,7 @@ class Recorder:
     """Records reports in transactions of their own.
 
     :param engine: Is woken for what is new.
+    :param watchdog: Looks then whether what is older was delivered.
     :param looked: Forgets the tokens that are recorded.
     """
 
@@ -49,6 +51,7 @@ class Recorder:
         outbox: Outbox,
         spool: Spool,
         engine: Engine,
+        watchdog: Watchdog,
         looked: Throttle,
     ) -> None:
         self._app = app
@@ -56,6 +59,7 @@ class Recorder:
         self._outbox = outbox
         self._spool = spool
         self._engine = engine
+        self._watchdog = watchdog
         self._looked = looked
         self.identify = callbacks.identify
 
@@ -108,7 +112,7 @@ class Recorder:
         new = self._outbox.record_all(reports, server_id, self.timeout)
         for entry in new:
             signals.announce(self._app, entry)
-        self._engine.wake([entry.id for entry in new])
+        self._wake([entry.id for entry in new])
 
     def announce(self, report: Report, new: t.Sequence[Entry]) -> None:
         """Tell of what a report brought into the outbox, and have it delivered.
@@ -120,7 +124,7 @@ class Recorder:
                 warn_of_second(entry)
             signals.announce(self._app, entry)
         if report.names:
-            self._engine.wake([entry.id for entry in new])
+            self._wake([entry.id for entry in new])
         self._looked.forget(report.token or "")
         if report.token and report.names and not new:
             with shielded("Whether a player came by another token is not known."):
@@ -141,7 +145,11 @@ class Recorder:
             file,
         )
         if self._settings.delivery != "inline":  # that would wait for the store again
-            self._engine.wake()
+            self._wake()
+
+    def _wake(self, ids: t.Collection[int] = ()) -> None:
+        self._engine.wake(ids)
+        self._watchdog.look_out()
 
     def entries(self, identity: str) -> dict[str, Entry]:
         """A player's entries by event name.

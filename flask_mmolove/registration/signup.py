@@ -219,6 +219,7 @@ def begin(detector: detect.Detector, find_token: FindToken | None) -> Signup | N
     with shielded("A visitor's token could not be read."):
         state = current_state()
         if state.settings.enabled:
+            state.watchdog.look_out()
             signup = Signup(state, current_mmref())
             signup.begin()
             # A body that cannot be read is for the view to refuse.

@@ -19,6 +19,8 @@ from flask.typing import ResponseReturnValue
 from itsdangerous import TimestampSigner
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
+from werkzeug.test import create_environ
+from werkzeug.test import run_wsgi_app
 
 from flask_mmolove import current_mmref
 from flask_mmolove import MMOLove
@@ -289,6 +291,17 @@ def test_static_files_carry_no_cookie(app: Flask, tmp_path: t.Any) -> None:
     assert token_of(client) == "nobody"
 
 
+def test_a_page_runs_nothing_of_ours_but_the_hook(app: Flask) -> None:
+    assert len(app.before_request_funcs[None]) == 1
+    for functions in (
+        app.url_value_preprocessors,
+        app.after_request_funcs,
+        app.teardown_request_funcs,
+    ):
+        assert not functions
+    assert not app.teardown_appcontext_funcs
+
+
 # -- junk ---------------------------------------------------------------------------
 
 
@@ -336,6 +349,18 @@ def test_junk_is_warned_of_now_and_then_and_never_quoted(
 def test_a_junk_cookie_is_never_an_error(app: Flask, cookie: str) -> None:
     response = send(app, cookie)
     assert (response.status_code, response.text) == (200, "nobody")
+
+
+@pytest.mark.parametrize("cookie", [None, 7, b"mmref=a", ["mmref="]])
+def test_a_server_that_does_not_keep_to_wsgi_is_never_an_error(
+    keyless: FlaskClient, cookie: object
+) -> None:
+    keyless.application.add_url_rule("/plain", view_func=lambda: "plain")
+    for turn in range(2):
+        environ = create_environ("/plain")
+        del environ["QUERY_STRING"]
+        environ["HTTP_COOKIE"] = cookie
+        assert run_wsgi_app(keyless.application, environ)[1] == "200 OK", turn
 
 
 @pytest.mark.parametrize(
