@@ -113,6 +113,16 @@ def test_without_threads_events_wait_and_the_site_says_so(
     assert not sandbox.arrivals
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gunicorn sync --preload", "uwsgi"])
+def test_a_site_that_calls_itself_at_import_delivers_after_the_fork(
+    serve: Serve, name: str
+) -> None:
+    with serve(name, WARM="1") as running:
+        assert running.ask("GET", "/")
+        assert running.ask("GET", "/delivers")
+
+
 @forks
 def test_a_fork_while_every_lock_is_held(
     mmolove_sandbox: SiteSandbox, tmp_path: Path

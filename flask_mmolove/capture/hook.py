@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 import weakref
 from time import monotonic
@@ -99,9 +100,9 @@ class Capture:
             self._take_from_query()
         elif _NEEDLE in cookie:
             self._take_from_cookie()
-        # Not only at first, for a server that forks in C tells nobody of it.
-        self._state.engine.start()
-        self._is_started = True
+        if not _is_uwsgi_master():
+            self._state.engine.start()
+            self._is_started = True
         self._state.watchdog.look_out()
 
     def _get_ready(self) -> None:
@@ -267,6 +268,15 @@ def _forbid_caching(response: Response) -> Response:
     """Have a page that was only embedded requested again when it is visited."""
     response.cache_control.no_store = True
     return response
+
+
+def _is_uwsgi_master() -> bool:
+    """Whether uWSGI has yet to fork, for a site that calls itself at import. It forks
+    without Python, so a child would not learn that it is one, and would wait for ever
+    for what a thread was just importing.
+    """
+    worker_id = getattr(sys.modules.get("uwsgi"), "worker_id", None)
+    return worker_id is not None and worker_id() == 0
 
 
 # Those of all apps.

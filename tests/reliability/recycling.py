@@ -96,6 +96,15 @@ def create_site() -> Flask:
         registered(request.args["player"])
         return str(os.getpid())
 
+    @app.get("/delivers")
+    def delivers() -> tuple[str, int]:
+        # A thread of before the fork may still be in Python's list of them.
+        is_started = os.getpid() in app.extensions["mmolove"].engine._daemons
+        return str(os.getpid()), 200 if is_started else 503
+
+    if "RELIABILITY_WARM" in os.environ:
+        # As sites do that load everything before the server forks.
+        app.test_client().get("/")
     return app
 
 
