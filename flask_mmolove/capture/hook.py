@@ -39,7 +39,9 @@ _PAUSE = 60
 # Bytes of a cookie, its name and attributes included, that every browser stores.
 _COOKIE_LIMIT = 4093
 
-_NEEDLE = f"{visit.MMREF}="
+# What to look for in the raw Cookie header, and in the raw query.
+_IN_COOKIE = f"{visit.MMREF}="
+_IN_QUERY = _IN_COOKIE.encode()
 
 # The variable behind ``flask.request``, for it costs half as much as the proxy. From
 # Flask 3.2 on a request is in the app's context.
@@ -73,15 +75,17 @@ class Capture:
         # for a method; a ``try`` costs nothing.
         def before_request() -> None:
             try:
-                environ = _context.get().request.environ
-                query = environ.get("QUERY_STRING")
-                cookie = environ.get("HTTP_COOKIE")
+                request = _context.get().request
+                query = request.query_string
+                cookie = request.environ.get("HTTP_COOKIE")
                 if (
                     not self._is_started
-                    or (query and _NEEDLE in query)
-                    or (cookie and (_NEEDLE in cookie or self._cookie_name in cookie))
+                    or (query and _IN_QUERY in query)
+                    or (
+                        cookie and (_IN_COOKIE in cookie or self._cookie_name in cookie)
+                    )
                 ):
-                    self._see(query or "", cookie or "")
+                    self._see(query, cookie or "")
             except Exception as e:
                 log_failure("Something in Flask-MMOLove failed before a view.", e)
 
@@ -91,14 +95,14 @@ class Capture:
         """This is another process, and its next request is the first."""
         self._is_started = False
 
-    def _see(self, query: str, cookie: str) -> None:
+    def _see(self, query: bytes, cookie: str) -> None:
         if not self._is_started:
             self._get_ready()
         if self._cookie_name in cookie:
             self._drop_used()
-        if _NEEDLE in query:
+        if _IN_QUERY in query:
             self._take_from_query()
-        elif _NEEDLE in cookie:
+        elif _IN_COOKIE in cookie:
             self._take_from_cookie()
         if not _is_uwsgi_master():
             self._state.engine.start()
