@@ -31,7 +31,7 @@ def measure_page() -> t.Iterator[Row]:
         "a page, nobody invited",
         "an empty before_request hook",
         ratios,
-        1.6,
+        1.4,
         note=", ".join(f"{name} {n / 1e3:.0f} k" for name, n in figures.items()),
     )
 
