@@ -111,7 +111,9 @@ class Settings(t.NamedTuple):
         _warn_of_unknown_keys(config)
         read = _Reader(config)
         enabled = read.flag("ENABLED")
-        server_id = read.required("SERVER_ID") if enabled else ""
+        # A site that is switched off still erases what it has spooled under its id.
+        needs_id = enabled or config.get(PREFIX + "SERVER_ID")
+        server_id = read.required("SERVER_ID") if needs_id else ""
         outbox = read.outbox("OUTBOX", Path(instance_path))
         return cls(
             enabled=enabled,

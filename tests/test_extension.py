@@ -17,12 +17,15 @@ from flask.views import MethodView
 import flask_mmolove
 from flask_mmolove import ConfigError
 from flask_mmolove import current_mmref
+from flask_mmolove import invitations
 from flask_mmolove import MMOLove
 from flask_mmolove import MMOLoveError
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
+from flask_mmolove.outbox import Report
+from flask_mmolove.state import current_state
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 
@@ -293,6 +296,30 @@ def test_a_site_that_switched_it_off_does_nothing(
         registered(1, token="tok")
         assert qualify(1) is None
     assert not (tmp_path / "instance").exists()
+
+
+def test_a_site_that_switched_it_off_still_erases(make_app: MakeApp) -> None:
+    mmolove = MMOLove()
+    with make_app(mmolove).app_context():
+        state = current_state()
+        for player in ("7", "8"):
+            registered(player, token=f"tok{player}")
+        state.spool.write(Report("7", "tok9", ("registered",), False, 1))
+    with make_app(mmolove, ENABLED=False).app_context():
+        mmolove.forget("7")
+    assert state.spool.read() == []
+    assert [entry.identity for entry in state.outbox.inspector.page()] == ["8"]
+
+
+def test_an_invite_link_of_a_site_that_switched_it_off_leads_home(
+    make_app: MakeApp,
+) -> None:
+    mmolove = MMOLove()
+    app = make_app(mmolove, ENABLED=False)
+    app.register_blueprint(invitations)
+    with app.test_request_context():
+        link = mmolove.invite("7", external=False)
+    assert app.test_client().get(link).location == "/"
 
 
 # -- what @referral_register goes on ---------------------------------------------------

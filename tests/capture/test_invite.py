@@ -136,7 +136,7 @@ def test_a_link_that_was_shown_while_switched_off_is_good_later(
     make_app: MakeApp, player: str
 ) -> None:
     # It is also what links looked like before the server id was signed with them.
-    link = Referrals(make_app, ENABLED=False).link(player)
+    link = Referrals(make_app, ENABLED=False, SERVER_ID=None).link(player)
     site = Referrals(make_app)
     assert link != site.link(player)
     friend = site.browser()
