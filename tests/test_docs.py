@@ -11,23 +11,30 @@ import typing as t
 from pathlib import Path
 
 import click
+import flask
 import pytest
 from flask import Flask
 
 import flask_mmolove
+from flask_mmolove import ConfigError
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.admin.wording import STATES
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.entry import Answer
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import DEFAULTS
 from flask_mmolove.settings import REQUIRED
+from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
+from tests.reliability.mutants import MUTANTS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+
+NUMBERS = {16: "sixteen", 17: "seventeen", 18: "eighteen"}
 
 
 def headings(page: str, depth: int) -> list[str]:
@@ -102,6 +109,31 @@ def test_each_setting_has_a_section_and_its_default() -> None:
     assert f"by default `{DEFAULTS['ENDPOINT']}`" in text
 
 
+def test_the_limits_of_each_number_are_true() -> None:
+    text = (DOCS / "reference" / "settings.md").read_text()
+    sections = re.findall(r"^### MMOLOVE_(\w+)$(.*?)(?=^#|\Z)", text, re.S | re.M)
+    told = {
+        name: (float(found[1]), float(found[2].replace(",", "")))
+        for name, section in sections
+        if (found := re.search(r"([\d.]+) to ([\d,]*\d)", section))
+    }
+    assert len(told) == 5
+    for name, (least, most) in told.items():
+        config = {"MMOLOVE_ENABLED": False, f"MMOLOVE_{name}": 0.0}
+        for number, is_fine in (
+            (least, True),
+            (most, True),
+            (least - 0.01, False),
+            (most + 1, False),
+        ):
+            config[f"MMOLOVE_{name}"] = number
+            refused = (
+                contextlib.nullcontext() if is_fine else pytest.raises(ConfigError)
+            )
+            with refused:
+                Settings.from_config(config, "/instance")
+
+
 def test_no_page_names_a_setting_that_there_is_not() -> None:
     known = {*REQUIRED, *DEFAULTS}
     for page, text in pages():
@@ -144,6 +176,16 @@ def test_what_is_told_of_an_entry_is_there() -> None:
     names = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     assert len(names) > 10
     assert all(hasattr(Entry, name) for name in names)
+    (answers,) = re.findall(r"^\| `answers` .*", text, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", answers)) == {"answers", *Answer._fields}
+
+
+def test_each_mutant_is_told() -> None:
+    text = (DOCS / "explanation" / "guarantees.md").read_text()
+    table = text.partition("| mutant |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([^|-]+?) \|", table, re.MULTILINE)
+    assert rows == [mutant.name for mutant in MUTANTS]
+    assert f"puts {NUMBERS[len(MUTANTS)]} deliberate faults" in text
 
 
 def test_each_command_that_a_message_names_exists() -> None:
@@ -272,6 +314,30 @@ def test_a_receiver_that_raises_harms_nothing(
             stack.enter_context(signal.connected_to(broken))
         make_trouble(app, mmolove_sandbox)
     assert mmolove_sandbox.reported == [("registered", "8")]
+
+
+def test_a_page_and_a_signup_wait_for_these_receivers(
+    app: Flask, mmolove_sandbox: SiteSandbox
+) -> None:
+    told: list[str] = []
+
+    def note(sender: Flask, **extra: t.Any) -> None:
+        told.append(flask.request.method)
+
+    @app.route("/", methods=["GET", "POST"])
+    def home() -> str:
+        if flask.request.method == "POST":
+            registered("7")
+        return ""
+
+    with (
+        flask_mmolove.referral_captured.connected_to(note),
+        flask_mmolove.event_recorded.connected_to(note),
+    ):
+        client = app.test_client()
+        client.get(f"/?mmref={mmolove_sandbox.mint()}")
+        client.post("/")
+    assert told == ["GET", "POST"]
 
 
 def test_an_outage_is_told_once_and_its_end(

@@ -117,6 +117,9 @@ def test_the_first_referral(site: Site) -> None:
     assert "level 21" in site.page(ben)
     site.wait_for(ada, "capes: 1")
     assert [e.event for e in site.sandbox.events] == ["registered", "qualified"]
+    shown = requests.get(site.sandbox.url, timeout=10).text
+    assert shown.count("<h3>registered</h3>") == 2  # a dry run and Ben
+    assert shown.count("<h3>qualified</h3>") == 2
     assert site.run("status") == plain(listing("text", "flask mmolove status"))
 
     cleo = site.follow(link[1])
