@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import re
 import shlex
@@ -114,6 +115,10 @@ def serve(site: Site, name: str, port: int) -> subprocess.Popen[bytes]:
         case "gunicorn gthread":
             command = shlex.split(listing("sh", "## gunicorn"))
             return site.start(command, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{port}")
+        case "gunicorn sync":
+            command = listing("dockerfile", "## Docker").partition("CMD ")[2]
+            address = f"127.0.0.1:{port}"
+            return site.start(json.loads(command.replace("0.0.0.0:8000", address)))
         case "waitress":
             line = listing("sh", "## waitress").replace("8000", str(port))
             return site.start(shlex.split(line))
@@ -123,7 +128,9 @@ def serve(site: Site, name: str, port: int) -> subprocess.Popen[bytes]:
             return site.start(["uwsgi", "uwsgi.ini", *more])
 
 
-@pytest.mark.parametrize("name", ["gunicorn gthread", "uwsgi", "waitress"])
+@pytest.mark.parametrize(
+    "name", ["gunicorn gthread", "gunicorn sync", "uwsgi", "waitress"]
+)
 def test_a_server_delivers(name: str, site: Site) -> None:
     port = free_port()
     process = serve(site, name, port)
