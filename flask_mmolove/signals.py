@@ -76,7 +76,7 @@ delivery_paused = _signals.signal("delivery-paused")
 #: :param int seconds: For how long it was paused.
 delivery_resumed = _signals.signal("delivery-resumed")
 
-#: Everything stored about a player was erased.
+#: Everything stored about a player was erased, and events were among it.
 #:
 #: :param int count: How many events that were.
 player_forgotten = _signals.signal("player-forgotten")

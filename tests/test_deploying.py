@@ -116,9 +116,9 @@ def serve(site: Site, name: str, port: int) -> subprocess.Popen[bytes]:
             command = shlex.split(listing("sh", "## gunicorn"))
             return site.start(command, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{port}")
         case "gunicorn sync":
-            command = listing("dockerfile", "## Docker").partition("CMD ")[2]
+            line = listing("dockerfile", "## Docker").partition("CMD ")[2]
             address = f"127.0.0.1:{port}"
-            return site.start(json.loads(command.replace("0.0.0.0:8000", address)))
+            return site.start(json.loads(line.replace("0.0.0.0:8000", address)))
         case "waitress":
             line = listing("sh", "## waitress").replace("8000", str(port))
             return site.start(shlex.split(line))

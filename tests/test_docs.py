@@ -29,6 +29,7 @@ from flask_mmolove.settings import REQUIRED
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
+from tests.reliability.__main__ import main as harnesses
 from tests.reliability.mutants import MUTANTS
 
 ROOT = Path(__file__).parent.parent
@@ -186,6 +187,16 @@ def test_each_mutant_is_told() -> None:
     rows = re.findall(r"^\| ([^|-]+?) \|", table, re.MULTILINE)
     assert rows == [mutant.name for mutant in MUTANTS]
     assert f"puts {NUMBERS[len(MUTANTS)]} deliberate faults" in text
+
+
+def test_each_harness_with_a_result_takes_these_options() -> None:
+    text = (DOCS / "explanation" / "guarantees.md").read_text()
+    results = text.partition("## Results")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| `(\w+)(.*?)`", results, re.MULTILINE)
+    assert len(lines) > 10
+    for name, rest in lines:
+        known = {opt for each in harnesses.commands[name].params for opt in each.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, name
 
 
 def test_each_command_that_a_message_names_exists() -> None:

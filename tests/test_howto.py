@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import flask
 import pytest
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
@@ -97,6 +98,30 @@ def test_the_page_on_erasing(site: Site) -> None:
         assert done == ["deleted", "committed"]
         assert not outbox.of("8", False)
     assert "sqlite_autoincrement" in table
+
+
+def test_the_page_on_the_dashboard(site: Site) -> None:
+    access, find_names, _ = snippets("howto/dashboard.md")
+    site.app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    db = SQLAlchemy(site.app)
+
+    class User(db.Model):  # type: ignore[name-defined, misc]
+        id = db.Column(db.Integer, primary_key=True)
+        name = db.Column(db.String(50))
+
+    guard, _, _ = access.partition("\n\n\n")
+    owner = SimpleNamespace(is_authenticated=True, is_owner=False)
+    site.names |= {"current_user": owner, "db": db, "User": User}
+    site.run(f"{guard}\n\n{find_names}\n{access.splitlines()[-1]}")
+    with site.app.app_context():
+        db.create_all()
+        db.session.add(User(id=8, name="Ada"))
+        db.session.commit()
+        registered("8", token=site.sandbox.mint())
+    browser = site.app.test_client()
+    assert browser.get("/mmolove/events").status_code == 404
+    owner.is_owner = True
+    assert "Ada" in browser.get("/mmolove/events").text
 
 
 def test_the_consent_on_the_page_on_privacy(site: Site) -> None:
