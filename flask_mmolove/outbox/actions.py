@@ -23,6 +23,9 @@ _FINISHED = (
     " OR state = 'accepted' AND (event = 'qualified' OR test = :yes))"
 )
 
+# States that all events of a player have then.
+_DONE = {"accepted", "ignored", "rewarded"}
+
 
 class Actions(Claims, Ownership):
     """Sends again, decides, forgets and removes."""
@@ -166,11 +169,11 @@ class Actions(Claims, Ownership):
             f"id BETWEEN :first AND :last AND {_FINISHED}",
             {"first": first, "last": last, "before": before, "yes": True},
         )
-        gone = {
-            entry.id: entry
-            for each in finished
-            for entry in self.of(each.identity, each.test).values()
-        }
+        gone: dict[int, Entry] = {}
+        for each in finished:
+            entries = self.of(each.identity, each.test).values()
+            if all(_is_done(entry, before) for entry in entries):
+                gone |= {entry.id: entry for entry in entries}
         return list(gone.values()), last
 
     def _readdress(self, server_id: str) -> None:
@@ -200,3 +203,9 @@ class Actions(Claims, Ownership):
     def _delete(self, entries: t.Iterable[Entry]) -> None:
         for entry in sorted(entries):  # in one order, so that two do not deadlock
             self.execute(f"DELETE FROM {self._event} WHERE id = :id", {"id": entry.id})
+
+
+def _is_done(entry: Entry, before: int) -> bool:
+    """Whether nothing is to come of an entry, and nothing has come since a moment."""
+    is_done = entry.due is None and entry.state in _DONE
+    return is_done and (entry.settled or entry.recorded) < before

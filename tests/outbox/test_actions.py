@@ -212,3 +212,14 @@ class TestErase:
         assert outbox.purge(2000) == 4
         left = {entry.identity for entry in outbox.inspector.page()}
         assert left == {"due", "to come", "late", "milestone to come"}
+
+    def test_a_dry_run_is_purged_once_both_events_are_finished(
+        self, outbox: Outbox
+    ) -> None:
+        for player, state, now in (("7", "rejected", 1000), ("8", "accepted", 5000)):
+            add(outbox, player, "registered", "qualified", test=True)
+            through(outbox, "accepted")
+            through(outbox, t.cast(EntryState, state), now)
+        assert outbox.purge(2000) == 0
+        assert outbox.purge(6000) == 2
+        assert {entry.identity for entry in outbox.inspector.page()} == {"7"}
