@@ -538,7 +538,7 @@ class TestTrouble:
         if not str(site.state.outbox).startswith("mariadb"):
             pytest.skip("others give up no more than the savepoint")
         with site.app.app_context():
-            site.add("anna", mmref="tok")
+            site.add("anna", mmref="a-token")
             site.db.session.commit()
             other = site.db.engine.connect()
             other.execute(insert(Gift), [{"key": str(n)} for n in range(99)])
@@ -553,8 +553,10 @@ class TestTrouble:
             registered(player)
             waiting = threading.Thread(target=other.execute, args=(change,))
             waiting.start()
-            with pytest.raises(OperationalError):
+            with pytest.raises(OperationalError) as caught:
                 site.db.session.commit()
+            assert "INSERT INTO mmolove_event" in str(caught.value)
+            assert "a-token" not in str(caught.value)  # the site logs it
             waiting.join(10)
             other.rollback()
             other.close()

@@ -10,6 +10,7 @@ import typing as t
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import StatementError
 from sqlalchemy.pool import StaticPool
 
 from ...errors import OutboxBusy
@@ -151,6 +152,9 @@ class SQLAlchemyOutbox(Outbox):
             stands = guard.undo()
             if stands and isinstance(e, SQLAlchemyError):
                 raise self.in_words(e) from self._cause(e)
+            if isinstance(e, StatementError):
+                # The site's commit raises it, and a log must not show the token.
+                e.hide_parameters = True
             raise
         return result
 
