@@ -318,9 +318,10 @@ class Delivery:
         if outcome.verdict is Verdict.ACCEPTED:
             if entry.event != "qualified" or entry.test or not outcome.credited:
                 return settled
+            credited = settled._replace(resets_attempts=True)
             if self._reward() is None:
-                return settled._replace(state="reward_failed", answer=NO_CALLBACK)
-            return settled._replace(due=now, resets_attempts=True)
+                return credited._replace(state="reward_failed", answer=NO_CALLBACK)
+            return credited._replace(due=now)
         failed = settled._replace(is_fact=False)
         if not self._is_worth_a_retry(breaker, entry, outcome, now):
             return failed._replace(state="rejected")
