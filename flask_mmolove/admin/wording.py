@@ -170,13 +170,14 @@ def rewards_retried(count: int) -> str:
     """What was done to rewards that failed."""
     if not count:
         return "No failed reward was found."
-    return f"{plural(count, 'failed reward')} will be granted now."
+    return f"{plural(count, 'failed reward')} will be granted with the next delivery."
 
 
 def settled(id: int, *, granted: bool) -> str:
     """What was done to the reward of an event."""
-    done = "is recorded as granted" if granted else "will be granted now"
-    return f"The reward of event {id} {done}."
+    if granted:
+        return f"The reward of event {id} is recorded as granted."
+    return f"The reward of event {id} will be granted with the next delivery."
 
 
 def data(entry: Entry) -> dict[str, t.Any]:

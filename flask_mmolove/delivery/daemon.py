@@ -61,6 +61,11 @@ class DaemonEngine(Engine, t.Generic[J]):
     def start(self) -> None:
         self._daemon()
 
+    @property
+    def is_started(self) -> bool:
+        """Whether this process has its thread."""
+        return os.getpid() in self._daemons
+
     def wake(self, ids: t.Collection[int] = ()) -> None:
         self._daemon().wake.set()
 

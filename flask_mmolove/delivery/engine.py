@@ -42,6 +42,9 @@ class Engine(abc.ABC):
         :param ids: The entries that are new, or due again.
         """
 
+    def rest(self) -> None:  # noqa: B027
+        """Called by a command, which ends soon: leave what takes long to others."""
+
     def ask_by(self, asker: Asker) -> None:  # noqa: B027
         """Have milestones asked for, if this engine can."""
 

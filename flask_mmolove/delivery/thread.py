@@ -25,6 +25,15 @@ class ThreadEngine(DaemonEngine["_Worker"]):
         super().__init__(lambda: _Worker(delivery(), concurrency, self._start_asking))
         self._asker: Asker | None = None
         self._asking: DaemonEngine[Asker] | None = None
+        self._rests = False
+
+    def rest(self) -> None:
+        # The command's end would cut off a reward's callback.
+        self._rests = True
+
+    def wake(self, ids: t.Collection[int] = ()) -> None:
+        if self.is_started or not self._rests:
+            super().wake(ids)
 
     def ask_by(self, asker: Asker) -> None:
         # In a thread of its own: a game's database that is slow must not hold up the

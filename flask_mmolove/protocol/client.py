@@ -48,8 +48,9 @@ class ReferralClient:
         if not result.ok:
             print(result.status, result.body)
 
-    The delivery sends with it too. It neither stores nor retries anything: the outbox
-    does. Threads may share a client, processes may not.
+    The delivery sends with it too. It stores nothing, and tries again only once, if a
+    signature was refused because our clock is wrong: the outbox does the rest. Threads
+    may share a client, processes may not.
 
     :param server_id: The server's id at MMOLove.
     :param secret: The signing secret of the Referrals tab.

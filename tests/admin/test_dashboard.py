@@ -676,7 +676,10 @@ class TestActions:
         def grant(referral: t.Any) -> None:
             given.append(referral.identity)
 
-        assert "1 failed reward will be granted now." in send(owner, url).text
+        assert (
+            "1 failed reward will be granted with the next delivery."
+            in send(owner, url).text
+        )
         assert given == ["unlucky"]
         assert "No reward has failed." in owner.get(url).text
 
@@ -700,7 +703,8 @@ class TestActions:
             assert "Nothing was done. The reward of event" in text
             outbox.renew([entry], 1)  # its lease ends
         text = send(owner, url, granted=granted).text
-        words = {"yes": "is recorded as granted", "no": "will be granted now"}[granted]
+        no = "will be granted with the next delivery"
+        words = {"yes": "is recorded as granted", "no": no}[granted]
         assert f"The reward of event {entry.id} {words}." in text
         state = outbox.inspector.get(entry.id).state
         assert state == {"yes": "rewarded", "no": "reward_unconfirmed"}[granted]

@@ -29,10 +29,10 @@ from .site import with_site
     is_flag=False,
     flag_value="",
     metavar="ID",
-    help="Grant it now. Repeatable.",
+    help="Have it granted. Repeatable.",
 )
 @click.option(
-    "--all", "all_", is_flag=True, help="With --retry: grant all that failed."
+    "--all", "all_", is_flag=True, help="With --retry: have all granted that failed."
 )
 @json_option
 @with_site
@@ -49,7 +49,8 @@ def rewards(
     been granted. reward_failed: the callback failed for days, or the site has none.
 
     Check in the game whether the reward was granted, then use --granted ID or --retry
-    ID. Once the cause is fixed, --retry --all grants all that failed.
+    ID. Once the cause is fixed, --retry --all has all granted that failed. The next
+    delivery does it.
     """
     ids = _ids(retry, all_)
     if not (granted or retry):

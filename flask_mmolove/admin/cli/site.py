@@ -64,6 +64,7 @@ def with_site(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
                     raise click.ClickException(
                         "MMOLOVE_ENABLED is false: nothing is captured, stored or sent."
                     )
+                state.engine.rest()
                 return ctx.invoke(command, state, *args, **kwargs)
         except MMOLoveError as e:
             raise click.ClickException(printable(str(e))) from e

@@ -8,7 +8,9 @@ from flask import Flask
 
 from flask_mmolove import MMOLove
 from flask_mmolove import qualify
+from flask_mmolove import Referral
 from flask_mmolove import registered
+from flask_mmolove.state import current_state
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run
 from tests.conftest import MakeApp
@@ -71,7 +73,7 @@ def test_all_that_failed_are_retried_at_once(
     for wrong in (["--all"], ["--retry"], ["--retry", "seven"]):
         assert run(app, "rewards", *wrong).exit_code == 2
     result = run(app, "rewards", "--retry", "--all")
-    assert result.output == "2 failed rewards will be granted now.\n"
+    assert result.output == "2 failed rewards will be granted with the next delivery.\n"
     assert sorted(given) == ["7", "8"]
 
 
@@ -107,3 +109,32 @@ def test_without_a_callback_nothing_can_be_granted(
     result = run(app, "rewards", "--retry", str(entry["id"]))
     assert result.exit_code == 1
     assert "no @mmolove.reward" in result.output
+
+
+def test_a_command_begins_no_reward_that_its_end_would_cut_off(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    mmolove = MMOLove()
+    called: list[str] = []
+
+    @mmolove.reward(at_most_once=True)
+    def grant(referral: Referral) -> None:
+        called.append(referral.identity)
+        if len(called) == 1:
+            raise RuntimeError("the game is away")
+
+    app = make_app(mmolove, DELIVERY="manual")
+    with app.app_context():
+        registered(7, token=mmolove_sandbox.mint())
+        qualify(7)
+        state = current_state()
+        state.make_delivery().drain()
+    site = make_app(mmolove, DELIVERY="thread")
+    result = run(site, "rewards", "--retry", "2")
+    assert "will be granted with the next delivery" in result.output
+    engine = site.extensions["mmolove"].engine
+    assert not engine.is_started
+    state.make_delivery().drain()
+    assert called == ["7", "7"]
+    site.test_client().get("/")
+    assert engine.is_started
