@@ -312,9 +312,9 @@ class _Worker:
         while self._calls:
             ids = self._calls.popleft()
             if ids:
-                self._delivery.step(self._senders.run, ids)
+                self._delivery.step(self._senders.run, ids, end)
         # Then all else: what was taken makes more due, a milestone and its reward.
-        while self._delivery.step(self._senders.run) and time.monotonic() < end:
+        while self._delivery.step(self._senders.run, until=end):
             pass
 
 

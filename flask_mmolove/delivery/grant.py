@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import typing as t
 
@@ -76,12 +77,15 @@ class Granter:
         """Begin no more rewards."""
         self._stopped = True
 
-    def grant(self) -> int:
-        """Grant what is due, a few at the most, and return how many that were."""
+    def grant(self, until: float = math.inf) -> int:
+        """Grant what is due, a few at the most, and return how many that were.
+
+        :param until: When none is begun any more, as :func:`time.monotonic` has it.
+        """
         rewarder = self._rewarder()
         for count in range(REWARDS_IN_A_ROW):
             # One at a time: what is claimed when the process dies waits for its lease.
-            if self._stopped:
+            if self._stopped or time.monotonic() > until:
                 return count
             lease = self._leases.length
             entries = self._outbox.claim("accepted", self._now(), lease, 1)

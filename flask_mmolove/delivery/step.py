@@ -6,6 +6,7 @@ same step, and the rows alone say what there is to do.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import typing as t
@@ -108,23 +109,33 @@ class Delivery:
         self._left: list[Entry] = []
         self._stopped = False
         self._failing = False
+        self._until = math.inf
         self._last_heartbeat: int | None = None
 
     def now(self) -> int:
         """The time in milliseconds."""
         return int(self._clock() * 1000)
 
-    def step(self, run: Attempts = map, ids: t.Collection[int] | None = None) -> int:
+    def step(
+        self,
+        run: Attempts = map,
+        ids: t.Collection[int] | None = None,
+        until: float = math.inf,
+    ) -> int:
         """Do once what is due now, and return how many entries were handled.
 
         :param run: Makes the attempts: one after another, unless given.
         :param ids: Send none but these entries, a few hundred at the most.
+        :param until: When no attempt and no reward is begun any more, in seconds of
+            :func:`time.monotonic`.
         :raises OutboxError: If the store fails. What was answered meanwhile is kept,
             settled by a later step, and not sent again by this process.
         """
         if not self._is_set_up:
             self._set_up()
-        handled = self.import_spool() + self._send(run, ids) + self._granter.grant()
+        self._until = until
+        handled = self.import_spool() + self._send(run, ids)
+        handled += self._granter.grant(until)
         self._heartbeat()
         return handled
 
@@ -245,8 +256,9 @@ class Delivery:
     def _attempt(self, entry: Entry) -> tuple[Entry, Outcome | None]:
         if entry.key in self._unsettled:
             return self._unsettled[entry.key]
+        is_late = time.monotonic() > self._until
         # Once its lease is over, another worker may have it.
-        if self._stopped or self._failing or not self._leases.lasts(entry):
+        if self._stopped or self._failing or is_late or not self._leases.lasts(entry):
             return entry, None
         if entry.crashes >= backoff.CRASHES:
             words = f"its worker died {entry.crashes} times"

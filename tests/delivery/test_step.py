@@ -14,6 +14,7 @@ from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery import Senders
 from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.protocol.wire import shorten
@@ -36,6 +37,22 @@ def test_everything_due_is_delivered_in_order_and_rewarded_once(bench: Bench) ->
     assert bench.grant is not None
     assert sorted(bench.grant.given) == ["a", "b", "c"]
     assert bench.delivery.drain() == 0
+
+
+def test_nothing_is_begun_when_it_is_late(bench: Bench) -> None:
+    assert bench.grant is not None
+    bench.add("7", "registered", "qualified")
+    assert bench.delivery.step(until=0) == 0
+    assert bench.site.sandbox.arrivals == []
+    bench.delivery.step()
+    now = bench.delivery.now()
+    (milestone,) = bench.outbox.claim("pending", now, 60_000, 1)
+    bench.outbox.settle([Settlement(milestone, "accepted", now, True, True)], now)
+    assert bench.delivery.step(until=0) == 0
+    assert bench.grant.given == []
+    bench.delivery.drain()
+    assert bench.grant.given == ["7"]
+    assert len(bench.site.sandbox.arrivals) == 1
 
 
 def test_each_attempt_is_signed_at_its_own_time(bench: Bench) -> None:
