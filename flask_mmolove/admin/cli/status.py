@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 import typing as t
 
 import click
 
 from ...clock import milliseconds
+from ...errors import OutboxError
 from ...outbox import Summary
 from ...state import State
 from ...text import mask
 from ..funnel import periods
 from ..funnel import read_days
+from ..health import Health
 from ..health import survey
+from ..health import unreadable_outbox
 from ..wording import ago
 from ..wording import approximate
 from ..wording import counted
@@ -34,9 +38,14 @@ from .site import with_site
 def status(state: State, as_json: bool) -> None:
     """Show what needs attention, and how far referred players got.
 
-    A monitor reads 'health.level' of --json: ok, warning or critical.
+    A monitor reads 'health.level' of --json: ok, warning or critical. The exit status
+    is 1 if the outbox cannot be read.
     """
-    summary = state.outbox.inspector.summary(MANY)
+    try:
+        summary = state.outbox.inspector.summary(MANY)
+    except OutboxError as e:
+        _print_trouble(unreadable_outbox(e), as_json)
+        sys.exit(1)
     spooled = len(state.spool.read())
     now = milliseconds()
     found = survey(state, now)
@@ -63,6 +72,14 @@ def status(state: State, as_json: bool) -> None:
     if summary.oldest is not None:
         waited = ago(summary.oldest, now)
         click.echo(f"\nThe oldest pending event has waited for {waited}.")
+
+
+def _print_trouble(health: Health, as_json: bool) -> None:
+    if as_json:
+        found = health._asdict()
+        click.echo(json.dumps({"health": found, "problems": [found]}))
+    else:
+        print_health(health)
 
 
 def _print_counts(summary: Summary) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+import pytest
 from flask import Flask
 
 from flask_mmolove import MMOLove
@@ -86,6 +88,17 @@ def test_trouble_is_named(
     assert output.count("HTTP 503") == 1
     health = json.loads(run(app, "status", "--json").output)["health"]
     assert health["level"] == "critical"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_monitor_is_told_of_an_outbox_that_cannot_be_read(
+    make_app: MakeApp, run: Run, tmp_path: Path, options: list[str]
+) -> None:
+    result = run(make_app(OUTBOX=tmp_path), "status", *options)
+    assert result.exit_code == 1
+    assert "The outbox cannot be read." in result.output
+    if options:
+        assert json.loads(result.output)["health"]["level"] == "critical"
 
 
 def test_counts_of_very_many_events_stop(make_app: MakeApp, run: Run) -> None:
