@@ -9,13 +9,11 @@ from flask import Flask
 
 from . import signals
 from .callbacks import Callbacks
-from .delivery import Delivery
 from .delivery import Engine
 from .delivery.engine import Asker
 from .delivery.watchdog import Watchdog
 from .errors import MMOLoveError
 from .log import Throttle
-from .outbox import Inspector
 from .outbox import Outbox
 from .outbox import Spool
 from .recording.recorder import Recorder
@@ -25,6 +23,8 @@ from .settings import Settings
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
 
+    from .delivery.step import Delivery
+    from .outbox.inspector import Inspector
     from .outbox.sql.session import SessionOutbox
 
 

@@ -13,11 +13,9 @@ from pathlib import Path
 from flask import Flask
 
 from .callbacks import Callbacks
-from .delivery import Delivery
 from .delivery import Engine
 from .delivery import InlineEngine
 from .delivery import ManualEngine
-from .delivery import ThreadEngine
 from .delivery.watchdog import Watchdog
 from .errors import ConfigError
 from .log import Throttle
@@ -34,6 +32,7 @@ from .state import State
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
 
+    from .delivery.step import Delivery
     from .outbox.sql.session import SessionOutbox
     from .outbox.sql.site import SiteDatabase
 
@@ -60,6 +59,8 @@ def assemble(
     rewarder = CallbackRewarder(app, callbacks, outbox, session)
 
     def make_delivery() -> Delivery:
+        from .delivery.step import Delivery
+
         return Delivery(
             outbox,
             settings.make_client(),
@@ -160,6 +161,8 @@ def _choose_engine(
         return InlineEngine(delivery)
     if settings.delivery == "celery":
         return _make_celery_engine(app, settings, delivery)
+    from .delivery.thread import ThreadEngine
+
     return ThreadEngine(delivery, settings.concurrency)
 
 

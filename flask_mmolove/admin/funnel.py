@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ..outbox import Day
-from ..outbox import Inspector
 from ..outbox.counters import DAY
+from ..outbox.inspector import Day
+from ..outbox.inspector import Inspector
 from .wording import MANY
 
 #: The steps in order, with their names.

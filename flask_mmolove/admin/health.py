@@ -8,11 +8,11 @@ from ..delivery.watchdog import ACTIONS
 from ..errors import OutboxError
 from ..outbox import Breaker
 from ..outbox import Entry
-from ..outbox import Inspector
 from ..outbox import RewardBreaker
-from ..outbox import Worker
 from ..outbox.entry import EntryState
 from ..outbox.friends import Round
+from ..outbox.inspector import Inspector
+from ..outbox.inspector import Worker
 from ..outbox.rules import next_attempt
 from ..protocol.response import response_line
 from ..recording.views import IN_A_ROW

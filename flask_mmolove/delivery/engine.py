@@ -6,7 +6,8 @@ import abc
 import os
 import typing as t
 
-from .step import Delivery
+if t.TYPE_CHECKING:
+    from .step import Delivery
 
 
 class Asker(t.Protocol):

@@ -20,7 +20,6 @@ from ..outbox import Entry
 from ..outbox import Outbox
 from ..outbox import Settlement
 from ..outbox import Spool
-from ..outbox import Worker
 from ..protocol.client import ReferralClient
 from ..protocol.response import Outcome
 from ..protocol.response import Verdict
@@ -170,7 +169,7 @@ class Delivery:
         now, last = self.now(), self._last_heartbeat
         if last is None or not 0 <= now - last < _HEARTBEAT:
             self._last_heartbeat = now
-            self.outbox.heartbeat(Worker(now, self._client.ahead))
+            self.outbox.heartbeat(now, self._client.ahead)
 
     def _send(self, run: Attempts, ids: t.Collection[int] | None) -> int:
         self._finish_last_step()

@@ -6,11 +6,6 @@ from .entry import Entry as Entry
 from .entry import EntryState as EntryState
 from .entry import Invitation as Invitation
 from .entry import Settlement as Settlement
-from .entry import Summary as Summary
-from .inspector import Day as Day
-from .inspector import Inspector as Inspector
-from .inspector import Referrer as Referrer
-from .inspector import Worker as Worker
 from .report import Report as Report
 from .reward_breaker import RewardBreaker as RewardBreaker
 from .spool import Spool as Spool

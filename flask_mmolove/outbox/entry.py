@@ -10,7 +10,6 @@ from datetime import timezone
 from ..protocol.wire import Event
 from ..protocol.wire import is_token
 from ..protocol.wire import shorten
-from .breaker import Breaker
 from .tokens import TOKEN_USED
 
 #: ``pending``
@@ -242,18 +241,3 @@ class Settlement(t.NamedTuple):
     answer: str | None = None
     referral_id: str | None = None
     took: int | None = None
-
-
-class Summary(t.NamedTuple):
-    """What is in an outbox.
-
-    :param counts: How many entries are in each state.
-    :param waiting: Those of these pending that wait for their ``registered``.
-    :param oldest: When the oldest pending entry was recorded, in milliseconds.
-    :param breaker: What is known of MMOLove.
-    """
-
-    counts: dict[EntryState, int]
-    waiting: int
-    oldest: int | None
-    breaker: Breaker

@@ -6,12 +6,12 @@ import json
 import typing as t
 from collections import Counter
 
+from .breaker import Breaker
 from .counters import DAY
 from .entry import Entry
 from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
-from .entry import Summary
 from .statements import Transaction
 
 if t.TYPE_CHECKING:
@@ -62,6 +62,21 @@ class Worker(t.NamedTuple):
 
     seen: int
     ahead: float = 0
+
+
+class Summary(t.NamedTuple):
+    """What is in an outbox.
+
+    :param counts: How many entries are in each state.
+    :param waiting: Those of these pending that wait for their ``registered``.
+    :param oldest: When the oldest pending entry was recorded, in milliseconds.
+    :param breaker: What is known of MMOLove.
+    """
+
+    counts: dict[EntryState, int]
+    waiting: int
+    oldest: int | None
+    breaker: Breaker
 
 
 class Inspector:

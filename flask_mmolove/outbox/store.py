@@ -17,12 +17,13 @@ from .entry import is_id
 from .entry import Settlement
 from .entry import TIMEOUT
 from .friends import Round
-from .inspector import Inspector
-from .inspector import Worker
 from .report import record
 from .report import Report
 from .reward_breaker import RewardBreaker
 from .statements import Transaction
+
+if t.TYPE_CHECKING:
+    from .inspector import Inspector
 
 R = t.TypeVar("R")
 
@@ -148,6 +149,8 @@ class Outbox(abc.ABC):
 
     def inspect(self, timeout: float | None = None) -> Inspector:
         """The same for callers that can wait no longer than that."""
+        from .inspector import Inspector  # no request of a visitor needs it
+
         return Inspector(self, timeout)
 
     def of(
@@ -235,9 +238,9 @@ class Outbox(abc.ABC):
         if self.reward_breaker() != RewardBreaker():
             self.run(lambda db: db.reward_granted(now))
 
-    def heartbeat(self, worker: Worker) -> None:
+    def heartbeat(self, now: int, ahead: float) -> None:
         """Write down that something delivers; see :meth:`Inspector.worker`."""
-        shown = json.dumps(worker)
+        shown = json.dumps([now, ahead])
         self.run(lambda db: db.set_fact("worker", shown))
 
     def apply_settings(self, fingerprint: str, server_id: str, now: int) -> int | None:

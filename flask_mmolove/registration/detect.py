@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import typing as t
-from concurrent.futures import Future
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
@@ -309,6 +308,9 @@ class new_by_field:
         value = _read_field(self._field)
         if not value:
             return None
+        # Only this detector needs it, and it imports slower than the rest of this file.
+        from concurrent.futures import Future
+
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         found: Future[t.Any] = Future()
 

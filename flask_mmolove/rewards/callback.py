@@ -10,7 +10,6 @@ from flask import Flask
 
 from ..callbacks import Callbacks
 from ..clock import milliseconds
-from ..delivery import Promise
 from ..log import shielded
 from ..outbox import Entry
 from ..outbox import Outbox
@@ -22,6 +21,7 @@ from ..signals import reward_raised
 from .referral import Referral
 
 if t.TYPE_CHECKING:
+    from ..delivery.grant import Promise
     from ..outbox.sql.session import SessionOutbox
 
 

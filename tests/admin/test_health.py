@@ -14,10 +14,10 @@ from flask_mmolove.admin.health import Signs
 from flask_mmolove.admin.health import survey
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Breaker
-from flask_mmolove.outbox import Day
-from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.outbox.friends import Round
+from flask_mmolove.outbox.inspector import Day
+from flask_mmolove.outbox.inspector import Worker
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp

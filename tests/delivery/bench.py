@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from flask_mmolove import ReferralClient
-from flask_mmolove.delivery import Delivery
-from flask_mmolove.delivery import Promise
+from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.delivery.lease import LEASE
+from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox

@@ -12,8 +12,8 @@ import time
 import typing as t
 from pathlib import Path
 
-from flask_mmolove.delivery import Promise
 from flask_mmolove.delivery.grant import Granter
+from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox

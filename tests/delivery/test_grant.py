@@ -7,7 +7,7 @@ import typing as t
 import pytest
 
 from flask_mmolove import RewardLater
-from flask_mmolove.delivery import Promise
+from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox import Settlement

@@ -16,7 +16,7 @@ import pytest
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import ReferralClient
-from flask_mmolove.delivery import Promise
+from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.delivery.lease import Leases
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Outbox

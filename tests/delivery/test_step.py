@@ -12,7 +12,7 @@ import pytest
 from flask_mmolove import OutboxBusy
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
-from flask_mmolove.delivery import Senders
+from flask_mmolove.delivery.senders import Senders
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox

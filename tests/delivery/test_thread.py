@@ -7,8 +7,8 @@ import typing as t
 
 import pytest
 
-from flask_mmolove.delivery import ThreadEngine
 from flask_mmolove.delivery.daemon import DaemonEngine
+from flask_mmolove.delivery.thread import ThreadEngine
 from flask_mmolove.outbox import Entry
 from flask_mmolove.sandbox import Faults
 from tests.delivery.bench import Bench

@@ -8,9 +8,9 @@ import pytest
 
 from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import Worker
 from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.outbox.entry import Answer
+from flask_mmolove.outbox.inspector import Worker
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one
 from tests.outbox.recording import LEASE
@@ -115,7 +115,7 @@ class TestInspector:
     def test_what_delivers_shows_itself(self, outbox: Outbox) -> None:
         assert outbox.inspector.worker() is None
         for worker in (Worker(1000), Worker(2000, -90.5)):
-            outbox.heartbeat(worker)
+            outbox.heartbeat(*worker)
             assert outbox.inspector.worker() == worker
 
     def test_it_is_known_when_a_signup_was_last_taken(self, outbox: Outbox) -> None:

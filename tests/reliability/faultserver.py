@@ -31,7 +31,7 @@ from pathlib import Path
 import click
 
 from example_app.servers import free_port
-from flask_mmolove.delivery import Delivery
+from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.client import ReferralClient

@@ -18,7 +18,7 @@ from flask_mmolove import Outcome
 from flask_mmolove import referral_register
 from flask_mmolove import ReferralClient
 from flask_mmolove import registered
-from flask_mmolove.delivery import Delivery
+from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.errors import OutboxError
 from flask_mmolove.protocol.response import read_response
 from flask_mmolove.state import State

@@ -37,8 +37,8 @@ from unittest import mock
 from example_app import servers
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
-from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.grant import Granter
+from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.outbox import claims
 from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox import Report

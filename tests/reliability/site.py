@@ -18,8 +18,8 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove.capture.referrer import remember
-from flask_mmolove.delivery import Delivery
 from flask_mmolove.delivery.daemon import PAUSE
+from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.rewards.milestone import MilestoneAsker
 from flask_mmolove.sandbox import tokens
 from flask_mmolove.state import State

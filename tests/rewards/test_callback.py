@@ -22,7 +22,7 @@ from flask_mmolove import Referral
 from flask_mmolove import registered
 from flask_mmolove import reward_raised
 from flask_mmolove.admin.cli import mmolove as command
-from flask_mmolove.delivery import Delivery
+from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.rewards.callback import CallbackRewarder
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox

@@ -8,8 +8,8 @@ import sys
 import click
 
 from ...clock import milliseconds
-from ...delivery import Senders
-from ...delivery import ThreadEngine
+from ...delivery.senders import Senders
+from ...delivery.thread import ThreadEngine
 from ...state import State
 from ..health import examine
 from .site import print_health

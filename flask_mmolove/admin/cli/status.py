@@ -10,7 +10,7 @@ import click
 
 from ...clock import milliseconds
 from ...errors import OutboxError
-from ...outbox import Summary
+from ...outbox.inspector import Summary
 from ...state import State
 from ...text import mask
 from ..funnel import periods

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from ...outbox import Day
 from ...outbox.entry import as_datetime
+from ...outbox.inspector import Day
 
 # The size of the plot, in SVG units.
 WIDTH = 600
