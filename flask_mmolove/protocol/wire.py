@@ -13,7 +13,6 @@ import time
 import typing as t
 
 from ..errors import EventError
-from ..errors import SignatureError
 
 #: Where MMOLove accepts events.
 ENDPOINT = "https://mmolove.com/api/referral/events"
@@ -39,10 +38,6 @@ _TOKEN = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_LIMIT}}}")
 
 # Characters without width, which copying picks up. Python takes none for white space.
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), " ")
-
-_SIGNATURE = re.compile(
-    r"t=([1-9]\d{0,15}),v1=sha256=([0-9a-f]{64})(?:,kid=([^,\s]+))?", re.ASCII
-)
 
 # The bytes of ``JSON.stringify``: no spaces, text as it is.
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -179,44 +174,11 @@ def sign_referral_body(
     """
     moment = int(time.time()) if timestamp is None else timestamp
     content = body.encode() if isinstance(body, str) else body
-    header = f"t={moment},v1=sha256={_mac(content, secret, moment)}"
+    header = f"t={moment},v1=sha256={compute_mac(content, secret, moment)}"
     return f"{header},kid={key_id}" if key_id else header
 
 
-class Signature(t.NamedTuple):
-    """A parsed signature header.
-
-    :param timestamp: When it was made, in Unix seconds.
-    :param mac: The hexadecimal HMAC-SHA256.
-    :param key_id: The key's name, if one was sent.
-    """
-
-    timestamp: int
-    mac: str
-    key_id: str | None = None
-
-    @classmethod
-    def parse(cls, header: str) -> Signature:
-        """Parse a header.
-
-        :raises SignatureError: If it is malformed.
-        """
-        match = _SIGNATURE.fullmatch(header.strip())
-        if match is None:
-            raise SignatureError(
-                f"{SIGNATURE_HEADER} is not 't=<seconds>,v1=sha256=<hex>'."
-            )
-        return cls(int(match[1]), match[2], match[3])
-
-    def matches(self, body: bytes, secret: str) -> bool:
-        """Whether this secret signed this body at :attr:`timestamp`. The caller checks
-        whether that lies in the :data:`WINDOW`.
-
-        :param body: The raw bytes as they arrived, before any parsing.
-        """
-        return hmac.compare_digest(_mac(body, secret, self.timestamp), self.mac)
-
-
-def _mac(body: bytes, secret: str, timestamp: int) -> str:
+def compute_mac(body: bytes, secret: str, timestamp: int) -> str:
+    """The hexadecimal HMAC of a body that is signed at a time."""
     message = b"%d.%b" % (timestamp, body)
     return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..errors import SignatureError
-from ..protocol.wire import Signature
+from ..protocol.signature import Signature
 from ..protocol.wire import WINDOW
 from . import tokens
 from .ledger import Ledger

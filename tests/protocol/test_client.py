@@ -14,7 +14,7 @@ from flask_mmolove import EventError
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.protocol.response import Verdict
-from flask_mmolove.protocol.wire import Signature
+from flask_mmolove.protocol.signature import Signature
 from flask_mmolove.sandbox import Sandbox
 from tests.protocol.clients import Clock
 from tests.protocol.clients import NOW

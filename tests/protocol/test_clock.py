@@ -11,7 +11,7 @@ import pytest
 
 from flask_mmolove import ReferralClient
 from flask_mmolove.protocol.response import Verdict
-from flask_mmolove.protocol.wire import Signature
+from flask_mmolove.protocol.signature import Signature
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.sandbox import Sandbox
 from tests.protocol.clients import BODY

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from flask_mmolove import EventError
 from flask_mmolove import sign_referral_body
 from flask_mmolove import SignatureError
+from flask_mmolove.protocol.signature import Signature
 from flask_mmolove.protocol.wire import Event
 from flask_mmolove.protocol.wire import is_token
 from flask_mmolove.protocol.wire import shorten
-from flask_mmolove.protocol.wire import Signature
 from flask_mmolove.protocol.wire import TOKEN_LIMIT
 
 # The test vector of the contract.

@@ -36,7 +36,7 @@ from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.client import ReferralClient
 from flask_mmolove.protocol.response import Outcome
-from flask_mmolove.protocol.wire import Signature
+from flask_mmolove.protocol.signature import Signature
 from flask_mmolove.protocol.wire import SIGNATURE_HEADER
 from flask_mmolove.protocol.wire import WINDOW
 from flask_mmolove.settings import Settings
