@@ -9,7 +9,6 @@ from uuid import UUID
 from flask import Blueprint
 from flask import Flask
 
-from .admin.actions import forget_player
 from .callbacks import Callbacks
 from .capture.hook import Capture
 from .capture.invite import invite
@@ -321,6 +320,8 @@ class MMOLove:
         :raises OutboxError: If the outbox, or a file beside it, cannot be read or
             written. Call it again, or run the command.
         """
+        from .admin.actions import forget_player
+
         forget_player(player)
 
     def invite(self, player: t.Any, *, external: bool = True) -> str:

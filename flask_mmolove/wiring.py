@@ -59,7 +59,7 @@ def assemble(
     rewarder = CallbackRewarder(app, callbacks, outbox, session)
 
     def make_delivery() -> Delivery:
-        from .delivery.step import Delivery
+        from .delivery.step import Delivery  # no need of it where others deliver
 
         return Delivery(
             outbox,

@@ -128,6 +128,30 @@ for name in ("pytest", "sqlite3", "sqlalchemy", "flask_login", "requests", "cele
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
 
 
+def test_a_site_that_others_deliver_for_loads_only_what_its_visitors_need(
+    tmp_path: Path,
+) -> None:
+    script = """
+import sys
+from flask import Flask
+from flask_mmolove import MMOLove
+app = Flask("site", instance_path=sys.argv[1])
+app.config.update(MMOLOVE_SERVER_ID="srv", MMOLOVE_REFERRAL_SECRET="s")
+app.config.update(SECRET_KEY="k", MMOLOVE_DELIVERY="manual")
+MMOLove(app)
+app.add_url_rule("/", "home", lambda: "hello")
+assert app.test_client().get("/?mmref=token").status_code == 200
+late = ["admin.", "delivery.step", "outbox.inspector", "outbox.sqlite.recover"]
+late += ["protocol.failure", "protocol.signature", "protocol.transport", "sandbox"]
+names = tuple(f"flask_mmolove.{name}" for name in late)
+loaded = [name for name in sys.modules if name.startswith(names)]
+assert not loaded, loaded
+app.extensions["mmolove"].outbox.close()
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=30)
+
+
 @pytest.mark.parametrize("where", ["db", "url"])
 @pytest.mark.parametrize(
     ("version", "told"),

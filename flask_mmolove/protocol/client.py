@@ -13,8 +13,6 @@ from . import checks
 from . import wire
 from .clock import Clock
 from .clock import read_ahead
-from .failure import explain
-from .failure import root_cause
 from .proxy import read_proxy
 from .response import Outcome
 from .response import read_response
@@ -220,12 +218,16 @@ class ReferralClient:
         try:
             status, headers, content = self._transport.post(body, self._sign(body))
         except FAILURES as e:
-            return self._fail(root_cause(e))
+            return self._fail(e)
         now = self._clock.time()
         clock = read_ahead(headers, (started + now) / 2)
         return read_response(status, headers, content, now, clock)
 
-    def _fail(self, cause: BaseException) -> Outcome:
+    def _fail(self, error: BaseException) -> Outcome:
+        from .failure import explain  # while all is well nobody needs it
+        from .failure import root_cause
+
+        cause = root_cause(error)
         proxy, local = self._transport.proxy, checks.is_local(self.endpoint)
         hint = explain(cause, proxy, self._ca_bundle, is_local=local)
         body = f"{type(cause).__name__}: {cause}"[:300]
