@@ -4,8 +4,6 @@ They are read once, by ``init_app``, so that a mistake is an error at start and 
 a request.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import hmac
@@ -100,7 +98,7 @@ class Settings(t.NamedTuple):
     @classmethod
     def from_config(
         cls, config: t.Mapping[str, t.Any], instance_path: str | Path
-    ) -> Settings:
+    ) -> "Settings":
         """Read the ``MMOLOVE_*`` keys.
 
         :param config: The app's ``config``.

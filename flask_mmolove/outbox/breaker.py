@@ -4,8 +4,6 @@ A breaker for each event would let a thousand events find out one by one that th
 is down, and a breaker for each process would multiply that. So it is kept in the store.
 """
 
-from __future__ import annotations
-
 import json
 import typing as t
 
@@ -76,7 +74,7 @@ class Breaker(t.NamedTuple):
         return self.open_since is not None
 
     @classmethod
-    def from_json(cls, text: str | None) -> Breaker:
+    def from_json(cls, text: str | None) -> "Breaker":
         """Read what :meth:`to_json` wrote."""
         stored = json.loads(text) if text else {}
         fields = {_RENAMED.get(name, name): stored[name] for name in stored}
@@ -113,13 +111,13 @@ class Breaker(t.NamedTuple):
         wait = self.not_before - now
         return wait if 0 < wait <= _LONGEST_PAUSE else 0
 
-    def probing(self, now: int, lease: int) -> Breaker:
+    def probing(self, now: int, lease: int) -> "Breaker":
         """A probe is in flight: nobody else sends until it is back or lost."""
         if not self.is_open:
             return self
         return self._replace(not_before=now + lease)
 
-    def learn(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
+    def learn(self, outcome: Outcome, now: int, uniform: Uniform) -> "Breaker":
         """What is known after one more attempt."""
         if outcome.verdict is Verdict.REJECTED and not outcome.status:
             return self  # MMOLove was not asked
@@ -138,7 +136,7 @@ class Breaker(t.NamedTuple):
             return False
         return outcome.status != 404 or now - self.last_accepted > _WORKED_FOR
 
-    def _answered(self, now: int, accepted: bool) -> Breaker:
+    def _answered(self, now: int, accepted: bool) -> "Breaker":
         breaker = self
         if self.open_since is not None:
             breaker = Breaker(
@@ -156,7 +154,7 @@ class Breaker(t.NamedTuple):
             breaker = breaker._replace(last_accepted=now)
         return breaker
 
-    def _failed(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
+    def _failed(self, outcome: Outcome, now: int, uniform: Uniform) -> "Breaker":
         if outcome.status in _ASKS_TO_WAIT and not self.is_open:
             return self
         breaker = self._replace(failures=self.failures + 1, status=outcome.status)
@@ -165,7 +163,7 @@ class Breaker(t.NamedTuple):
             return breaker
         return breaker._opened(outcome, now, uniform)
 
-    def _refused(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
+    def _refused(self, outcome: Outcome, now: int, uniform: Uniform) -> "Breaker":
         breaker = self._replace(
             failures=0,
             refusals=self.refusals + 1,
@@ -176,7 +174,7 @@ class Breaker(t.NamedTuple):
             return breaker
         return breaker._opened(outcome, now, uniform)
 
-    def _opened(self, outcome: Outcome, now: int, uniform: Uniform) -> Breaker:
+    def _opened(self, outcome: Outcome, now: int, uniform: Uniform) -> "Breaker":
         response = response_line(outcome.status, outcome.body)
         since = now if self.open_since is None else self.open_since
         return self._replace(

@@ -5,8 +5,6 @@ asked, then on from where the last round ended, and round again. So whoever was 
 about longest ago comes first, and no row is written for it.
 """
 
-from __future__ import annotations
-
 import json
 import typing as t
 

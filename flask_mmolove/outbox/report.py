@@ -1,7 +1,5 @@
 """What happened to a player, before it is an entry of the outbox."""
 
-from __future__ import annotations
-
 import typing as t
 
 from ..protocol.wire import Event

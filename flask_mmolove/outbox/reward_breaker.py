@@ -4,8 +4,6 @@ While a game restarts, the callback fails for every reward. Then one reward trie
 now and then, and the others wait without losing attempts.
 """
 
-from __future__ import annotations
-
 import json
 import typing as t
 
@@ -38,7 +36,7 @@ class RewardBreaker(t.NamedTuple):
         return self.open_since is not None
 
     @classmethod
-    def from_json(cls, text: str | None) -> RewardBreaker:
+    def from_json(cls, text: str | None) -> "RewardBreaker":
         """Read what :meth:`to_json` wrote."""
         if text is None:
             return cls()
@@ -58,13 +56,13 @@ class RewardBreaker(t.NamedTuple):
         # A longer one was set by a clock that has been corrected since.
         return wait if 0 < wait <= 2 * PROBE_MOST else 0
 
-    def probing(self, now: int, lease: int) -> RewardBreaker:
+    def probing(self, now: int, lease: int) -> "RewardBreaker":
         """A reward is being tried, so no other process tries one for a while."""
         if not self.is_open:
             return self
         return self._replace(not_before=now + lease)
 
-    def failure(self, id: int, reason: str, now: int) -> RewardBreaker:
+    def failure(self, id: int, reason: str, now: int) -> "RewardBreaker":
         """What is known after the callback failed for one more reward.
 
         :param id: The event's.

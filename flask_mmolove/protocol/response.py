@@ -1,7 +1,5 @@
 """What a response means: one table for every status, and the fields of a success."""
 
-from __future__ import annotations
-
 import enum
 import json
 import typing as t
