@@ -61,7 +61,7 @@ def read(purpose: str, text: object, seconds: float) -> t.Any:
     :param seconds: The greatest age to accept.
     """
     signed = _open(purpose, text, seconds)
-    return signed and signed.value
+    return signed and signed[0]
 
 
 def is_plain(text: object) -> t.TypeGuard[str]:
@@ -69,14 +69,15 @@ def is_plain(text: object) -> t.TypeGuard[str]:
     return isinstance(text, str) and text.isascii() and 0 < len(text) <= _LONGEST
 
 
-class SignedCookie(t.NamedTuple):
+class SignedCookie:
     """A signed cookie, sent wherever the site's session is.
 
     :param purpose: See :func:`sign`.
     """
 
-    name: str
-    purpose: str
+    def __init__(self, name: str, purpose: str) -> None:
+        self.name = name
+        self.purpose = purpose
 
     @property
     def is_sent(self) -> bool:
@@ -92,8 +93,8 @@ class SignedCookie(t.NamedTuple):
         texts = request.cookies.getlist(self.name)[:_MOST]
         found = [_open(self.purpose, text, seconds) for text in texts]
         ours = [signed for signed in found if signed is not None]
-        newest = max(ours, key=lambda signed: signed.moment, default=None)
-        return newest and newest.value
+        value, _ = max(ours, key=lambda signed: signed[1], default=(None, None))
+        return value
 
     def set(self, response: Response, value: t.Any, seconds: int | None) -> None:
         """Sign a value and store it in the browser.
@@ -153,16 +154,13 @@ def _attributes() -> dict[str, t.Any]:
     return common
 
 
-class _Signed(t.NamedTuple):
-    value: t.Any
-    moment: datetime
-
-
-def _open(purpose: str, text: object, seconds: float) -> _Signed | None:
+def _open(purpose: str, text: object, seconds: float) -> tuple[t.Any, datetime] | None:
+    """The value in a signed text, and when it was signed; None if we did not."""
     if not is_plain(text) or not keys():
         return None
     serializer = URLSafeTimedSerializer(keys())
     for salt in salts(purpose):
         with contextlib.suppress(BadData):
-            return _Signed(*serializer.loads(text, int(seconds), True, salt))
+            value, moment = serializer.loads(text, int(seconds), True, salt)
+            return value, moment
     return None
