@@ -17,6 +17,7 @@ from ..outbox.rules import next_attempt
 from ..protocol.response import response_line
 from ..recording.views import IN_A_ROW
 from ..recording.views import Record
+from ..registration.misplaced import plain
 from ..state import State
 from ..text import printable
 from .wording import ago
@@ -71,6 +72,7 @@ class Signs(t.NamedTuple):
     :param spooled: When the oldest file in this machine's spool was written.
     :param accepted: When MMOLove last accepted a signup.
     :param stuck: How many events wait for the owner, by state; see :data:`.MANY`.
+    :param rejected: The newest event that was rejected.
     :param unsent: The events whose last attempt failed, and that are retried.
     :param failing: The rewards whose callback failed, and that are retried.
     :param nameless: The signup views that named nobody, although visitors with a token
@@ -86,6 +88,7 @@ class Signs(t.NamedTuple):
     spooled: int | None
     accepted: int | None
     stuck: dict[EntryState, int]
+    rejected: t.Sequence[Entry] = ()
     rewards: RewardBreaker = RewardBreaker()
     unsent: t.Sequence[Entry] = ()
     failing: t.Sequence[Entry] = ()
@@ -156,11 +159,12 @@ def check_outbox(state: State, now: int) -> list[Health]:
             state.spool.oldest(),
             inspector.last_signup(),
             count_stuck(inspector),
+            inspector.page(state="rejected", limit=1),
             state.outbox.reward_breaker(state.timeout),
             inspector.failing_events(),
             inspector.failing_rewards(),
             state.spool.unreadable(),
-            find_nameless(state.views.read()),
+            find_nameless(read_views(state)),
             state.outbox.round(state.timeout) if state.asker.has_callback else None,
         )
     except OutboxError as e:
@@ -171,6 +175,16 @@ def check_outbox(state: State, now: int) -> list[Health]:
 def unreadable_outbox(error: OutboxError) -> Health:
     """The finding where there is no other, because the outbox cannot be read."""
     return Health("critical", "The outbox cannot be read.", str(error))
+
+
+def read_views(state: State) -> dict[str, Record]:
+    """What is known of each signup view, but not of one that is none any more.
+
+    :raises OutboxError: If it cannot be read.
+    """
+    others = plain(state.app)
+    records = state.views.read()
+    return {name: records[name] for name in records if name not in others}
 
 
 def find_nameless(records: t.Mapping[str, Record]) -> dict[str, Record]:
@@ -222,7 +236,7 @@ def judge(signs: Signs, now: int, delivery: str) -> list[Health]:
         _of_spool(signs.spooled, now),
         _of_unreadable(signs.unreadable),
         _of_clock(signs.worker),
-        _of_stuck(signs.stuck),
+        _of_stuck(signs.stuck, signs.rejected),
         # The breaker's reason says the same.
         None if signs.breaker.open_since else _of_unsent(signs.unsent),
         _of_failing(signs.failing),
@@ -342,7 +356,9 @@ def _of_clock(worker: Worker | None) -> Health | None:
     return Health("warning", summary, _CLOCK)
 
 
-def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
+def _of_stuck(
+    stuck: dict[EntryState, int], rejected: t.Sequence[Entry]
+) -> Health | None:
     if not stuck:
         return None
     what = ", ".join(
@@ -350,7 +366,8 @@ def _of_stuck(stuck: dict[EntryState, int]) -> Health | None:
         for state, count in stuck.items()
     )
     where = " and ".join(dict.fromkeys(NEEDS_ACTION[state] for state in stuck))
-    summary = f"Waiting for you: {what}."
+    why = "".join(f" ({response_line(e.status, e.answer)})" for e in rejected)
+    summary = f"Waiting for you: {what}{why}."
     return Health("warning", summary, f"See {where}.", tuple(stuck))
 
 
@@ -377,7 +394,10 @@ _NAMELESS = (
     "its @referral_register(player=...)."
 )
 _UNSENT = "Nothing is lost: each is retried automatically."
-_FAILING = "Each is retried automatically, at least every 15 minutes."
+_FAILING = (
+    "Each is retried automatically, at least every 15 minutes. Once the cause is "
+    "fixed, 'flask mmolove deliver --now' tries at once."
+)
 _ASKING = "No milestone is lost: it is called again, after at most an hour."
 _SWITCH_ON = "Set MMOLOVE_ENABLED to true and restart the site."
 _SPOOLED = (

@@ -24,8 +24,8 @@ _DECORATED = "_mmolove_decorated"
 
 _MISPLACED = (
     "The view %r in %s was registered before it was decorated. It is decorated all the "
-    "same, but swap the two lines: first @%s.post(...), then @referral_register, next "
-    "to the function."
+    "same, but swap the two lines: first @%s.route(...), or what stands for it, then "
+    "@referral_register, next to the function."
 )
 
 #: The apps of this process that have MMOLove.
@@ -88,6 +88,12 @@ def misplaced(app: Flask) -> list[tuple[str, View, t.Callable[[View], View]]]:
 def decorated(app: Flask) -> list[str]:
     """The endpoints of an app's signup views."""
     return [name for name, view in app.view_functions.items() if _is_decorated(view)]
+
+
+def plain(app: Flask) -> set[str]:
+    """The endpoints of an app's other views."""
+    late = {endpoint for endpoint, _, _ in misplaced(app)}
+    return {*app.view_functions} - {*decorated(app)} - late
 
 
 def _is_decorated(view: View) -> bool:

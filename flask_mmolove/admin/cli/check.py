@@ -32,6 +32,7 @@ from ...text import mask
 from ...text import printable
 from ..health import check_outbox
 from ..health import Level
+from ..health import read_views
 from ..wording import ago
 from ..wording import plural
 from .site import COLORS
@@ -162,7 +163,7 @@ def _check_milestone(state: State) -> t.Iterator[_Finding]:
 
 def _check_views(state: State) -> t.Iterator[_Finding]:
     try:
-        records = state.views.read()
+        records = read_views(state)
     except OutboxError:
         return  # another finding tells
     endpoints = sorted({*misplaced.decorated(state.app), *records})
