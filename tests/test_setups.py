@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from flask import Flask
+from flask import request
 from flask.cli import ScriptInfo
 
 from flask_mmolove import invitations
@@ -129,6 +130,21 @@ def nameless_view(site: Site) -> None:
     client.post(f"/join?mmref={site.sandbox.mint()}")
 
 
+def suddenly_nameless(site: Site) -> None:
+    site.make()
+
+    @site.app.post("/join")
+    @referral_register
+    def join() -> str:
+        if request.args["name"] == "anna":
+            registered(1)
+        return "welcome"
+
+    client = site.app.test_client()
+    for name in ("anna", *["ben"] * 10):
+        client.post(f"/join?name={name}&mmref={site.sandbox.mint()}")
+
+
 def no_identity(site: Site) -> None:
     site.make()
 
@@ -229,6 +245,12 @@ def failing_rewards(site: Site) -> None:
     site.qualify(*"abc")
 
 
+def failing_reward(site: Site) -> None:
+    site.make(reward=False)
+    site.mmolove.reward(failing_grant)
+    site.qualify("7")
+
+
 def no_referrer(site: Site) -> None:
     site.make()
     site.qualify("7")
@@ -281,6 +303,13 @@ SETUPS = [
         "there is no 'user_idd' in the session",
     ),
     Setup(
+        "A signup view that named players before names nobody",
+        suddenly_nameless,
+        ("warn", "10 visitors with a token posted to it since"),
+        "10 visitors with a token posted to it",
+        "it named 1 before",
+    ),
+    Setup(
         "Players have no identity",
         no_identity,
         ("FAIL", "has no identity"),
@@ -297,7 +326,7 @@ SETUPS = [
         wrong_order,
         ("warn", f"The view 'register' in {__name__} was registered before"),
         "",
-        "swap the two lines: first @app.post(...), then @referral_register",
+        "swap the two lines: first @app.route(...), or what stands for it",
     ),
     Setup(
         "`MMOLOVE_TEST` is on",
@@ -367,10 +396,17 @@ SETUPS = [
         "is rejected",
     ),
     Setup(
-        "The reward callback fails",
+        "The reward callback fails for three rewards",
         failing_rewards,
         ("FAIL", "no such item"),
         "RuntimeError: no such item",
+        "RuntimeError: no such item",
+    ),
+    Setup(
+        "The reward callback fails for one or two rewards",
+        failing_reward,
+        ("warn", "no such item"),
+        "1 reward failed: RuntimeError: no such item",
         "RuntimeError: no such item",
     ),
     Setup(
@@ -409,6 +445,14 @@ def test_a_correct_site_has_no_findings(site: Site) -> None:
     assert not re.search("^(warn|FAIL)", output, re.M)
     assert "Everything works" in site.run("status")[1]
     assert "Everything works" in site.page
+
+
+def test_a_view_that_is_none_any_more_is_not_reported(site: Site) -> None:
+    nameless_view(site)
+    site.make()
+    site.app.post("/join", endpoint="join")(lambda: "welcome")
+    assert "there is no 'user_idd'" not in site.run("check")[1]
+    assert "Everything works" in site.run("status")[1]
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.spoil.__name__)

@@ -98,7 +98,7 @@ class SignupViews:
                 endpoint,
                 status,
                 reason,
-                f"; it named {record.named} players before" if record.named else "",
+                f"; it named {record.named} before" if record.named else "",
             )
 
     def read(self) -> dict[str, Record]:

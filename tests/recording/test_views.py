@@ -33,7 +33,7 @@ def test_a_view_that_named_players_is_warned_of_when_it_stops(
         views.nobody("join", 200, "it logged nobody in")
     assert caplog.text == ""  # forms that were filled in wrongly
     views.nobody("join", 200, "it logged nobody in")
-    assert "it named 1 players before" in caplog.text
+    assert "it named 1 before" in caplog.text
     views.named("join")
     caplog.clear()
     for _ in range(IN_A_ROW):
