@@ -53,6 +53,25 @@ def test_unconfirmed_ones_are_settled(
     assert result.exit_code == 1
 
 
+def test_those_that_are_retried_are_not_said_to_be_fine(
+    make_app: MakeApp, run: Run, mmolove_sandbox: SiteSandbox
+) -> None:
+    mmolove = MMOLove()
+
+    @mmolove.reward
+    def grant(referral: Referral) -> None:
+        raise RuntimeError("the game is down")
+
+    app = make_app(mmolove)
+    with app.app_context():
+        registered(7, token=mmolove_sandbox.mint())
+        qualify(7)
+    assert run(app, "rewards").output == (
+        "No reward waits for you. 1 reward could not be granted yet and will be "
+        "retried: RuntimeError: the game is down.\n"
+    )
+
+
 def test_all_that_failed_are_retried_at_once(
     make_app: MakeApp,
     run: Run,
