@@ -265,18 +265,23 @@ def _spool(outbox: Path | str, instance_path: Path, server_id: str) -> Path:
     return file.with_name(f"{file.name}.{digest}")
 
 
+# Where the settings are read.
+_START = "MMOLove(app) or init_app(app)"
+
+
 def _missing(name: str, how: str) -> ConfigError:
     key, variable = PREFIX + name, f"FLASK_{PREFIX}{name}"
     if os.environ.get(variable, "").strip():
         advice = (
             f"{variable} is in the environment but was not read: call "
-            "app.config.from_prefixed_env() before MMOLove(app)."
+            f"app.config.from_prefixed_env() before {_START}."
         )
     else:
         advice = (
-            f"Copy {REQUIRED[name]} from the Referrals tab of your MMOLove dashboard "
+            f"Copy {REQUIRED[name]} from the Referrals tab of your MMOLove dashboard, "
+            "or from what 'flask mmolove sandbox' prints, "
             f"into app.config[{key!r}], or into the environment variable {variable} "
-            "and call app.config.from_prefixed_env() before MMOLove(app)."
+            f"and call app.config.from_prefixed_env() before {_START}."
         )
     return ConfigError(f"{key} {how}. {advice}", key)
 

@@ -37,8 +37,8 @@ class EventLog:
         subject = f"{entry.id} ({entry.event} of player {entry.identity})"
         if entry.state == "rejected":
             logger.warning(
-                "Event %s is rejected: %s. It is kept; once the cause is fixed, send "
-                "it again with 'flask mmolove retry'.",
+                "Event %s is rejected: %s. It is kept, and 'flask mmolove retry "
+                "--list' tells what to do.",
                 subject,
                 response_line(entry.status, entry.answer),
                 extra=mark,

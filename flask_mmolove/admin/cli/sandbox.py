@@ -127,8 +127,9 @@ def sandbox(
         server.start()
     except OSError as e:
         raise click.ClickException(
-            f"Port {port} cannot be used: {os.strerror(e.errno or 0)}. Choose "
-            "another with --port; 0 takes any free one."
+            f"Port {port} cannot be used: {os.strerror(e.errno or 0)}. If "
+            "a sandbox is running already, use or stop that one. Or choose another "
+            "port with --port; 0 takes any free one."
         ) from e
     with server:
         click.echo(_introduction(server, secret, register_url))

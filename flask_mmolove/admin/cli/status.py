@@ -84,7 +84,7 @@ def _print_trouble(health: Health, as_json: bool) -> None:
 
 def _print_counts(summary: Summary) -> None:
     if not summary.counts:
-        click.echo("No events yet: nobody has signed up with a token.")
+        click.echo("No events yet: no player who had a token was reported.")
     shown = {name: counted(count) for name, count in summary.counts.items()}
     width, column = max(map(len, STATES)), max(map(len, shown.values()), default=0)
     for name, meaning in STATES.items():

@@ -54,8 +54,9 @@ def test_a_port_in_use_names_the_option() -> None:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(command, ["sandbox", "--port", port])
     assert result.output == (
-        f"Error: Port {port} cannot be used: Address already in use. Choose another "
-        "with --port; 0 takes any free one.\n"
+        f"Error: Port {port} cannot be used: Address already in use. If a sandbox is "
+        "running already, use or stop that one. Or choose another port with --port; 0 "
+        "takes any free one.\n"
     )
 
 
