@@ -32,6 +32,8 @@ class EventLog:
     def __call__(self, entry: Entry) -> None:
         if entry.state == "accepted" and entry.due and entry.attempts:
             return  # its reward is retried: the callback's error was logged
+        if entry.state == "reward_unconfirmed" and entry.due:
+            return  # its callback is called now, and most likely returns
         self.counts[entry.state] += 1
         mark = {"event_id": entry.id}
         subject = f"{entry.id} ({entry.event} of player {entry.identity})"

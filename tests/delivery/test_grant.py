@@ -169,6 +169,7 @@ class TestReward:
         bench.pass_time(DAY, steps=10)
         entry = bench.outbox.of("7", False)["qualified"]
         assert (entry.state, grant.given) == ("reward_unconfirmed", [])
+        assert bench.delivery.counts["reward_unconfirmed"] == 1
         assert entry.answer == "RuntimeError: the game is down"
         assert bench.outbox.decide(entry.id, "rewarded", bench.delivery.now())
         assert bench.state("7", "qualified") == "rewarded"
@@ -185,6 +186,7 @@ class TestReward:
         made.delivery.drain()
         assert seen == ["reward_unconfirmed"]
         assert made.state("7", "qualified") == "rewarded"
+        assert "reward_unconfirmed" not in made.delivery.counts
 
     def test_without_a_callback_it_is_set_aside(self, make_bench: Fixture) -> None:
         bench = make_bench(None)
