@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import http.server
+import inspect
 import json
 import re
 import socketserver
@@ -165,6 +166,16 @@ def test_each_public_name_is_in_the_reference() -> None:
     text = "".join(text for page, text in pages() if page.startswith("reference/"))
     told = re.findall(r"^\.\. (?:auto\w+|data):: ([\w.]+)", text, re.MULTILINE)
     assert set(flask_mmolove.__all__) <= set(told)
+
+
+def test_the_api_at_a_glance_is_the_api() -> None:
+    text = (DOCS / "reference" / "api.md").read_text().partition("## The extension")[0]
+    methods = {name for name in vars(MMOLove) if not name.startswith("_")}
+    shown = dict(re.findall(r"mmolove\.(\w+)(?:\(([^)]*)\))?", text))
+    assert set(shown) == methods
+    for name, arguments in shown.items():
+        known = inspect.signature(getattr(MMOLove, name)).parameters
+        assert {*re.findall(r"(\w+)=", arguments)} <= {*known}, name
 
 
 def test_each_state_is_explained() -> None:
