@@ -109,10 +109,10 @@ def test_the_page_on_the_dashboard(site: Site) -> None:
         id = db.Column(db.Integer, primary_key=True)
         name = db.Column(db.String(50))
 
-    guard, _, _ = access.partition("\n\n\n")
+    _, guard, page = access.split("\n\n\n")
     owner = SimpleNamespace(is_authenticated=True, is_owner=False)
     site.names |= {"current_user": owner, "db": db, "User": User}
-    site.run(f"{guard}\n\n{find_names}\n{access.splitlines()[-1]}")
+    site.run(f"{guard}\n\n{find_names}\n{page.splitlines()[-1]}")
     with site.app.app_context():
         db.create_all()
         db.session.add(User(id=8, name="Ada"))
