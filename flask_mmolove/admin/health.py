@@ -50,15 +50,19 @@ class Health(t.NamedTuple):
     :param action: What to do about it, if anything.
     :param states: The states of the events that it is about. The dashboard links to
         them.
-    :param beside_link: What is left of the action where such a link stands for its
-        command.
+    :param on_page: What the dashboard says instead, which names no command: there are
+        links for that.
     """
 
     level: Level
     summary: str
     action: str = ""
     states: tuple[EntryState, ...] = ()
-    beside_link: str = ""
+    on_page: str | None = None
+
+    @property
+    def action_on_page(self) -> str:
+        return self.action if self.on_page is None else self.on_page
 
     def __str__(self) -> str:
         return printable(f"{self.summary} {self.action}".rstrip())
@@ -262,7 +266,7 @@ def _of_breaker(breaker: Breaker, now: int) -> Health | None:
         summary = f"MMOLove has been failing for {since}."
     else:
         summary = f"MMOLove has been unreachable for {since}."
-    full = f"{action}; 'flask mmolove deliver --now' makes one at once."
+    full = f"{action}; {_AT_ONCE}."
     return Health("critical", summary, full, ("pending",), f"{action}.")
 
 
@@ -308,14 +312,15 @@ def _of_unsent(unsent: t.Sequence[Entry]) -> Health | None:
         return None
     why = response_line(unsent[0].status, unsent[0].answer).rstrip(".")
     summary = f"{plural(len(unsent), 'event')} could not be sent: {why}."
-    return Health("warning", summary, _UNSENT, ("pending",), _UNSENT)
+    return Health("warning", summary, _UNSENT, ("pending",))
 
 
 def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
     if not failing:
         return None
     summary = f"{plural(len(failing), 'reward')} failed: {failing[0].answer}."
-    return Health("warning", summary, _FAILING)
+    action = f"{_FAILING} Once the cause is fixed, {_AT_ONCE}."
+    return Health("warning", summary, action, on_page=_FAILING)
 
 
 def _of_round(signs: Signs, now: int, delivery: str) -> Health | None:
@@ -338,7 +343,8 @@ def _of_spool(spooled: int | None, now: int) -> Health | None:
     if spooled is None or now - spooled < _SPOOLED_LONG:
         return None
     summary = f"Events have been in the spool for {ago(spooled, now)}."
-    return Health("warning", summary, _SPOOLED)
+    action = f"{_SPOOLED} {_WRITABLE}"
+    return Health("warning", summary, action, on_page=_SPOOLED)
 
 
 def _of_unreadable(count: int) -> Health | None:
@@ -368,7 +374,7 @@ def _of_stuck(
     where = " and ".join(dict.fromkeys(NEEDS_ACTION[state] for state in stuck))
     why = "".join(f" ({response_line(e.status, e.answer)})" for e in rejected)
     summary = f"Waiting for you: {what}{why}."
-    return Health("warning", summary, f"See {where}.", tuple(stuck))
+    return Health("warning", summary, f"See {where}.", tuple(stuck), on_page="")
 
 
 def _of_waiting(oldest: int | None, now: int) -> Health | None:
@@ -394,16 +400,12 @@ _NAMELESS = (
     "its @referral_register(player=...)."
 )
 _UNSENT = "Nothing is lost: each is retried automatically."
-_FAILING = (
-    "Each is retried automatically, at least every 15 minutes. Once the cause is "
-    "fixed, 'flask mmolove deliver --now' tries at once."
-)
+_FAILING = "Each is retried automatically, at least every 15 minutes."
+_AT_ONCE = "'flask mmolove deliver --now' makes an attempt at once"
 _ASKING = "No milestone is lost: it is called again, after at most an hour."
 _SWITCH_ON = "Set MMOLOVE_ENABLED to true and restart the site."
-_SPOOLED = (
-    "'flask mmolove check' tells whether the outbox can be written; then the next "
-    "delivery on this machine imports them."
-)
+_SPOOLED = "The next delivery on this machine imports them, if it can write the outbox."
+_WRITABLE = "'flask mmolove check' tells whether it can be written."
 _UNREADABLE = (
     "Their names end in .unreadable, and the log said why. Each may hold a referral: "
     "repair or remove them."

@@ -125,7 +125,7 @@ def test_it_sends_at_once_what_waited_for_the_breaker(
     mmolove_sandbox.sandbox.faults = Faults()
     output = run(app, "deliver").output
     assert "5 pending" in output
-    assert "'flask mmolove deliver --now' makes one at once" in output
+    assert "'flask mmolove deliver --now' makes an attempt at once" in output
     due = run(app, "show", "1").output
     assert re.search(r"^next +20", due, re.M)
     result = run(app, "deliver", "--now")
