@@ -89,9 +89,9 @@ def request_of(entry: Entry, settings: Settings) -> Request | None:
 
 
 def summary(entry: Entry) -> str:
-    """The last response in a few words: of MMOLove's JSON only what it says."""
+    """The last response in a few words."""
     status = None if entry.answer == NO_CALLBACK else entry.status
-    return response_line(status, _said(entry.answer or ""))
+    return response_line(status, entry.answer)
 
 
 def duration(milliseconds: int | None) -> str:
@@ -114,20 +114,6 @@ def _reward(answer: Answer) -> Attempt:
     person, _, decision = answer.words.partition("a person: ")
     result, words = ("failed", person) if person else ("settled by a person", decision)
     return Attempt(answer.settled, duration(answer.took), result, printable(words))
-
-
-def _said(answer: str) -> str:
-    try:
-        fields = json.loads(answer)
-    except ValueError:  # it is something else, or was cut off
-        return answer
-    if isinstance(fields, dict):
-        for name in ("error", "ignored", "duplicate", "state"):
-            if fields.get(name) is True:
-                return name
-            if isinstance(fields.get(name), str):
-                return str(fields[name])
-    return answer
 
 
 def _readable(text: str) -> str:

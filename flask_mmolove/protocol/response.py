@@ -141,15 +141,27 @@ def meaning_of(status: int) -> tuple[Verdict, str]:
 
 
 def response_line(status: int | None, body: str | None) -> str:
-    """A response on one line, for logs and pages.
+    """A response on one line, for logs and pages: of MMOLove's JSON only what it says.
 
     :param status: As :class:`Outcome` has it.
     :param body: As :class:`Outcome` has it.
     """
-    line = printable(" ".join((body or "")[:300].split()))
+    line = printable(" ".join(_said(body or "")[:300].split()))
     if not status:
         return line
     return f"HTTP {status}: {line}" if line else f"HTTP {status}"
+
+
+def _said(body: str) -> str:
+    if body.lstrip().startswith("<"):
+        return "a page of HTML"  # a proxy's, and long
+    fields = _read_json(body)
+    for name in ("error", "ignored", "duplicate", "state"):
+        if fields.get(name) is True:
+            return name
+        if isinstance(fields.get(name), str):
+            return str(fields[name])
+    return body
 
 
 def _read_success(body: str, clock: float | None) -> Outcome:

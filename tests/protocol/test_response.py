@@ -10,6 +10,7 @@ from email.utils import formatdate
 import pytest
 
 from flask_mmolove.protocol.response import read_response
+from flask_mmolove.protocol.response import response_line
 from flask_mmolove.protocol.response import RETRY_AFTER_LIMIT
 from flask_mmolove.protocol.response import Verdict
 from tests.protocol.clients import BODY
@@ -242,3 +243,23 @@ def test_what_is_not_sent_again_does_not_wait(status: int) -> None:
     body = b'{"ok":true}' if status == 200 else b""
     headers = {"Retry-After": "120"}
     assert read_response(status, headers, body, NOW).retry_after == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "line"),
+    [
+        (401, '{"error":"bad_signature"}', "HTTP 401: bad_signature"),
+        (200, '{"ok":true,"duplicate":true}', "HTTP 200: duplicate"),
+        (200, '{"ok":true,"state":"qualified"}', "HTTP 200: qualified"),
+        (200, '{"ok": true}', 'HTTP 200: {"ok": true}'),
+        (502, "\n<html><p>Bad gateway", "HTTP 502: a page of HTML"),
+        (500, "out of\nmemory", "HTTP 500: out of memory"),
+        (500, "", "HTTP 500"),
+        (0, "ConnectTimeout: no answer", "ConnectTimeout: no answer"),
+        (None, None, ""),
+    ],
+)
+def test_a_line_says_what_the_response_says(
+    status: int | None, body: str | None, line: str
+) -> None:
+    assert response_line(status, body) == line

@@ -279,6 +279,4 @@ def _check_clock(outcome: Outcome) -> t.Iterator[_Finding]:
 def _in_words(outcome: Outcome) -> str:
     if outcome.ok:
         return "verified by MMOLove (a dry run)"
-    is_page = outcome.body.lstrip().startswith("<")  # of a proxy, and long
-    response = response_line(outcome.status, "" if is_page else outcome.body)
-    return f"{response}. {outcome.hint}"
+    return f"{response_line(outcome.status, outcome.body)}. {outcome.hint}"

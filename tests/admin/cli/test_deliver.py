@@ -33,8 +33,7 @@ def test_it_sends_what_is_due(
         registered(8, token="junk")
         registered(7, token=mmolove_sandbox.mint())
     words = (
-        "warning   Waiting for you: 1 rejected "
-        '(HTTP 404: {"error":"unknown_token"}).\n'
+        "warning   Waiting for you: 1 rejected (HTTP 404: unknown_token).\n"
         "          See 'flask mmolove retry --list'."
     )
     output = run(app, "deliver").output
