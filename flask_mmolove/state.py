@@ -68,6 +68,7 @@ class State:
         self.looked = looked
         self.once = Throttle(float("inf"))
         self.views = SignupViews(outbox)
+        engine.attend(self.views.flush)
 
     @property
     def timeout(self) -> float:

@@ -19,9 +19,10 @@ from ..outbox import Outbox
 #: that is worth a warning. A form that is filled in wrongly is answered like that too.
 IN_A_ROW = 10
 
-# The name of the fact that holds the counts, and seconds between two writes of it.
+# The name of the fact that holds the counts, and seconds between two writes of it by
+# requests. The delivery's thread writes the rest.
 _FACT = "views"
-_PAUSE = 60
+_PAUSE = 10
 
 # Seconds that a request may wait to write them. What is not written is kept.
 _TIMEOUT = 0.2
@@ -115,12 +116,15 @@ class SignupViews:
                 records[endpoint] = records.get(endpoint, Record()).plus(news)
             record = self._known[endpoint]
         if self._write_again.passes():
-            self._write()
+            self.flush()
         return record
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Write down what was counted. What cannot be written is kept."""
         with self._lock:
             news, self._news = self._news, {}
+        if not news:
+            return
         try:
             self._outbox.run(
                 lambda db: db.update_fact(

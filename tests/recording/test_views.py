@@ -14,6 +14,7 @@ from flask_mmolove.recording.views import IN_A_ROW
 from flask_mmolove.recording.views import Record
 from flask_mmolove.recording.views import SignupViews
 from tests.conftest import find_url
+from tests.conftest import MakeApp
 from tests.conftest import SQL
 
 NOW = 1_800_000_000
@@ -51,6 +52,19 @@ def test_each_reason_is_told_once(
         views.nobody("other", 200, reason)
     assert len(caplog.records) == 4
     outbox.close()
+
+
+def test_what_was_counted_is_written_down_without_another_signup(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(DELIVERY="thread", ENDPOINT="http://127.0.0.1:9/")
+    state = app.extensions["mmolove"]
+    for _ in range(3):
+        state.views.named("join")
+    state.engine.start()
+    state.engine.stop()  # as at the end of a process
+    stored = SignupViews(state.outbox).read()
+    assert stored["join"].named == 3
 
 
 @pytest.mark.parametrize("name", ["own", *SQL])
