@@ -9,6 +9,7 @@ import typing as t
 
 from ..errors import RewardLater
 from ..log import logger
+from ..log import Throttle
 from ..outbox import backoff
 from ..outbox import Entry
 from ..outbox import Outbox
@@ -72,6 +73,7 @@ class Granter:
         # Granted, and not yet written down: the store may fail in between.
         self._granted: set[tuple[str, str, bool]] = set()
         self._stopped = False
+        self._traced = Throttle(600)
 
     def stop(self) -> None:
         """Begin no more rewards."""
@@ -147,7 +149,11 @@ class Granter:
         if promise != "exactly-once":
             self._granted.add(entry.key)
             self._settle(Settlement(entry, "rewarded", is_fact=True, took=took))
-        self._outbox.reward_granted(self._now())
+        now = self._now()
+        since = self._outbox.reward_granted(now).open_since
+        if since is not None:
+            seconds = (now - since) // 1000
+            logger.warning("Rewards are granted again after %d s.", seconds)
 
     def _failed(
         self, rewarder: Rewarder, entry: Entry, error: BaseException, took: int
@@ -155,7 +161,7 @@ class Granter:
         now, words = self._now(), _in_words(error)
         was_open = self._outbox.reward_breaker().is_open
         breaker = self._outbox.reward_failed(entry.id, words, now)
-        _log_failure(entry, error, words)
+        _log_failure(entry, error, words, self._traced.passes(words))
         if breaker.is_open and not was_open:
             logger.error(
                 "Rewards are paused because the callback fails for each of them: %s. "
@@ -207,7 +213,7 @@ def _in_words(error: BaseException) -> str:
     return f"{name}: {words}" if words else name
 
 
-def _log_failure(entry: Entry, error: BaseException, words: str) -> None:
+def _log_failure(entry: Entry, error: BaseException, words: str, traced: bool) -> None:
     mark = {"event_id": entry.id}
     if isinstance(error, RewardLater):
         logger.warning(
@@ -221,6 +227,6 @@ def _log_failure(entry: Entry, error: BaseException, words: str) -> None:
             "The reward callback raised for player %s: %s.",
             entry.identity,
             words,
-            exc_info=error,
+            exc_info=error if traced else None,
             extra=mark,
         )

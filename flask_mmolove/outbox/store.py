@@ -234,9 +234,12 @@ class Outbox(abc.ABC):
     def reward_failed(self, id: int, reason: str, now: int) -> RewardBreaker:
         return self.run(lambda db: db.reward_failed(id, reason, now))
 
-    def reward_granted(self, now: int) -> None:
-        if self.reward_breaker() != RewardBreaker():
+    def reward_granted(self, now: int) -> RewardBreaker:
+        """The callback works. Gives what was known of it before."""
+        before = self.reward_breaker()
+        if before != RewardBreaker():
             self.run(lambda db: db.reward_granted(now))
+        return before
 
     def heartbeat(self, now: int, ahead: float) -> None:
         """Write down that something delivers; see :meth:`Inspector.worker`."""

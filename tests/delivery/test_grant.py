@@ -73,7 +73,9 @@ class TestReward:
         assert bench.state("7", "qualified") == "rewarded"
         assert bench.told.count(("qualified", "accepted")) == 1
 
-    def test_it_waits_out_a_restart_of_the_game(self, make_bench: Fixture) -> None:
+    def test_it_waits_out_a_restart_of_the_game(
+        self, make_bench: Fixture, caplog: pytest.LogCaptureFixture
+    ) -> None:
         bench = make_bench(grant := Grant(failures=10**9))
         for identity in "abcdefgh":
             bench.add(identity, "registered", "qualified")
@@ -81,10 +83,12 @@ class TestReward:
         assert 100 < 10**9 - grant.failures < 140  # one a minute, not one each
         assert bench.outbox.reward_breaker().is_open
         assert bench.outbox.reward_breaker().reason == "RuntimeError: the game is down"
+        assert len([each for each in caplog.records if each.exc_info]) == 1
         grant.failures = 0
         bench.pass_time(61, steps=61)
         assert sorted(grant.given) == list("abcdefgh")
         assert bench.outbox.reward_breaker() == RewardBreaker()
+        assert caplog.text.count("Rewards are granted again after 7") == 1
 
     def test_one_that_fails_alone_holds_up_no_other(self, make_bench: Fixture) -> None:
         class Poison(Grant):

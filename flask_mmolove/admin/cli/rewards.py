@@ -7,14 +7,14 @@ from functools import partial
 import click
 
 from ...state import State
-from ...text import printable
 from .. import actions
-from ..wording import plural
 from ..wording import rewards_retried
 from ..wording import settled
 from .site import json_option
 from .site import show_entries
 from .site import with_site
+
+_NOTHING = "No reward is failed or unconfirmed."
 
 
 @click.command()
@@ -79,22 +79,17 @@ def _ids(retry: tuple[str, ...], all_: bool) -> list[int]:
         ) from None
 
 
-def _nothing(state: State) -> str:
-    failing = state.outbox.inspector.failing_rewards()
-    if not failing:
-        return "No reward is failed or unconfirmed."
-    return (
-        f"No reward waits for you. {plural(len(failing), 'reward')} could not be "
-        f"granted yet and will be retried: {printable(failing[0].answer or '')}."
-    )
-
-
 def _show(state: State, as_json: bool) -> None:
     page = partial(state.outbox.inspector.page, limit=1000)
     found = page(state="reward_unconfirmed") + page(state="reward_failed")
-    show_entries(found, as_json, _nothing(state))
+    failing = state.outbox.inspector.failing_rewards()
+    nothing = "No reward waits for you." if failing else _NOTHING
+    show_entries(found, as_json, nothing)
     if found and not as_json:
         click.echo(
             "If it was granted: flask mmolove rewards --granted ID\n"
             "If it was not:     flask mmolove rewards --retry ID"
         )
+    if failing and not as_json:
+        click.echo("\nThese could not be granted yet, and are retried automatically:")
+        show_entries(failing, as_json, "")

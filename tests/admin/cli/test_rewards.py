@@ -67,8 +67,10 @@ def test_those_that_are_retried_are_not_said_to_be_fine(
         registered(7, token=mmolove_sandbox.mint())
         qualify(7)
     assert run(app, "rewards").output == (
-        "No reward waits for you. 1 reward could not be granted yet and will be "
-        "retried: RuntimeError: the game is down.\n"
+        "No reward waits for you.\n\n"
+        "These could not be granted yet, and are retried automatically:\n"
+        "      2  qualified   player 7  accepted\n"
+        "         RuntimeError: the game is down\n"
     )
 
 
