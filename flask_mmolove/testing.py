@@ -36,8 +36,9 @@ class SiteSandbox:
     """A local MMOLove for one test, and what the site did with it.
 
     :param sandbox: The sandbox itself, with its faults, referrals and arrivals.
-    :param config: The settings for ``app.config``: those of the sandbox, an outbox of
-        the test's own, and delivery in the calling thread.
+    :param config: The settings for ``app.config``: those of the sandbox, a
+        ``SECRET_KEY``, an outbox and a database in memory of the test's own, and
+        delivery in the calling thread.
     :param rewarded: The referrals whose reward was granted.
     """
 
@@ -46,6 +47,9 @@ class SiteSandbox:
         self.rewarded: list[Referral] = []
         self.config: dict[str, t.Any] = {
             **sandbox.settings,
+            # So that no test comes near the site's own data.
+            "SECRET_KEY": secrets.token_hex(16),
+            "SQLALCHEMY_DATABASE_URI": "sqlite://",
             "MMOLOVE_OUTBOX": folder / "mmolove.db",
             "MMOLOVE_DELIVERY": "inline",
         }

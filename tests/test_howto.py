@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import typing as t
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
+from flask_mmolove import invitations
 from flask_mmolove import MMOLove
+from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.capture import referrer
 from flask_mmolove.testing import SiteSandbox
@@ -148,7 +151,12 @@ def test_the_receiver_on_the_page_on_signals(
 
 
 @pytest.mark.parametrize(
-    "name", ["test_a_friend_signs_up", "test_a_signup_while_mmolove_fails"]
+    "name",
+    [
+        "test_a_friend_signs_up",
+        "test_who_invited_a_friend_is_rewarded",
+        "test_a_signup_while_mmolove_fails",
+    ],
 )
 def test_the_tests_on_the_page_on_testing(
     site: Site, mmolove_sandbox: SiteSandbox, name: str
@@ -160,7 +168,20 @@ def test_the_tests_on_the_page_on_testing(
         registered(1)
         return flask.redirect("/")
 
-    first, failing, _ = snippets("howto/testing.md")
-    names: dict[str, t.Any] = {"pytest": pytest}
-    exec(first + failing, names)
-    names[name](site.app.test_client(), mmolove_sandbox)
+    @site.app.post("/level-up")
+    def level_up() -> str:
+        qualify(1)
+        return "level 20"
+
+    site.app.register_blueprint(invitations)
+    site.mmolove.reward(lambda referral: None)
+    *printed, _ = snippets("howto/testing.md")
+    names: dict[str, t.Any] = {"pytest": pytest, "mmolove": site.mmolove}
+    exec("".join(printed), names)
+    parts = {
+        "app": site.app,
+        "client": site.app.test_client(),
+        "mmolove_sandbox": mmolove_sandbox,
+    }
+    test = names[name]
+    test(**{each: parts[each] for each in inspect.signature(test).parameters})
