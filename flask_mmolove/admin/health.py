@@ -243,7 +243,7 @@ def judge(signs: Signs, now: int, delivery: str) -> list[Health]:
         _of_stuck(signs.stuck, signs.rejected),
         # The breaker's reason says the same.
         None if signs.breaker.open_since else _of_unsent(signs.unsent),
-        _of_failing(signs.failing),
+        None if signs.rewards.open_since else _of_failing(signs.failing),
         _of_round(signs, now, delivery),
         *map(_of_nameless, signs.nameless.items()),
     ]
@@ -320,7 +320,7 @@ def _of_failing(failing: t.Sequence[Entry]) -> Health | None:
         return None
     summary = f"{plural(len(failing), 'reward')} failed: {failing[0].answer}."
     action = f"{_FAILING} Once the cause is fixed, {_AT_ONCE}."
-    return Health("warning", summary, action, on_page=_FAILING)
+    return Health("warning", summary, action, ("accepted",), _FAILING)
 
 
 def _of_round(signs: Signs, now: int, delivery: str) -> Health | None:

@@ -125,7 +125,7 @@ def next_step(entry: Entry, planned: int | None, now: int) -> str:
         return f"At this moment {deed}."
     if planned is not None:
         again = " again" if entry.attempts else ""
-        moment = f"in {_span(planned - now)}" if planned > now else "now"
+        moment = f"in {_span(planned - now)}" if planned >= now + 1000 else "now"
         return f"{deed.capitalize()}{again} {moment}."
     if entry.state in NEEDS_ACTION:
         return "Nothing, until you act."

@@ -223,8 +223,8 @@ class Delivery:
         if count is not None:
             logger.warning(
                 "The settings for MMOLove have changed: pending events go to server %s "
-                "now, and what was refused before is sent again, %d in all. If another "
-                "site uses this outbox, give each site its own.",
+                "with the new ones, and %d that were rejected are sent again. If "
+                "another site uses this outbox, give each site its own.",
                 settings.server_id,
                 count,
             )

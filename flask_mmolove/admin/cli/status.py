@@ -92,17 +92,19 @@ def _print_counts(summary: Summary) -> None:
             where = f": see {NEEDS_ACTION[name]}" if name in NEEDS_ACTION else ""
             click.echo(f"{name:<{width}} {shown[name]:>{column}}  {meaning}{where}")
     if summary.waiting:
-        is_more = summary.counts["pending"] >= MANY
-        click.echo(f"\n{_waiting(summary.waiting, is_more)}")
+        click.echo(f"\n{_waiting(summary)}")
 
 
-def _waiting(count: int, is_more: bool) -> str:
-    verb = "waits" if count == 1 else "wait"
-    milestones = f"{plural(count, 'milestone')}{' or more' if is_more else ''}"
-    return (
-        f"{milestones} {verb} until MMOLove has accepted the player's signup. If that "
-        "was rejected, send it again: 'flask mmolove retry'."
+def _waiting(summary: Summary) -> str:
+    verb = "waits" if summary.waiting == 1 else "wait"
+    more = " or more" if summary.counts["pending"] >= MANY else ""
+    words = (
+        f"{plural(summary.waiting, 'milestone')}{more} {verb} until MMOLove has "
+        "accepted the player's signup."
     )
+    if "rejected" not in summary.counts:
+        return words
+    return f"{words} If that was rejected, send it again: 'flask mmolove retry'."
 
 
 def _print_funnel(state: State, summary: Summary, now: int) -> None:

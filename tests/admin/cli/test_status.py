@@ -111,7 +111,7 @@ def test_counts_of_very_many_events_stop(make_app: MakeApp, run: Run) -> None:
         [recorder.report(each.token, each, "registered") for each in invitations]
     )
     page = app.test_client().get("/page/").text
-    assert "5,000 or more events pending." in page
+    assert "5,000 or more events pending</a>." in page
     output = run(app, "status").output
     assert re.search(
         "^pending +5,000 or more  not delivered yet$", output, re.MULTILINE
