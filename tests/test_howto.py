@@ -127,6 +127,25 @@ def test_the_page_on_the_dashboard(site: Site) -> None:
     assert "Ada" in browser.get("/mmolove/events").text
 
 
+def test_the_factory_on_the_page_on_databases(
+    mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, factory, *_ = snippets("howto/database.md")
+    for key, value in mmolove_sandbox.config.items():
+        monkeypatch.setenv(f"FLASK_{key}", str(value))
+    names: dict[str, t.Any] = {"Flask": Flask, "SQLAlchemy": SQLAlchemy}
+    names |= {"MMOLove": MMOLove, "invitations": invitations, "__name__": __name__}
+    exec(factory, names)
+    app = names["create_app"]()
+    with app.app_context():
+        registered(1, token=mmolove_sandbox.mint())
+        names["db"].session.commit()
+        assert "mmolove_event" in names["db"].metadata.tables
+    with app.test_request_context():
+        assert "/invite/" in names["mmolove"].invite(1)
+    assert mmolove_sandbox.reported == [("registered", "1")]
+
+
 def test_the_consent_on_the_page_on_privacy(site: Site) -> None:
     [code] = snippets("explanation/privacy.md")
     site.run(code)
