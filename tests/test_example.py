@@ -55,12 +55,12 @@ def app(
     url = find_url(getattr(request, "param", "sqlite"), request)
     app = create_app(
         {
+            **mmolove_sandbox.config,
             "TESTING": True,
             "SQLALCHEMY_DATABASE_URI": url.render_as_string(hide_password=False),
             "SECRET_KEY": "for tests",
             "WTF_CSRF_ENABLED": False,
             "PASSWORD_HASH_METHOD": "pbkdf2:sha256:1",
-            **mmolove_sandbox.config,
         },
         instance_path=str(tmp_path),
     )
@@ -309,7 +309,7 @@ def test_the_secret_key_is_made_once_and_kept(
     tmp_path: Path, mmolove_sandbox: SiteSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FLASK_SECRET_KEY", raising=False)
-    config = {"SQLALCHEMY_DATABASE_URI": "sqlite://", **mmolove_sandbox.config}
+    config = {**mmolove_sandbox.config, "SECRET_KEY": None}
     keys = set()
     for _ in range(2):
         app = create_app(config, instance_path=str(tmp_path))

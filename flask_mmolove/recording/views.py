@@ -11,6 +11,7 @@ import threading
 import time
 import typing as t
 
+from ..delivery.engine import PerProcess
 from ..log import logger
 from ..log import Throttle
 from ..outbox import Outbox
@@ -64,10 +65,7 @@ class SignupViews:
     ) -> None:
         self._outbox = outbox
         self._clock = clock
-        self._lock = threading.Lock()
-        self._news: dict[str, Record] = {}
-        self._known: dict[str, Record] = {}
-        self._write_again = Throttle(_PAUSE)
+        self._counted = PerProcess(_Counted)
         self._warned = Throttle(float("inf"))
 
     def named(self, endpoint: str) -> None:
@@ -108,21 +106,23 @@ class SignupViews:
         :raises OutboxError: If it cannot be read.
         """
         stored = self._outbox.run(lambda db: db.fact(_FACT), writes=False)
-        return _merge(_parse(stored), self._news)
+        return _merge(_parse(stored), self._counted.get().news)
 
     def _count(self, endpoint: str, news: Record) -> Record:
-        with self._lock:
-            for records in (self._news, self._known):
+        counted = self._counted.get()
+        with counted.lock:
+            for records in (counted.news, counted.known):
                 records[endpoint] = records.get(endpoint, Record()).plus(news)
-            record = self._known[endpoint]
-        if self._write_again.passes():
+            record = counted.known[endpoint]
+        if counted.write_again.passes():
             self.flush()
         return record
 
     def flush(self) -> None:
         """Write down what was counted. What cannot be written is kept."""
-        with self._lock:
-            news, self._news = self._news, {}
+        counted = self._counted.get()
+        with counted.lock:
+            news, counted.news = counted.news, {}
         if not news:
             return
         try:
@@ -133,8 +133,22 @@ class SignupViews:
                 _TIMEOUT,
             )
         except Exception:  # it is not worth an error of its own
-            with self._lock:
-                self._news = _merge(news, self._news)
+            with counted.lock:
+                counted.news = _merge(news, counted.news)
+
+
+class _Counted:
+    """What one process has counted.
+
+    :ivar news: What is not written down yet.
+    :ivar known: All that it counted itself.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.news: dict[str, Record] = {}
+        self.known: dict[str, Record] = {}
+        self.write_again = Throttle(_PAUSE)
 
 
 def _parse(text: str | None) -> dict[str, Record]:
