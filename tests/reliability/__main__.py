@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from . import celery
@@ -47,4 +49,7 @@ for harness in (
     main.add_command(harness.command)
 
 if __name__ == "__main__":
+    # What was started in the background ignores SIGINT, and so would waitress, which
+    # stops by no other signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(prog_name="python -m tests.reliability")
