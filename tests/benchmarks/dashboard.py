@@ -14,6 +14,8 @@ import tempfile
 import time
 import typing as t
 from collections import Counter
+from datetime import date
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -38,6 +40,9 @@ from flask_mmolove.outbox.sql.tables import tables
 
 _ANSWER = '{"ok":true,"referral_id":"rfl_d3c0d7105b581c12","state":"registered"}'
 _TIMES = 20
+
+# A day in the middle of the year.
+_AT_MIDYEAR = date.today() - timedelta(182)
 
 
 def make_entries(count: int, waiting: bool) -> t.Iterator[Entry]:
@@ -123,6 +128,9 @@ def _time_pages(app: Flask, events: int) -> None:
         f"/events?state=accepted&before={middle}",
         "/events?state=rejected",
         "/events?player=666",
+        "/events?referrer=36",
+        f"/events?event=qualified&before={middle}",
+        f"/events?since={_AT_MIDYEAR}&until={_AT_MIDYEAR}",
         f"/events/{middle}",
         "/retry",
     ):
