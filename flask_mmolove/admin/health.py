@@ -62,6 +62,7 @@ class Health(t.NamedTuple):
 
     @property
     def action_on_page(self) -> str:
+        """What to do about it, as the dashboard says it."""
         return self.action if self.on_page is None else self.on_page
 
     def __str__(self) -> str:
