@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 def _escape(character: str) -> str:
     if character.isprintable():
         return character
-    return character.encode("unicode_escape").decode("ascii")
+    return ascii(character)[1:-1]
 
 
 def mask(text: str) -> str:

@@ -141,8 +141,8 @@ app.config.update(SECRET_KEY="k", MMOLOVE_DELIVERY="manual")
 MMOLove(app)
 app.add_url_rule("/", "home", lambda: "hello")
 assert app.test_client().get("/?mmref=token").status_code == 200
-late = ["admin.", "delivery.step", "outbox.inspector", "outbox.sqlite.recover"]
-late += ["protocol.failure", "protocol.signature", "protocol.transport", "sandbox"]
+late = ["admin.", "delivery.step", "outbox.inspector", "protocol.signature"]
+late += ["protocol.transport", "sandbox"]
 names = tuple(f"flask_mmolove.{name}" for name in late)
 loaded = [name for name in sys.modules if name.startswith(names)]
 assert not loaded, loaded

@@ -13,6 +13,8 @@ from . import checks
 from . import wire
 from .clock import Clock
 from .clock import read_ahead
+from .failure import explain
+from .failure import root_cause
 from .proxy import read_proxy
 from .response import Outcome
 from .response import read_response
@@ -224,9 +226,6 @@ class ReferralClient:
         return read_response(status, headers, content, now, clock)
 
     def _fail(self, error: BaseException) -> Outcome:
-        from .failure import explain  # while all is well nobody needs it
-        from .failure import root_cause
-
         cause = root_cause(error)
         proxy, local = self._transport.proxy, checks.is_local(self.endpoint)
         hint = explain(cause, proxy, self._ca_bundle, is_local=local)

@@ -22,6 +22,7 @@ from ..store import Outbox
 from ..tokens import TOKEN_USED
 from .file import Database
 from .file import patiently
+from .recover import read_remains
 from .schema import MIGRATIONS
 from .schema import Schema
 from .schema import SIGNS
@@ -173,8 +174,6 @@ class SQLiteOutbox(Outbox):
         name = f"rescued {file.name}"  # so stored by the first version too
         if self.run(lambda db: db.fact(name), writes=False) is not None:
             return 0
-        from .recover import read_remains  # few sites ever need it
-
         remains = read_remains(file, self._db.read_aside)
 
         def work(db: SQLiteTransaction) -> int:
