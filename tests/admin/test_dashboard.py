@@ -751,7 +751,7 @@ def test_the_owner_repairs_an_event(
     page.wait_for_load_state()
     assert fits(page)
     page.get_by_role("link", name="1 registered").click()
-    expect(page.get_by_text("HTTP 422")).to_be_visible()
+    expect(page.get_by_text("HTTP 422", exact=True)).to_be_visible()
     mmolove_sandbox.sandbox.faults = Faults()
     page.get_by_role("link", name="Send it again").click()
     page.get_by_role("button", name="Send event 1 again").click()
