@@ -14,10 +14,13 @@ from flask_mmolove.admin.health import Signs
 from flask_mmolove.admin.health import survey
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox import RewardBreaker
 from flask_mmolove.outbox.counters import DAY
+from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.friends import Round
 from flask_mmolove.outbox.inspector import Day
 from flask_mmolove.outbox.inspector import Worker
+from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
@@ -112,6 +115,26 @@ def test_a_finding_says_what_is_wrong_and_what_to_do(
     assert health.level == level
     for word in words:
         assert word in f"{health.summary} {health.action}"
+
+
+@pytest.mark.parametrize("paused", [None, NOW - MINUTE])
+def test_the_dashboard_names_no_command_for_what_it_can_do(paused: int | None) -> None:
+    event = make_event("qualified", "7", "token", "srv", NOW, False)
+    reward = new_entry("7", event, ("accepted", NOW), NOW)
+    signs = FINE._replace(
+        breaker=Breaker(open_since=NOW - MINUTE, reason="No response came."),
+        stuck={"rejected": 1, "reward_failed": 1},
+        spooled=NOW - 3 * MINUTE,
+        oldest=NOW - 20 * MINUTE,
+        failing=[reward._replace(answer="OSError: the game is away")],
+        rewards=RewardBreaker(open_since=paused, reason="OSError"),
+    )
+    found = judge(signs, NOW, "thread")
+    assert all("flask mmolove" not in each.action_on_page for each in found)
+    assert any("flask mmolove" in each.action for each in found)
+    # One rule for one retry: paused rewards have one of their own.
+    about_rewards = [each for each in found if "OSError" in each.summary]
+    assert len(about_rewards) == 1
 
 
 @pytest.mark.parametrize(
