@@ -17,7 +17,7 @@ from ..outbox.rules import next_attempt
 from ..protocol.response import response_line
 from ..recording.views import IN_A_ROW
 from ..recording.views import Record
-from ..registration.misplaced import plain
+from ..registration.misplaced import undecorated
 from ..state import State
 from ..text import printable
 from .wording import ago
@@ -187,7 +187,7 @@ def read_views(state: State) -> dict[str, Record]:
 
     :raises OutboxError: If it cannot be read.
     """
-    others = plain(state.app)
+    others = undecorated(state.app)
     records = state.views.read()
     return {name: records[name] for name in records if name not in others}
 

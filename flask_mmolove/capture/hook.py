@@ -85,7 +85,7 @@ class Capture:
                         cookie and (_IN_COOKIE in cookie or self._cookie_name in cookie)
                     )
                 ):
-                    self._see(query, cookie or "")
+                    self._handle(query, cookie or "")
             except Exception as e:
                 log_failure("Something in Flask-MMOLove failed before a view.", e)
 
@@ -95,7 +95,7 @@ class Capture:
         """This is another process, and its next request is the first."""
         self._is_started = False
 
-    def _see(self, query: bytes, cookie: str) -> None:
+    def _handle(self, query: bytes, cookie: str) -> None:
         if not self._is_started:
             self._get_ready()
         if self._cookie_name in cookie:

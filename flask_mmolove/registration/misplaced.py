@@ -90,7 +90,7 @@ def decorated(app: Flask) -> list[str]:
     return [name for name, view in app.view_functions.items() if _is_decorated(view)]
 
 
-def plain(app: Flask) -> set[str]:
+def undecorated(app: Flask) -> set[str]:
     """The endpoints of an app's other views."""
     late = {endpoint for endpoint, _, _ in misplaced(app)}
     return {*app.view_functions} - {*decorated(app)} - late
