@@ -279,9 +279,9 @@ def _missing(name: str, how: str) -> ConfigError:
     else:
         advice = (
             f"Copy {REQUIRED[name]} from the Referrals tab of your MMOLove dashboard, "
-            "or from what 'flask mmolove sandbox' prints, "
-            f"into app.config[{key!r}], or into the environment variable {variable} "
-            f"and call app.config.from_prefixed_env() before {_START}."
+            f"or what 'flask mmolove sandbox' prints, into app.config[{key!r}]; or set "
+            f"the environment variable {variable} and call "
+            f"app.config.from_prefixed_env() before {_START}."
         )
     return ConfigError(f"{key} {how}. {advice}", key)
 
