@@ -44,7 +44,7 @@ class Engine(abc.ABC):
         """
 
     def rest(self) -> None:  # noqa: B027
-        """Called by a command, which ends soon: leave what takes long to others."""
+        """Called by a command, which ends soon: leave sending and rewards to others."""
 
     def ask_by(self, asker: Asker) -> None:  # noqa: B027
         """Have milestones asked for, if this engine can."""

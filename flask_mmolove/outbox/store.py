@@ -37,7 +37,7 @@ _OWNED = "tokens owned"
 class Outbox(abc.ABC):
     """Where entries are kept.
 
-    Each method is one transaction, or several short ones where it says so, and what it
+    Each method is one transaction, or several short ones where noted, and what it
     does is described in :class:`~flask_mmolove.outbox.statements.Transaction`: when it
     returns, it is on disk, and when it raises
     :exc:`~flask_mmolove.errors.OutboxError`, nothing happened.

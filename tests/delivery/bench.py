@@ -19,7 +19,7 @@ from tests.outbox.recording import add
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """Seconds that pass when the test lets them."""
 
     def __init__(self) -> None:
         self.time = 1_790_000_000.0

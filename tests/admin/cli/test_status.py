@@ -102,7 +102,7 @@ def test_a_monitor_is_told_of_an_outbox_that_cannot_be_read(
 
 
 def test_counts_of_very_many_events_stop(make_app: MakeApp, run: Run) -> None:
-    """And it says so, on the page as well."""
+    """They are shown as "or more", on the page as well."""
     app = make_app(mmolove := MMOLove(), DELIVERY="manual")
     app.register_blueprint(mmolove.dashboard(access=lambda: True), url_prefix="/page")
     recorder = app.extensions["mmolove"].recorder
