@@ -13,8 +13,8 @@ if t.TYPE_CHECKING:
     from blinker import NamedSignal
     from flask import Flask
 
-    from .outbox import Breaker
-    from .outbox import Entry
+    from .outbox.breaker import Breaker
+    from .outbox.entry import Entry
 
 _signals = Namespace()
 
@@ -25,23 +25,25 @@ referral_captured = _signals.signal("referral-captured")
 
 #: An event was recorded.
 #:
-#: :param ~flask_mmolove.outbox.Entry entry: The event.
+#: :param ~flask_mmolove.outbox.entry.Entry entry: The event.
 event_recorded = _signals.signal("event-recorded")
 
 #: MMOLove accepted an event.
 #:
-#: :param ~flask_mmolove.outbox.Entry entry: The event.
+#: :param ~flask_mmolove.outbox.entry.Entry entry: The event.
 event_accepted = _signals.signal("event-accepted")
 
 #: An event is ignored: another referrer registered the player first, or another account
 #: was reported with the token first.
 #:
-#: :param ~flask_mmolove.outbox.Entry entry: The event. Its ``is_second`` tells which.
+#: :param ~flask_mmolove.outbox.entry.Entry entry: The event.
+#:     Its ``is_second`` tells which.
 event_ignored = _signals.signal("event-ignored")
 
 #: An event was refused, or retried for too long. It waits for the owner.
 #:
-#: :param ~flask_mmolove.outbox.Entry entry: The event. Its ``answer`` tells why.
+#: :param ~flask_mmolove.outbox.entry.Entry entry: The event.
+#:     Its ``answer`` tells why.
 event_rejected = _signals.signal("event-rejected")
 
 #: A reward was granted.
@@ -58,12 +60,13 @@ reward_raised = _signals.signal("reward-raised")
 #: A reward is not retried any more: the callback failed for too long, or the site has
 #: none. It waits for the owner.
 #:
-#: :param ~flask_mmolove.outbox.Entry entry: The event. Its ``answer`` tells why.
+#: :param ~flask_mmolove.outbox.entry.Entry entry: The event.
+#:     Its ``answer`` tells why.
 reward_failed = _signals.signal("reward-failed")
 
 #: The owner sends a rejected event again.
 #:
-#: :param ~flask_mmolove.outbox.Entry entry: The event.
+#: :param ~flask_mmolove.outbox.entry.Entry entry: The event.
 event_retried = _signals.signal("event-retried")
 
 #: Sending is paused, because MMOLove cannot be reached, fails, or refuses the settings.

@@ -9,13 +9,13 @@ from flask import Flask
 
 from . import signals
 from .callbacks import Callbacks
-from .delivery import Engine
 from .delivery.engine import Asker
+from .delivery.engine import Engine
 from .delivery.watchdog import Watchdog
 from .errors import MMOLoveError
 from .log import Throttle
-from .outbox import Outbox
-from .outbox import Spool
+from .outbox.spool import Spool
+from .outbox.store import Outbox
 from .recording.recorder import Recorder
 from .recording.views import SignupViews
 from .settings import Settings

@@ -13,14 +13,14 @@ from pathlib import Path
 from flask import Flask
 
 from .callbacks import Callbacks
-from .delivery import Engine
-from .delivery import InlineEngine
-from .delivery import ManualEngine
+from .delivery.engine import Engine
+from .delivery.engine import InlineEngine
+from .delivery.engine import ManualEngine
 from .delivery.watchdog import Watchdog
 from .errors import ConfigError
 from .log import Throttle
-from .outbox import Outbox
-from .outbox import Spool
+from .outbox.spool import Spool
+from .outbox.store import Outbox
 from .recording.recorder import Recorder
 from .recording.recorder import REQUEST_TIMEOUT
 from .rewards.callback import CallbackRewarder

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 
 from flask_mmolove import MMOLove
-from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox
 

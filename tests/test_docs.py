@@ -22,8 +22,8 @@ from flask_mmolove import MMOLove
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.admin.wording import STATES
-from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox.entry import Answer
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.settings import DEFAULTS
 from flask_mmolove.settings import REQUIRED

@@ -31,7 +31,7 @@ from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.clock import milliseconds
-from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.rewards.milestone import MilestoneAsker
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import find_url

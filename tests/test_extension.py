@@ -24,7 +24,7 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.outbox import Report
+from flask_mmolove.outbox.report import Report
 from flask_mmolove.state import current_state
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp

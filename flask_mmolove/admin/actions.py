@@ -8,8 +8,8 @@ from .. import signals
 from ..clock import milliseconds
 from ..errors import ActionError
 from ..log import logger
-from ..outbox import Entry
-from ..outbox import EntryState
+from ..outbox.entry import Entry
+from ..outbox.entry import EntryState
 from ..state import current_state
 from ..state import State
 

@@ -6,9 +6,9 @@ import json
 import typing as t
 
 from ..delivery.events import NO_CALLBACK
-from ..outbox import Entry
 from ..outbox.entry import Answer
 from ..outbox.entry import ANSWER_LENGTH
+from ..outbox.entry import Entry
 from ..outbox.entry import EntryState
 from ..outbox.tokens import TOKEN_USED
 from ..protocol.response import response_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ..delivery.events import NO_CALLBACK
-from ..outbox import Entry
+from ..outbox.entry import Entry
 from ..outbox.entry import EntryState
 from ..protocol.response import meaning_of
 

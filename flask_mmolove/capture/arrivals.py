@@ -14,9 +14,9 @@ from collections import Counter
 from ..clock import milliseconds
 from ..delivery.engine import PerProcess
 from ..errors import OutboxError
-from ..outbox import Outbox
 from ..outbox.counters import arrived
 from ..outbox.counters import Mark
+from ..outbox.store import Outbox
 
 #: Seconds between two writes in a process that has no thread of its own for them.
 PAUSE = 60.0

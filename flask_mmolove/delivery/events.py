@@ -7,9 +7,9 @@ from collections import Counter
 
 from ..log import logger
 from ..log import Throttle
-from ..outbox import Entry
-from ..outbox import Report
+from ..outbox.entry import Entry
 from ..outbox.entry import EntryState
+from ..outbox.report import Report
 from ..protocol.response import response_line
 from ..protocol.wire import shorten
 

@@ -11,10 +11,10 @@ from ..errors import RewardLater
 from ..log import logger
 from ..log import Throttle
 from ..outbox import backoff
-from ..outbox import Entry
-from ..outbox import Outbox
-from ..outbox import RewardBreaker
-from ..outbox import Settlement
+from ..outbox.entry import Entry
+from ..outbox.entry import Settlement
+from ..outbox.reward_breaker import RewardBreaker
+from ..outbox.store import Outbox
 from .events import NO_CALLBACK
 from .lease import Leases
 

@@ -13,9 +13,9 @@ import typing as t
 
 from ..log import logger
 from ..log import Throttle
-from ..outbox import Entry
-from ..outbox import Outbox
+from ..outbox.entry import Entry
 from ..outbox.entry import TIMEOUT
+from ..outbox.store import Outbox
 
 #: Milliseconds for which a claim holds unless it is renewed. With the ten seconds in
 #: which the workers of Celery look again, what a dead process has claimed is taken over

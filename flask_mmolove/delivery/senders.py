@@ -8,7 +8,7 @@ import threading
 import typing as t
 from functools import partial
 
-from ..outbox import Entry
+from ..outbox.entry import Entry
 from ..protocol.response import Outcome
 
 Result = tuple[Entry, Outcome | None]

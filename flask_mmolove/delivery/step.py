@@ -15,11 +15,11 @@ from ..errors import EventError
 from ..errors import OutboxError
 from ..log import logger
 from ..outbox import backoff
-from ..outbox import Breaker
-from ..outbox import Entry
-from ..outbox import Outbox
-from ..outbox import Settlement
-from ..outbox import Spool
+from ..outbox.breaker import Breaker
+from ..outbox.entry import Entry
+from ..outbox.entry import Settlement
+from ..outbox.spool import Spool
+from ..outbox.store import Outbox
 from ..protocol.client import ReferralClient
 from ..protocol.response import Outcome
 from ..protocol.response import Verdict

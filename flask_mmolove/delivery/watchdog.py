@@ -8,8 +8,8 @@ import typing as t
 from ..errors import OutboxError
 from ..log import logger
 from ..log import shielded
-from ..outbox import Outbox
-from ..outbox import Spool
+from ..outbox.spool import Spool
+from ..outbox.store import Outbox
 
 #: Seconds from the first request until the first look, and between looks. The first
 #: lets what waited while the site was down go out.

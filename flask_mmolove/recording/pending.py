@@ -6,7 +6,7 @@ import typing as t
 
 from ..orm import is_in_session
 from ..orm import is_undone
-from ..outbox import Report
+from ..outbox.report import Report
 
 if t.TYPE_CHECKING:
     from .recorder import Recorder

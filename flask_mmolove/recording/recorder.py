@@ -10,19 +10,19 @@ from flask import has_request_context
 from .. import signals
 from ..callbacks import Callbacks
 from ..clock import milliseconds
-from ..delivery import Engine
+from ..delivery.engine import Engine
 from ..delivery.events import warn_of_other_token
 from ..delivery.events import warn_of_second
 from ..delivery.watchdog import Watchdog
 from ..log import logger
 from ..log import shielded
 from ..log import Throttle
-from ..outbox import Entry
-from ..outbox import Invitation
-from ..outbox import Outbox
-from ..outbox import Report
-from ..outbox import Spool
+from ..outbox.entry import Entry
+from ..outbox.entry import Invitation
 from ..outbox.entry import TIMEOUT
+from ..outbox.report import Report
+from ..outbox.spool import Spool
+from ..outbox.store import Outbox
 from ..settings import Settings
 from .pending import PendingReport
 

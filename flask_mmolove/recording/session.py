@@ -21,8 +21,8 @@ from ..errors import IdentityError
 from ..log import log_failure
 from ..log import logger
 from ..log import shielded
-from ..outbox import Entry
-from ..outbox import Report
+from ..outbox.entry import Entry
+from ..outbox.report import Report
 from ..outbox.rules import begin
 from ..outbox.rules import new_entry
 from ..outbox.sql.session import SessionOutbox

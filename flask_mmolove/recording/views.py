@@ -14,7 +14,7 @@ import typing as t
 from ..delivery.engine import PerProcess
 from ..log import logger
 from ..log import Throttle
-from ..outbox import Outbox
+from ..outbox.store import Outbox
 
 #: Answers in a row that name nobody, of a view that named players before, after which
 #: that is worth a warning. A form that is filled in wrongly is answered like that too.

@@ -9,7 +9,7 @@ from ..capture.token import current_invitation
 from ..errors import IdentityError
 from ..errors import OutboxError
 from ..log import shielded
-from ..outbox import Report
+from ..outbox.report import Report
 from ..state import current_state
 from ..state import State
 

@@ -21,7 +21,7 @@ from ..log import logger
 from ..log import shielded
 from ..orm import is_uncommitted
 from ..orm import kept_token
-from ..outbox import Report
+from ..outbox.report import Report
 from ..protocol.wire import as_token
 from ..recording.pending import PendingReport
 from ..state import current_state

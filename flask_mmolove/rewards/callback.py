@@ -11,9 +11,9 @@ from flask import Flask
 from ..callbacks import Callbacks
 from ..clock import milliseconds
 from ..log import shielded
-from ..outbox import Entry
-from ..outbox import Outbox
-from ..outbox import Settlement
+from ..outbox.entry import Entry
+from ..outbox.entry import Settlement
+from ..outbox.store import Outbox
 from ..signals import announce
 from ..signals import notify
 from ..signals import player_rewarded

@@ -19,7 +19,7 @@ from ..errors import OutboxError
 from ..identity import identify
 from ..log import logger
 from ..log import Throttle
-from ..outbox import Entry
+from ..outbox.entry import Entry
 from ..outbox.friends import Round
 from ..protocol.wire import TOKEN_LIFETIME
 from ..state import State

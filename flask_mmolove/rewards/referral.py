@@ -6,9 +6,9 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..outbox import Entry
-from ..outbox import EntryState
 from ..outbox.entry import as_datetime
+from ..outbox.entry import Entry
+from ..outbox.entry import EntryState
 from ..state import current_state
 
 

@@ -9,8 +9,8 @@ from flask import Flask
 from flask_mmolove.admin import attempts
 from flask_mmolove.admin.wording import next_step
 from flask_mmolove.delivery.events import NO_CALLBACK
-from flask_mmolove.outbox import Entry
 from flask_mmolove.outbox.entry import ANSWER_LENGTH
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.rules import as_second

@@ -13,7 +13,7 @@ from flask import Flask
 
 from flask_mmolove import MMOLove
 from flask_mmolove.clock import milliseconds
-from flask_mmolove.outbox import Report
+from flask_mmolove.outbox.report import Report
 from flask_mmolove.state import State
 
 from .row import Row

@@ -13,8 +13,8 @@ from flask_mmolove import MMOLove
 from flask_mmolove import OutboxBusy
 from flask_mmolove.capture.arrivals import Arrivals
 from flask_mmolove.clock import milliseconds
-from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 

@@ -10,8 +10,8 @@ from flask_mmolove import ReferralClient
 from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.delivery.lease import LEASE
 from flask_mmolove.delivery.step import Delivery
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.settings import Settings
 from flask_mmolove.testing import SiteSandbox

@@ -15,10 +15,10 @@ from pathlib import Path
 from flask_mmolove.delivery.grant import Granter
 from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.delivery.lease import Leases
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.store import Outbox
 
 
 def say(word: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from flask_mmolove import RewardLater
 from flask_mmolove.delivery.grant import Promise
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import RewardBreaker
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.reward_breaker import RewardBreaker
 from tests.delivery.bench import Bench
 from tests.delivery.bench import Grant
 from tests.delivery.conftest import Fixture

@@ -18,9 +18,9 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery.grant import Promise
 from flask_mmolove.delivery.lease import Leases
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.protocol.response import Outcome
 from tests.conftest import find_url
 from tests.conftest import SQL

@@ -13,8 +13,8 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import Outcome
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery.senders import Senders
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.response import Verdict
 from flask_mmolove.protocol.wire import shorten

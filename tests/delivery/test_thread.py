@@ -9,7 +9,7 @@ import pytest
 
 from flask_mmolove.delivery.daemon import DaemonEngine
 from flask_mmolove.delivery.thread import ThreadEngine
-from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.sandbox import Faults
 from tests.delivery.bench import Bench
 

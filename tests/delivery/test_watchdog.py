@@ -12,8 +12,8 @@ from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.delivery import watchdog
 from flask_mmolove.delivery.watchdog import Watchdog
-from flask_mmolove.outbox import Report
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.report import Report
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from tests.conftest import MakeApp
 from tests.outbox.recording import add

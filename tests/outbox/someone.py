@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from flask_mmolove.outbox import Report
+from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 
 

@@ -7,8 +7,8 @@ import time
 import typing as t
 from collections import Counter
 
-from flask_mmolove.outbox import EntryState
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import EntryState
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from tests.outbox.recording import add
 

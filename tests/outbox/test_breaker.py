@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox.breaker import Breaker
 from flask_mmolove.outbox.breaker import FAILURES
 from flask_mmolove.outbox.breaker import PROBE_MOST
 from flask_mmolove.outbox.breaker import REFUSALS

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flask_mmolove.outbox import Breaker
-from flask_mmolove.outbox import EntryState
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.breaker import Breaker
+from flask_mmolove.outbox.entry import EntryState
+from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one
 from tests.outbox.recording import LEASE

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.counters import DAY
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.inspector import Day
 from flask_mmolove.outbox.inspector import Referrer
+from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one
 from tests.outbox.recording import invite

@@ -17,8 +17,8 @@ import pytest
 
 from flask_mmolove import OutboxError
 from flask_mmolove import registered
-from flask_mmolove.outbox import Report
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.report import Report
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp
 

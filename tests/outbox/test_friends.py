@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import LEASE
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from flask_mmolove.outbox import Invitation
-from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME
 from tests.outbox.recording import LEASE
 

@@ -6,11 +6,11 @@ import typing as t
 
 import pytest
 
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Settlement
 from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.outbox.entry import Answer
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.inspector import Worker
+from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one
 from tests.outbox.recording import LEASE

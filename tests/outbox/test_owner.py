@@ -17,8 +17,8 @@ from flask.cli import ScriptInfo
 from flask_mmolove import registered
 from flask_mmolove.admin.cli import mmolove as command
 from flask_mmolove.outbox import owner
-from flask_mmolove.outbox import Report
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.report import Report
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sqlite.file import SIDE_FILES
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import MakeApp

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flask_mmolove.outbox import RewardBreaker
+from flask_mmolove.outbox.reward_breaker import RewardBreaker
 
 
 def paused() -> RewardBreaker:

@@ -16,9 +16,9 @@ from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.outbox import Report
-from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.folder import Folder
+from flask_mmolove.outbox.report import Report
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import Hold
 from tests.conftest import MakeApp

@@ -26,17 +26,17 @@ from flask_mmolove import registered
 from flask_mmolove import signals
 from flask_mmolove.admin.cli import mmolove as group
 from flask_mmolove.admin.wording import hint
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Report
-from flask_mmolove.outbox import Settlement
-from flask_mmolove.outbox import Spool
 from flask_mmolove.outbox.actions import Actions
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.report import Report
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.schema import MIGRATIONS
 from flask_mmolove.outbox.sqlite.schema import Schema
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.outbox.tokens import TOKEN_USED
 from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox

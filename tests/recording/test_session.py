@@ -31,8 +31,8 @@ from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Outbox
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.testing import SiteSandbox
 from tests.sites import Gift
 from tests.sites import make_sites

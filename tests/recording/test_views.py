@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from flask_mmolove.outbox import Outbox
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.recording.views import IN_A_ROW
 from flask_mmolove.recording.views import Record
 from flask_mmolove.recording.views import SignupViews

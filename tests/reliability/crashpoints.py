@@ -42,7 +42,7 @@ from unittest import mock
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import ReferralClient
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.transport import Transport
 from flask_mmolove.rewards.callback import CallbackRewarder

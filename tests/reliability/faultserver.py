@@ -32,7 +32,7 @@ import click
 
 from example_app.servers import free_port
 from flask_mmolove.delivery.step import Delivery
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.protocol.client import ReferralClient
 from flask_mmolove.protocol.response import Outcome

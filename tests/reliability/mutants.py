@@ -40,10 +40,10 @@ from flask_mmolove import ReferralClient
 from flask_mmolove.delivery.grant import Granter
 from flask_mmolove.delivery.step import Delivery
 from flask_mmolove.outbox import claims
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Report
 from flask_mmolove.outbox import rules
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.sql.session import SessionOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.outbox.sqlite.store import SQLiteTransaction

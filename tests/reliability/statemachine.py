@@ -42,11 +42,11 @@ from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
 
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import EntryState
-from flask_mmolove.outbox import Outbox
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.entry import EntryState
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 
 from . import processes

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flask_mmolove.clock import milliseconds
-from flask_mmolove.outbox import Breaker
+from flask_mmolove.outbox.breaker import Breaker
 from flask_mmolove.sandbox import Sandbox
 from tests.reliability.accounts import Rows
 from tests.reliability.database import weigh

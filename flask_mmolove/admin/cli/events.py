@@ -13,9 +13,9 @@ import click
 from ...clock import midnight
 from ...clock import milliseconds
 from ...errors import ActionError
-from ...outbox import Entry
 from ...outbox.counters import DAY
 from ...outbox.entry import as_datetime
+from ...outbox.entry import Entry
 from ...outbox.entry import EntryState
 from ...state import State
 from ...text import printable

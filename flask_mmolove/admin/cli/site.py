@@ -15,7 +15,7 @@ import click
 from flask.cli import ScriptInfo
 
 from ...errors import MMOLoveError
-from ...outbox import Entry
+from ...outbox.entry import Entry
 from ...protocol.response import response_line
 from ...protocol.wire import is_trimmed
 from ...state import current_state

@@ -47,7 +47,7 @@ _MIGRATE = (
 
 
 class SQLAlchemyOutbox(Outbox):
-    """An :class:`~flask_mmolove.outbox.Outbox` in a SQL database.
+    """An :class:`~flask_mmolove.outbox.store.Outbox` in a SQL database.
 
     :param engine_or_url: Where it is. Connections are made as an engine's are, but they
         are our own: who holds one of a pool and waits for another could wait for ever.

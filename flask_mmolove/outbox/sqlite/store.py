@@ -102,7 +102,7 @@ class SQLiteTransaction(Transaction):
 
 
 class SQLiteOutbox(Outbox):
-    """An :class:`~flask_mmolove.outbox.Outbox` in a SQLite file.
+    """An :class:`~flask_mmolove.outbox.store.Outbox` in a SQLite file.
 
     :param path: The file.
     """

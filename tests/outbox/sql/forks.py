@@ -7,7 +7,7 @@ import sys
 
 from sqlalchemy import create_engine
 
-from flask_mmolove.outbox import Report
+from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 
 EVENTS = 20

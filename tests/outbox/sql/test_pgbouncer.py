@@ -18,7 +18,7 @@ from example_app import servers
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import find_url

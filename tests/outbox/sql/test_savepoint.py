@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox import Report
 from flask_mmolove.outbox.report import record
+from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.statements import Transaction
 

@@ -26,7 +26,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import OutboxError
 from flask_mmolove import qualify
 from flask_mmolove import registered
-from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.state import State
 from flask_mmolove.testing import SiteSandbox

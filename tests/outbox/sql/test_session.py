@@ -14,7 +14,7 @@ from flask_mmolove import OutboxBusy
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
-from flask_mmolove.outbox import Entry
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.testing import SiteSandbox
 from tests.sites import Gift

@@ -24,11 +24,11 @@ from sqlalchemy import URL
 from flask_mmolove import EventError
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox import Breaker
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.breaker import Breaker
 from flask_mmolove.outbox.counters import reached
+from flask_mmolove.outbox.entry import Entry
 from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.inspector import Referrer
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.statements import Transaction

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy import URL
 
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from tests import data
 from tests.outbox.recording import add

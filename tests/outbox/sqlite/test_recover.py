@@ -12,8 +12,8 @@ import pytest
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox import Entry
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sqlite.recover import read_remains
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from tests.outbox.recording import add

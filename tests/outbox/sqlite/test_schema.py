@@ -11,11 +11,11 @@ import pytest
 from flask_mmolove import OutboxError
 from flask_mmolove import ReferralClient
 from flask_mmolove.delivery.step import Delivery
-from flask_mmolove.outbox import Breaker
-from flask_mmolove.outbox import Spool
+from flask_mmolove.outbox.breaker import Breaker
 from flask_mmolove.outbox.inspector import Day
 from flask_mmolove.outbox.inspector import Referrer
 from flask_mmolove.outbox.inspector import Worker
+from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.settings import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_mmolove.outbox import Settlement
+from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.inspector import Day
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 from flask_mmolove.recording.recorder import REQUEST_TIMEOUT
