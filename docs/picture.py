@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from flask_mmolove import MMOLove
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox.counters import arrived
-from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.sandbox import Sandbox
 from flask_mmolove.state import State
 

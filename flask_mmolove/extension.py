@@ -10,7 +10,6 @@ from flask import Blueprint
 from flask import Flask
 
 from .callbacks import Callbacks
-from .capture.hook import Capture
 from .capture.invite import invite
 from .capture.seal import seal
 from .capture.seal import unseal
@@ -20,17 +19,14 @@ from .errors import ConfigError
 from .registration.attach import attach
 from .registration.detect import Player
 from .registration.hold import hold
-from .registration.misplaced import put_right
-from .registration.misplaced import watch
 from .registration.signup import FindToken
 from .rewards.referral import Referral
 from .rewards.referral import referrals_of
-from .settings import Settings
-from .wiring import assemble
-from .wiring import load_database
 
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
+
+    from .outbox.sql.site import SiteDatabase
 
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 R = t.TypeVar("R", bound=t.Callable[[Referral], t.Any])
@@ -60,7 +56,11 @@ class MMOLove:
         self, app: Flask | None = None, *, db: SQLAlchemy | None = None
     ) -> None:
         self._callbacks = Callbacks()
-        self._database = None if db is None else load_database(db)
+        self._database: SiteDatabase | None = None
+        if db is not None:
+            from .wiring import load_database
+
+            self._database = load_database(db)
         if app is not None:
             self.init_app(app)
 
@@ -75,24 +75,16 @@ class MMOLove:
                 "MMOLove is registered on this Flask app already. Call MMOLove(app) or "
                 "init_app(app), and only once."
             )
-        settings = Settings.from_config(app.config, app.instance_path)
-        state = assemble(app, settings, self._callbacks, self._database)
+        # No sooner: much of what imports this package has no app.
+        from .wiring import assemble
+        from .wiring import connect
+
+        state = assemble(app, self._callbacks, self._database)
         app.extensions["mmolove"] = state
         app.add_template_global(current_mmref)
         app.add_template_global(current_referrer)
-        if not settings.enabled:
-            return
-        if self._database is not None:
-            # Called before Flask-SQLAlchemy's own, which was registered earlier.
-            app.teardown_appcontext(state.recorder.close)
-        # First in line: a login wall that was registered before would send the visitor
-        # away, and the token with them.
-        capture = Capture(state, partial(put_right, app))
-        hooks = app.before_request_funcs.setdefault(None, [])
-        hooks.insert(0, capture.make_hook())
-        watch(app)
-        if not settings.cookie_days:
-            app.after_request(capture.after_request)
+        if state.settings.enabled:
+            connect(state)
 
     @t.overload
     def reward(self, callback: R) -> R: ...

@@ -8,24 +8,24 @@ from flask import current_app
 from flask import Flask
 
 from . import signals
-from .callbacks import Callbacks
-from .delivery.engine import Asker
-from .delivery.engine import Engine
-from .delivery.watchdog import Watchdog
 from .errors import MMOLoveError
 from .log import Throttle
-from .outbox.spool import Spool
-from .outbox.store import Outbox
-from .recording.recorder import Recorder
-from .recording.views import SignupViews
-from .settings import Settings
 
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
 
+    from .callbacks import Callbacks
+    from .delivery.engine import Asker
+    from .delivery.engine import Engine
     from .delivery.step import Delivery
+    from .delivery.watchdog import Watchdog
     from .outbox.inspector import Inspector
+    from .outbox.spool import Spool
     from .outbox.sql.session import SessionOutbox
+    from .outbox.store import Outbox
+    from .recording.recorder import Recorder
+    from .recording.views import SignupViews
+    from .settings import Settings
 
 
 class State:
@@ -34,9 +34,9 @@ class State:
     :ivar session: The outbox in the site's own session, where it has one.
     :ivar make_delivery: Makes a delivery for the calling process.
     :ivar asker: Asks the site which friends have reached the milestone.
-    :ivar once: For warnings that are given once.
     :ivar looked: For tokens of which it is known for a minute whether they are used.
     :ivar views: What its signup views answered.
+    :ivar once: For warnings that are given once.
     """
 
     asker: Asker
@@ -54,6 +54,7 @@ class State:
         watchdog: Watchdog,
         recorder: Recorder,
         looked: Throttle,
+        views: SignupViews,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -66,9 +67,8 @@ class State:
         self.watchdog = watchdog
         self.recorder = recorder
         self.looked = looked
+        self.views = views
         self.once = Throttle(float("inf"))
-        self.views = SignupViews(outbox)
-        engine.attend(self.views.flush)
 
     @property
     def timeout(self) -> float:

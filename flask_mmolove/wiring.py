@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask
 
 from .callbacks import Callbacks
+from .capture.hook import Capture
 from .delivery.engine import Engine
 from .delivery.engine import InlineEngine
 from .delivery.engine import ManualEngine
@@ -23,6 +24,9 @@ from .outbox.spool import Spool
 from .outbox.store import Outbox
 from .recording.recorder import Recorder
 from .recording.recorder import REQUEST_TIMEOUT
+from .recording.views import SignupViews
+from .registration.misplaced import put_right
+from .registration.misplaced import watch
 from .rewards.callback import CallbackRewarder
 from .rewards.milestone import MilestoneAsker
 from .settings import Settings
@@ -40,17 +44,14 @@ if t.TYPE_CHECKING:
 _SQLALCHEMY = (2, 0, 16)
 
 
-def assemble(
-    app: Flask,
-    settings: Settings,
-    callbacks: Callbacks,
-    database: SiteDatabase | None,
-) -> State:
+def assemble(app: Flask, callbacks: Callbacks, database: SiteDatabase | None) -> State:
     """Put together what an app has.
 
     :param database: The site's own, where the outbox is in there.
-    :raises ConfigError: If a setting is wrong, or something that it needs is missing.
+    :raises ConfigError: If a setting is missing or wrong, or something that it needs
+        is missing.
     """
+    settings = Settings.from_config(app.config, app.instance_path)
     outbox, session = _open_outbox(app, settings, database)
     if settings.delivery == "inline":
         # A request delivers, and must not wait as a worker may.
@@ -77,6 +78,8 @@ def assemble(
     recorder = _choose_recorder(session)(
         app, settings, callbacks, outbox, spool, engine, watchdog, looked
     )
+    views = SignupViews(outbox)
+    engine.attend(views.flush)
     state = State(
         app,
         settings,
@@ -89,10 +92,27 @@ def assemble(
         watchdog,
         recorder,
         looked,
+        views,
     )
     state.asker = MilestoneAsker(state)
     engine.ask_by(state.asker)
     return state
+
+
+def connect(state: State) -> None:
+    """Have the app of a state call what belongs before, into and after its requests."""
+    app = state.app
+    if state.session is not None:
+        # Called before Flask-SQLAlchemy's own, which was registered earlier.
+        app.teardown_appcontext(state.recorder.close)
+    # First in line: a login wall that was registered before would send the visitor
+    # away, and the token with them.
+    capture = Capture(state, partial(put_right, app))
+    hooks = app.before_request_funcs.setdefault(None, [])
+    hooks.insert(0, capture.make_hook())
+    watch(app)
+    if not state.settings.cookie_days:
+        app.after_request(capture.after_request)
 
 
 def _open_outbox(

@@ -9,7 +9,7 @@ from ..clock import milliseconds
 from ..errors import ActionError
 from ..log import logger
 from ..outbox.entry import Entry
-from ..outbox.entry import EntryState
+from ..outbox.states import EntryState
 from ..state import current_state
 from ..state import State
 

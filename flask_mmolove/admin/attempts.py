@@ -9,7 +9,7 @@ from ..delivery.events import NO_CALLBACK
 from ..outbox.entry import Answer
 from ..outbox.entry import ANSWER_LENGTH
 from ..outbox.entry import Entry
-from ..outbox.entry import EntryState
+from ..outbox.states import EntryState
 from ..outbox.tokens import TOKEN_USED
 from ..protocol.response import response_line
 from ..protocol.wire import request_headers

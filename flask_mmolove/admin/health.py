@@ -8,12 +8,12 @@ from ..delivery.watchdog import ACTIONS
 from ..errors import OutboxError
 from ..outbox.breaker import Breaker
 from ..outbox.entry import Entry
-from ..outbox.entry import EntryState
 from ..outbox.friends import Round
 from ..outbox.inspector import Inspector
 from ..outbox.inspector import Worker
 from ..outbox.reward_breaker import RewardBreaker
 from ..outbox.rules import next_attempt
+from ..outbox.states import EntryState
 from ..protocol.response import response_line
 from ..recording.views import IN_A_ROW
 from ..recording.views import Record

@@ -6,7 +6,7 @@ import typing as t
 
 from ..delivery.events import NO_CALLBACK
 from ..outbox.entry import Entry
-from ..outbox.entry import EntryState
+from ..outbox.states import EntryState
 from ..protocol.response import meaning_of
 
 EVENTS = ("registered", "qualified")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ..log import logger
 from ..log import shielded
-from ..outbox.entry import Invitation
+from ..outbox.invitation import Invitation
 from ..protocol.wire import TOKEN_LIFETIME
 from ..state import current_state
 from . import cookies

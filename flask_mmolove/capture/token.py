@@ -11,7 +11,7 @@ from flask import request
 from flask import Response
 from flask import session
 
-from ..outbox.entry import Invitation
+from ..outbox.invitation import Invitation
 from ..protocol.wire import as_token
 from ..protocol.wire import is_token
 from ..state import current_state

@@ -8,8 +8,8 @@ from collections import Counter
 from ..log import logger
 from ..log import Throttle
 from ..outbox.entry import Entry
-from ..outbox.entry import EntryState
 from ..outbox.report import Report
+from ..outbox.states import EntryState
 from ..protocol.response import response_line
 from ..protocol.wire import shorten
 

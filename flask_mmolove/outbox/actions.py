@@ -8,11 +8,11 @@ from .breaker import Breaker
 from .claims import Claims
 from .counters import reached
 from .entry import Entry
-from .entry import EntryState
 from .ownership import Ownership
 from .rows import REWARDS
 from .rules import decision
 from .rules import refused
+from .states import EntryState
 from .tokens import digest
 
 # Nothing more can come of these. A player's accepted ``registered`` is not among them:

@@ -15,7 +15,6 @@ import typing as t
 from .breaker import Breaker
 from .counters import reached
 from .entry import Entry
-from .entry import EntryState
 from .entry import Settlement
 from .numbers import Numbers
 from .reward_breaker import RewardBreaker
@@ -31,6 +30,7 @@ from .rules import milestones
 from .rules import settlement_columns
 from .rules import soonest
 from .rules import wrongly_rejected
+from .states import EntryState
 
 
 class Claims(Numbers):

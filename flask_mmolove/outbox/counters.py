@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from .entry import Entry
-from .entry import EntryState
+from .states import EntryState
 
 #: Milliseconds of a day. Days begin at midnight UTC.
 DAY = 86_400_000

@@ -1,48 +1,16 @@
-"""The row of the outbox, and its states."""
+"""The row of the outbox."""
 
 # Without "from __future__ import annotations": a named tuple would compile the type of
 # each of its fields, and take nearly twice as long to import.
 
 import json
 import typing as t
-from datetime import datetime
-from datetime import timezone
 
 from ..protocol.wire import Event
-from ..protocol.wire import is_token
 from ..protocol.wire import shorten
+from .report import make_event
+from .states import EntryState
 from .tokens import TOKEN_USED
-
-#: ``pending``
-#:     To be sent; or, without ``due``, waiting for its player's ``registered``.
-#: ``accepted``
-#:     MMOLove took it. A ``qualified`` with ``due`` has a reward to come.
-#: ``rewarded``
-#:     The site's reward callback did its work.
-#: ``ignored``
-#:     Another referrer registered the player first, or another account was reported
-#:     with the token first: never a reward.
-#: ``rejected``
-#:     The dead letter: refused, or failed too often; kept until a person acts.
-#: ``reward_unconfirmed``
-#:     An at-most-once reward that began, and nobody knows whether it was granted.
-#: ``reward_failed``
-#:     The callback failed too often, or there is none: kept until a person acts.
-EntryState = t.Literal[
-    "pending",
-    "accepted",
-    "rewarded",
-    "ignored",
-    "rejected",
-    "reward_unconfirmed",
-    "reward_failed",
-]
-
-#: What two states were called until the third schema of the SQLite file.
-RENAMED: dict[str, EntryState] = {
-    "unknown": "reward_unconfirmed",
-    "unpaid": "reward_failed",
-}
 
 #: Seconds for which a background worker waits for the store; a request waits less.
 TIMEOUT = 30.0
@@ -57,62 +25,9 @@ ANSWER_LENGTH = 500
 LAST = 1 << 62
 
 
-def as_datetime(milliseconds: int) -> datetime:
-    """A time of an entry, in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
-
-
 def is_id(number: int) -> bool:
     """Whether a number can be an id. Some databases fail on one that is too large."""
     return 0 < number < LAST
-
-
-def make_event(
-    name: str, identity: str, token: str, server_id: str, moment: int, test: bool
-) -> Event:
-    """A player's event. One of each name is all there can be, so its
-    ``server_event_id`` follows from the player.
-
-    :param moment: When it happened, in integer milliseconds.
-    """
-    prefix = {"registered": "reg", "qualified": "qual"}[name]
-    return Event(
-        event=name,
-        token=token,
-        server_id=server_id,
-        server_event_id=f"{prefix}-{identity}",
-        ts=moment // 1000,
-        referee_identity=identity if name == "registered" else None,
-        test=test,
-    )
-
-
-class Invitation(t.NamedTuple):
-    """By what a player came.
-
-    :param token: The ``mmref``.
-    :param referrer: The identity of the player who invited, where it is known.
-    """
-
-    token: str
-    referrer: str | None = None
-
-    def pack(self) -> t.Any:
-        """It in JSON's types, as short as can be."""
-        return self.token if self.referrer is None else [self.token, self.referrer]
-
-    @classmethod
-    def unpack(cls, packed: t.Any) -> "Invitation | None":
-        """Take it back; None if it is none."""
-        match packed:
-            case [str(token), str(referrer)] if is_token(token):
-                return cls(token, referrer)
-            case str(token) if is_token(token):
-                return cls(token)
-        return None
-
-    def __repr__(self) -> str:
-        return f"<Invitation {shorten(self.token)} by {self.referrer!r}>"
 
 
 class Answer(t.NamedTuple):

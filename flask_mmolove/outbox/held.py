@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .entry import Invitation
+from .invitation import Invitation
 from .rows import Rows
 from .rules import HELD_FOR
 

@@ -9,10 +9,10 @@ from collections import Counter
 from .breaker import Breaker
 from .counters import DAY
 from .entry import Entry
-from .entry import EntryState
 from .entry import is_id
 from .entry import LAST
 from .statements import Transaction
+from .states import EntryState
 
 if t.TYPE_CHECKING:
     from .store import Outbox

@@ -10,8 +10,8 @@ import typing as t
 from collections import defaultdict
 
 from .entry import Entry
-from .entry import EntryState
 from .rows import Rows
+from .states import EntryState
 
 # The step of a referrer under which numbers are counted.
 _STEP = "numbered"

@@ -4,10 +4,6 @@ import typing as t
 
 from ..protocol.wire import Event
 from ..protocol.wire import shorten
-from .entry import Entry
-from .entry import Invitation
-from .entry import make_event
-from .statements import Transaction
 
 
 class Report(t.NamedTuple):
@@ -54,31 +50,21 @@ class Report(t.NamedTuple):
         return f"<Report {[*self.names]} of {self.identity!r} token={token}>"
 
 
-def record(report: Report, server_id: str, outbox: Transaction) -> list[Entry]:
-    """Put a report's events into an outbox, and give the entries that are new: none if
-    the player was not referred, or if they are there already.
+def make_event(
+    name: str, identity: str, token: str, server_id: str, moment: int, test: bool
+) -> Event:
+    """A player's event. One of each name is all there can be, so its
+    ``server_event_id`` follows from the player.
 
-    :param server_id: The server to which the events are addressed.
+    :param moment: When it happened, in integer milliseconds.
     """
-    invitation = _recall(report, outbox)
-    if invitation is None:
-        return []
-    if report.held is not None and not report.names:
-        outbox.hold(report.held, invitation, report.moment)
-        return []
-    token, referrer = invitation
-    events = report.events(token, server_id)
-    new = outbox.add(report.identity, events, report.moment, referrer=referrer)
-    if report.held is not None:
-        outbox.let_go(report.held)
-    return new
-
-
-def _recall(report: Report, outbox: Transaction) -> Invitation | None:
-    """By what the player of a report came."""
-    if report.token is not None:
-        return Invitation(report.token, report.referrer)
-    if report.held is not None:
-        return outbox.held(report.held, report.moment)
-    known = outbox.of(report.identity, report.test).get("registered")
-    return Invitation(known.token, known.referrer) if known else None
+    prefix = {"registered": "reg", "qualified": "qual"}[name]
+    return Event(
+        event=name,
+        token=token,
+        server_id=server_id,
+        server_event_id=f"{prefix}-{identity}",
+        ts=moment // 1000,
+        referee_identity=identity if name == "registered" else None,
+        test=test,
+    )

@@ -15,9 +15,9 @@ from .breaker import Breaker
 from .entry import ANSWER_LENGTH
 from .entry import ANSWERS_AT_MOST
 from .entry import Entry
-from .entry import EntryState
 from .entry import Settlement
 from .reward_breaker import RewardBreaker
+from .states import EntryState
 from .tokens import digest_of
 from .tokens import TOKEN_USED
 

@@ -14,6 +14,8 @@ from .actions import Actions
 from .entry import Entry
 from .friends import Friends
 from .held import Held
+from .invitation import Invitation
+from .report import Report
 from .rules import as_second
 from .rules import new_entry
 
@@ -24,6 +26,34 @@ class Transaction(Held, Friends, Actions):
     What others do meanwhile can show as an error of the database, after which the whole
     transaction has to be run again.
     """
+
+    def record(self, report: Report, server_id: str) -> list[Entry]:
+        """Put a report's events in, and give the entries that are new: none if the
+        player was not referred, or if they are there already.
+
+        :param server_id: The server to which the events are addressed.
+        """
+        invitation = self._invitation_of(report)
+        if invitation is None:
+            return []
+        if report.held is not None and not report.names:
+            self.hold(report.held, invitation, report.moment)
+            return []
+        token, referrer = invitation
+        events = report.events(token, server_id)
+        new = self.add(report.identity, events, report.moment, referrer=referrer)
+        if report.held is not None:
+            self.let_go(report.held)
+        return new
+
+    def _invitation_of(self, report: Report) -> Invitation | None:
+        """By what the player of a report came."""
+        if report.token is not None:
+            return Invitation(report.token, report.referrer)
+        if report.held is not None:
+            return self.held(report.held, report.moment)
+        known = self.of(report.identity, report.test).get("registered")
+        return Invitation(known.token, known.referrer) if known else None
 
     def add(
         self,

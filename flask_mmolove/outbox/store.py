@@ -11,16 +11,15 @@ from .breaker import Breaker
 from .counters import Mark
 from .dialect import Dialect
 from .entry import Entry
-from .entry import EntryState
-from .entry import Invitation
 from .entry import is_id
 from .entry import Settlement
 from .entry import TIMEOUT
 from .friends import Round
-from .report import record
+from .invitation import Invitation
 from .report import Report
 from .reward_breaker import RewardBreaker
 from .statements import Transaction
+from .states import EntryState
 
 if t.TYPE_CHECKING:
     from .inspector import Inspector
@@ -113,8 +112,7 @@ class Outbox(abc.ABC):
     def record(
         self, report: Report, server_id: str, timeout: float | None = None
     ) -> list[Entry]:
-        """See :func:`~flask_mmolove.outbox.report.record`."""
-        return self.run(lambda db: record(report, server_id, db), timeout)
+        return self.run(lambda db: db.record(report, server_id), timeout)
 
     def record_all(
         self, reports: t.Sequence[Report], server_id: str, timeout: float | None = None
@@ -122,7 +120,7 @@ class Outbox(abc.ABC):
         """The same as :meth:`record` for some hundred reports at once."""
 
         def work(db: Transaction) -> list[Entry]:
-            new = (record(report, server_id, db) for report in reports)
+            new = (db.record(report, server_id) for report in reports)
             return list(itertools.chain.from_iterable(new))
 
         return self.run(work, timeout) if reports else []

@@ -18,8 +18,8 @@ from ..log import logger
 from ..log import shielded
 from ..log import Throttle
 from ..outbox.entry import Entry
-from ..outbox.entry import Invitation
 from ..outbox.entry import TIMEOUT
+from ..outbox.invitation import Invitation
 from ..outbox.report import Report
 from ..outbox.spool import Spool
 from ..outbox.store import Outbox

@@ -6,7 +6,7 @@ import typing as t
 
 from ..errors import OutboxError
 from ..orm import kept_token
-from ..outbox.entry import Invitation
+from ..outbox.invitation import Invitation
 from ..protocol.wire import as_token
 from ..state import current_state
 from ..state import State

@@ -6,10 +6,12 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..outbox.entry import as_datetime
-from ..outbox.entry import Entry
-from ..outbox.entry import EntryState
+from ..clock import as_datetime
+from ..outbox.states import EntryState
 from ..state import current_state
+
+if t.TYPE_CHECKING:
+    from ..outbox.entry import Entry
 
 
 # A dataclass, for of those alone Flask's jsonify() makes an object.
@@ -48,8 +50,8 @@ class Referral:
     def from_entries(cls, entries: t.Mapping[str, Entry]) -> Referral:
         """Put a referral together from its ``registered`` and ``qualified``."""
         registered, qualified = entries.get("registered"), entries.get("qualified")
-        first = t.cast(Entry, registered or qualified)
-        last = t.cast(Entry, qualified or registered)
+        first = t.cast("Entry", registered or qualified)
+        last = t.cast("Entry", qualified or registered)
         granted = last.settled if last.state == "rewarded" else None
         return cls(
             identity=last.identity,

@@ -11,13 +11,13 @@ from flask_mmolove.admin.wording import next_step
 from flask_mmolove.delivery.events import NO_CALLBACK
 from flask_mmolove.outbox.entry import ANSWER_LENGTH
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import EntryState
-from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.rules import as_second
 from flask_mmolove.outbox.rules import begin
 from flask_mmolove.outbox.rules import decision
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.rules import settlement_columns
+from flask_mmolove.outbox.states import EntryState
 from flask_mmolove.settings import Settings
 from tests.conftest import MakeApp
 

@@ -15,10 +15,10 @@ from flask_mmolove.admin.health import survey
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.outbox.breaker import Breaker
 from flask_mmolove.outbox.counters import DAY
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.friends import Round
 from flask_mmolove.outbox.inspector import Day
 from flask_mmolove.outbox.inspector import Worker
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.reward_breaker import RewardBreaker
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.sandbox import Faults

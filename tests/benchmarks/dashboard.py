@@ -32,10 +32,10 @@ from flask_mmolove.outbox.counters import DAY
 from flask_mmolove.outbox.counters import Mark
 from flask_mmolove.outbox.counters import taken
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import EntryState
-from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sql.tables import tables
+from flask_mmolove.outbox.states import EntryState
 from flask_mmolove.outbox.store import Outbox
 
 _ANSWER = '{"ok":true,"referral_id":"rfl_d3c0d7105b581c12","state":"registered"}'

@@ -24,9 +24,9 @@ from werkzeug.test import create_environ
 from flask_mmolove import MMOLove
 from flask_mmolove.clock import milliseconds
 from flask_mmolove.delivery.step import Delivery
-from flask_mmolove.outbox.entry import Invitation
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.invitation import Invitation
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
 
 from . import host

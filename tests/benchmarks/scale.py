@@ -27,8 +27,8 @@ from sqlalchemy.orm import mapped_column
 from example_app import servers
 from flask_mmolove import MMOLove
 from flask_mmolove.clock import milliseconds
-from flask_mmolove.outbox.entry import Invitation
 from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.state import State
 
 from .probes import token_of

@@ -17,7 +17,7 @@ import requests
 from requests import adapters
 
 from flask_mmolove.delivery.senders import Senders
-from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.report import make_event
 
 from . import host
 from .clock import in_turns

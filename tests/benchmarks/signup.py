@@ -17,7 +17,7 @@ import requests
 from example_app import servers
 from flask_mmolove import MMOLove
 from flask_mmolove import registered
-from flask_mmolove.outbox.entry import make_event
+from flask_mmolove.outbox.report import make_event
 
 from . import host
 from .clock import in_turns

@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from flask_mmolove import MMOLove
 from flask_mmolove.capture.token import set_cookie
-from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.invitation import Invitation
 from tests.capture.site import COOKIE
 from tests.capture.site import cookies_of
 from tests.capture.site import is_untouched

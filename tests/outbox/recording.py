@@ -5,10 +5,10 @@ from __future__ import annotations
 import typing as t
 
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.states import EntryState
 from flask_mmolove.outbox.store import Outbox
 
 SERVER_ID = "srv"

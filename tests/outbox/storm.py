@@ -7,9 +7,9 @@ import time
 import typing as t
 from collections import Counter
 
-from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
+from flask_mmolove.outbox.states import EntryState
 from tests.outbox.recording import add
 
 NAMES = ("registered", "qualified")

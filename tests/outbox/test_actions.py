@@ -9,12 +9,12 @@ import pytest
 from flask_mmolove.outbox import store
 from flask_mmolove.outbox.entry import Answer
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import EntryState
-from flask_mmolove.outbox.entry import Invitation
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.inspector import Referrer
+from flask_mmolove.outbox.invitation import Invitation
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.statements import Transaction
+from flask_mmolove.outbox.states import EntryState
 from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flask_mmolove.outbox.breaker import Breaker
-from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.states import EntryState
 from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.protocol.wire import TOKEN_LIFETIME
 from tests.outbox.recording import LEASE

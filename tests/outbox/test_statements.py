@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 from tests.outbox.recording import claim_one

@@ -28,8 +28,8 @@ from flask_mmolove.admin.cli import mmolove as group
 from flask_mmolove.admin.wording import hint
 from flask_mmolove.outbox.actions import Actions
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.spool import Spool
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox

@@ -32,6 +32,7 @@ from flask_mmolove import Referral
 from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.outbox.entry import Entry
+from flask_mmolove.outbox.statements import Transaction
 from flask_mmolove.outbox.store import Outbox
 from flask_mmolove.testing import SiteSandbox
 from tests.sites import Gift
@@ -522,7 +523,7 @@ class TestTrouble:
             connection.execute(text(end))
             connection.execute(text("SELECT 1"))
 
-        monkeypatch.setattr("flask_mmolove.outbox.sql.session.record", lose)
+        monkeypatch.setattr(Transaction, "record", lose)
         with site.app.app_context():
             registered(site.add(mmref="tok"))
             with pytest.raises(OperationalError):
@@ -641,7 +642,7 @@ class TestMilestone:
             found = session.get_one(Player, player)
             qualify(found)
             with contextlib.suppress(ZeroDivisionError), monkeypatch.context() as patch:
-                patch.setattr("flask_mmolove.outbox.sql.session.record", None)
+                patch.setattr(Transaction, "record", None)
                 with session.begin_nested():
                     site.add("ben")
                     session.flush()

@@ -21,7 +21,7 @@ from flask_mmolove import referral_register
 from flask_mmolove import registered
 from flask_mmolove.capture.referrer import remember
 from flask_mmolove.capture.referrer import remembered
-from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.registration.hold import hashed
 from flask_mmolove.testing import SiteSandbox
 from tests.conftest import Hold

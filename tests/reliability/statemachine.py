@@ -43,9 +43,9 @@ from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
 
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import EntryState
 from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.sqlite.store import SQLiteOutbox
+from flask_mmolove.outbox.states import EntryState
 from flask_mmolove.outbox.store import Outbox
 from tests.outbox.recording import add
 

@@ -10,13 +10,13 @@ from datetime import datetime
 
 import click
 
+from ...clock import as_datetime
 from ...clock import midnight
 from ...clock import milliseconds
 from ...errors import ActionError
 from ...outbox.counters import DAY
-from ...outbox.entry import as_datetime
 from ...outbox.entry import Entry
-from ...outbox.entry import EntryState
+from ...outbox.states import EntryState
 from ...state import State
 from ...text import printable
 from .. import attempts as history

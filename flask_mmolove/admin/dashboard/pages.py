@@ -18,11 +18,11 @@ from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
 from ... import errors
+from ...clock import as_datetime
 from ...clock import midnight
 from ...clock import milliseconds
 from ...outbox.counters import DAY
 from ...outbox.entry import ANSWERS_AT_MOST
-from ...outbox.entry import as_datetime
 from ...outbox.entry import Entry
 from ...protocol.response import response_line
 from ...state import current_state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from ...outbox.entry import as_datetime
+from ...clock import as_datetime
 from ...outbox.inspector import Day
 
 # The size of the plot, in SVG units.

@@ -19,7 +19,6 @@ from ...errors import OutboxError
 from ..counters import reached
 from ..entry import Entry
 from ..entry import Settlement
-from ..report import record
 from ..report import Report
 from ..statements import Transaction
 from . import connections
@@ -131,7 +130,7 @@ class SessionOutbox:
         """
         return self._outbox.ride(
             self._checked_connection(session),
-            lambda transaction: record(report, self._server_id, transaction),
+            lambda db: db.record(report, self._server_id),
             timeout,
             is_one_row=report.is_one_row,
         )

@@ -15,10 +15,10 @@ from ...protocol.wire import TEXT_LIMIT
 from ...protocol.wire import TOKEN_LIMIT
 from ..dialect import Dialect
 from ..entry import Entry
-from ..entry import RENAMED
 from ..rows import COLUMNS
 from ..rows import Values
 from ..statements import Transaction
+from ..states import RENAMED
 
 _ONCE = "mmolove_event_once"
 _DIGEST = "mmolove_event_digest"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ...errors import EventError
 from ..entry import Entry
-from ..entry import EntryState
-from ..entry import RENAMED
+from ..states import EntryState
+from ..states import RENAMED
 
 _STATES = frozenset(t.get_args(EntryState))
 _LEAF = 0x0D

@@ -12,8 +12,8 @@ from ...log import logger
 from ..counters import taken
 from ..dialect import Dialect
 from ..entry import Entry
-from ..entry import Invitation
 from ..entry import TIMEOUT
+from ..invitation import Invitation
 from ..rows import COLUMNS
 from ..rows import Values
 from ..rules import HELD_FOR

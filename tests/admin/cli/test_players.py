@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.outbox.report import Report
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run

@@ -11,7 +11,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import registered
 from flask_mmolove.admin.wording import MANY
-from flask_mmolove.outbox.entry import Invitation
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.sandbox import Faults
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run

@@ -7,11 +7,11 @@ import typing as t
 from sqlalchemy import event as events_of
 from sqlalchemy import insert
 
-from flask_mmolove.outbox.entry import EntryState
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import Settlement
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.rules import new_entry
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
+from flask_mmolove.outbox.states import EntryState
 from tests.outbox.recording import add
 from tests.outbox.recording import LEASE
 

@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flask_mmolove import OutboxBusy
 from flask_mmolove import OutboxError
-from flask_mmolove.outbox.report import record
 from flask_mmolove.outbox.report import Report
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.statements import Transaction
@@ -52,7 +51,7 @@ class Site:
     def ride(
         self,
         connection: Connection,
-        work: t.Callable[[Transaction], t.Any] = lambda db: record(REPORT, "s", db),
+        work: t.Callable[[Transaction], t.Any] = lambda db: db.record(REPORT, "s"),
         timeout: float = 0.1,
     ) -> t.Any:
         return self.outbox.ride(connection, work, timeout, is_one_row=self._one_row)
@@ -233,7 +232,7 @@ def test_a_transaction_that_sqlite_gave_up_is_the_site_s_to_know(site: Site) -> 
         def interrupt(db: Transaction) -> None:
             driver.set_progress_handler(lambda: 1, 1)
             try:
-                record(REPORT, "s", db)
+                db.record(REPORT, "s")
             finally:
                 driver.set_progress_handler(None, 1)
 
@@ -255,9 +254,7 @@ def test_one_row_is_one_statement_in_one_round_trip(url: URL) -> None:
         connection.execute(text("CREATE TEMPORARY TABLE a (b INTEGER)"))
         connection.execute(text("INSERT INTO a VALUES (1)"))
         asked.clear()
-        outbox.ride(
-            connection, lambda db: record(REPORT, "s", db), 1.5, is_one_row=True
-        )
+        outbox.ride(connection, lambda db: db.record(REPORT, "s"), 1.5, is_one_row=True)
         assert len(asked) == 1
     assert len(outbox.of("7", False)) == 1
     outbox.close()

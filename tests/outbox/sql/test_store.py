@@ -27,9 +27,9 @@ from flask_mmolove import OutboxError
 from flask_mmolove.outbox.breaker import Breaker
 from flask_mmolove.outbox.counters import reached
 from flask_mmolove.outbox.entry import Entry
-from flask_mmolove.outbox.entry import make_event
 from flask_mmolove.outbox.entry import Settlement
 from flask_mmolove.outbox.inspector import Referrer
+from flask_mmolove.outbox.report import make_event
 from flask_mmolove.outbox.sql.store import SQLAlchemyOutbox
 from flask_mmolove.outbox.statements import Transaction
 from tests.conftest import find_url
