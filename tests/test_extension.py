@@ -118,12 +118,14 @@ def test_a_caller_may_catch_a_wrong_event_as_a_value_error() -> None:
     assert issubclass(flask_mmolove.OutboxBusy, flask_mmolove.OutboxError)
 
 
-def test_importing_it_loads_neither_a_test_tool_nor_what_is_chosen_later() -> None:
+def test_importing_it_loads_no_test_tool_and_nothing_that_only_an_app_needs() -> None:
     script = """
 import sys
 import flask_mmolove
 for name in ("pytest", "sqlite3", "sqlalchemy", "flask_login", "requests", "celery"):
     assert name not in sys.modules, name
+for name in ("wiring", "settings", "outbox.store", "capture.hook", "delivery"):
+    assert f"flask_mmolove.{name}" not in sys.modules, name
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
 
