@@ -39,9 +39,8 @@ _PAUSE = 60
 # Bytes of a cookie, its name and attributes included, that every browser stores.
 _COOKIE_LIMIT = 4093
 
-# What to look for in the raw Cookie header, and in the raw query.
-_IN_COOKIE = f"{visit.MMREF}="
-_IN_QUERY = _IN_COOKIE.encode()
+# What to look for in the raw query and the raw Cookie header.
+_SIGN = f"{visit.MMREF}="
 
 # The variable behind ``flask.request``, for it costs half as much as the proxy. From
 # Flask 3.2 on a request is in the app's context.
@@ -75,17 +74,15 @@ class Capture:
         # for a method; a ``try`` costs nothing.
         def before_request() -> None:
             try:
-                request = _context.get().request
-                query = request.query_string
-                cookie = request.environ.get("HTTP_COOKIE")
+                environ = _context.get().request.environ
+                query = environ.get("QUERY_STRING")
+                cookie = environ.get("HTTP_COOKIE")
                 if (
                     not self._is_started
-                    or (query and _IN_QUERY in query)
-                    or (
-                        cookie and (_IN_COOKIE in cookie or self._cookie_name in cookie)
-                    )
+                    or (query and _SIGN in query)
+                    or (cookie and (_SIGN in cookie or self._cookie_name in cookie))
                 ):
-                    self._handle(query, cookie or "")
+                    self._handle(query or "", cookie or "")
             except Exception as e:
                 log_failure("Something in Flask-MMOLove failed before a view.", e)
 
@@ -95,14 +92,14 @@ class Capture:
         """This is another process, and its next request is the first."""
         self._is_started = False
 
-    def _handle(self, query: bytes, cookie: str) -> None:
+    def _handle(self, query: str, cookie: str) -> None:
         if not self._is_started:
             self._get_ready()
         if self._cookie_name in cookie:
             self._drop_used()
-        if _IN_QUERY in query:
+        if _SIGN in query:
             self._take_from_query()
-        elif _IN_COOKIE in cookie:
+        elif _SIGN in cookie:
             self._take_from_cookie()
         if not _is_uwsgi_master():
             self._state.engine.start()
