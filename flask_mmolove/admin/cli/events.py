@@ -7,6 +7,7 @@ import json
 import time
 import typing as t
 from datetime import datetime
+from functools import wraps
 
 import click
 
@@ -39,8 +40,7 @@ from .site import with_site
 _PAUSE = 1.0
 _FOLLOWED = 200
 
-_HEAD = ("ID", "Event", "Player", "State", "Recorded (UTC)", "Response")
-_WIDTHS = (7, 10, 16, 18, 19)
+_HEAD = ("ID", "Event", "Player", "Referrer", "State", "Recorded (UTC)", "Response")
 
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -48,33 +48,74 @@ _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 # Rows read at a time for an export.
 _PAGE = 1000
 
-_state_option = click.option(
-    "--state",
-    "name",
-    type=click.Choice(list(STATES)),
-    metavar="STATE",
-    help=f"Only those in this state: {', '.join(STATES)}.",
-)
-_player_option = click.option(
-    "--player", callback=check_player, metavar="ID", help="Only those of this player."
-)
 _DAY = click.DateTime(["%Y-%m-%d"])
+
+_FILTERS = (
+    click.option(
+        "--state",
+        type=click.Choice(list(STATES)),
+        metavar="STATE",
+        help=f"Only those in this state: {', '.join(STATES)}.",
+    ),
+    click.option(
+        "--player",
+        callback=check_player,
+        metavar="ID",
+        help="Only those of this player.",
+    ),
+    click.option(
+        "--referrer",
+        callback=check_player,
+        metavar="ID",
+        help="Only those of this player's friends.",
+    ),
+    click.option("--event", type=click.Choice(EVENTS), help="Only those of this name."),
+    click.option(
+        "--since",
+        type=_DAY,
+        metavar="DAY",
+        help="From this day on, as YYYY-MM-DD in UTC.",
+    ),
+    click.option("--until", type=_DAY, metavar="DAY", help="Up to this day."),
+)
+
+Filters = dict[str, t.Any]
+
+
+def _filtered(command: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """Add the options that choose events. The command gets those that were given, as
+    :meth:`Inspector.page` takes them.
+    """
+
+    @wraps(command)
+    def wrapper(
+        *,
+        state: EntryState | None,
+        player: str | None,
+        referrer: str | None,
+        event: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        **options: t.Any,
+    ) -> t.Any:
+        chosen = {
+            "state": state,
+            "player": player,
+            "referrer": referrer,
+            "event": event,
+            "since": since and midnight(since),
+            "until": until and midnight(until) + DAY,
+        }
+        filters = {name: value for name, value in chosen.items() if value is not None}
+        return command(filters=filters, **options)
+
+    for option in reversed(_FILTERS):
+        option(wrapper)
+    return wrapper
 
 
 @click.command()
-@click.option(
-    "--referrer",
-    callback=check_player,
-    metavar="ID",
-    help="Only those of this player's friends.",
-)
-@click.option("--event", type=click.Choice(EVENTS), help="Only those of this name.")
-@click.option(
-    "--since", type=_DAY, metavar="DAY", help="From this day on, as YYYY-MM-DD in UTC."
-)
-@click.option("--until", type=_DAY, metavar="DAY", help="Up to this day.")
-@_state_option
-@_player_option
+@_filtered
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -93,12 +134,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @with_site
 def events(
     state: State,
-    name: EntryState | None,
-    player: str | None,
-    referrer: str | None,
-    event: str | None,
-    since: datetime | None,
-    until: datetime | None,
+    filters: Filters,
     limit: int,
     before: int | None,
     follow: bool,
@@ -108,39 +144,29 @@ def events(
 
     --json prints one event a line.
     """
-    wanted: dict[str, t.Any] = {
-        "state": name,
-        "event": event,
-        "player": player,
-        "referrer": referrer,
-        "since": since and midnight(since),
-        "until": until and midnight(until) + DAY,
-    }
-    entries = state.outbox.inspector.page(**wanted, before=before, limit=limit + 1)
+    entries = state.outbox.inspector.page(**filters, before=before, limit=limit + 1)
     is_more, entries = len(entries) > limit, entries[:limit]
     if not entries and not (follow or as_json):
-        is_filtered = before or any(wanted.values())
-        click.echo("No events match." if is_filtered else "No events yet.")
-    if not as_json and (entries or follow):
-        print_table([_HEAD], _WIDTHS)
-    _print(entries[::-1], as_json)
+        click.echo("No events match." if filters or before else "No events yet.")
+        return
+    widths = _print(entries[::-1], as_json)
     if follow:
-        for changed in _changes(state, wanted):
-            _print(changed, as_json)
+        for changed in _changes(state, filters):
+            _print(changed, as_json, widths)
     elif is_more and not as_json:
         click.echo(f"Older events: --before {entries[-1].id}")
 
 
-def _changes(state: State, wanted: dict[str, t.Any]) -> t.Iterator[list[Entry]]:
+def _changes(state: State, filters: Filters) -> t.Iterator[list[Entry]]:
     """What is new or changed among the newest events, again and again."""
     ask = state.outbox.inspector.page
-    seen = {e.id: e for e in ask(**wanted, limit=_FOLLOWED)}
+    seen = {e.id: e for e in ask(**filters, limit=_FOLLOWED)}
     while True:
         try:
             time.sleep(_PAUSE)
         except KeyboardInterrupt:
             return
-        found = ask(**wanted, limit=_FOLLOWED)
+        found = ask(**filters, limit=_FOLLOWED)
         new = [e for e in found if _mark(e) != _mark(seen.get(e.id))]
         seen = {entry.id: entry for entry in found}
         yield new[::-1]
@@ -150,12 +176,16 @@ def _mark(entry: Entry | None) -> tuple[t.Any, ...] | None:
     return entry and (entry.state, entry.settled)
 
 
-def _print(entries: t.Sequence[Entry], as_json: bool) -> None:
+def _print(
+    entries: t.Sequence[Entry], as_json: bool, widths: t.Sequence[int] = ()
+) -> t.Sequence[int]:
+    """Print entries, under a head unless the widths of a table are known already."""
     if as_json:
         for entry in entries:
             click.echo(json.dumps(data(entry)))
-        return
-    print_table(map(_row, entries), _WIDTHS)
+        return ()
+    rows = [*map(_row, entries)]
+    return print_table(rows if widths else [_HEAD, *rows], widths)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -163,6 +193,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         str(entry.id),
         entry.event,
         printable(entry.identity),
+        printable(entry.referrer or "-"),
         state_of(entry),
         _when(entry.recorded),
         history.summary(entry),
@@ -225,6 +256,7 @@ def _print_below(*lines: str) -> None:
 
 
 @click.command()
+@_filtered
 @click.option(
     "--format",
     "form",
@@ -240,24 +272,16 @@ def _print_below(*lines: str) -> None:
     metavar="FILE",
     help="Where to write them. Standard output, unless given.",
 )
-@_state_option
-@_player_option
 @with_site
-def export(
-    state: State,
-    form: str,
-    output: t.TextIO,
-    name: EntryState | None,
-    player: str | None,
-) -> None:
+def export(state: State, filters: Filters, form: str, output: t.TextIO) -> None:
     """Write events as CSV or JSON lines, newest first.
 
     Tokens are left out. Times are milliseconds since 1970, UTC.
     """
     count = 0
     writer = csv.writer(output, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    with progress(_length(state, name, player, output), "Exporting") as bar:
-        for entry in _all(state, name, player, bar.update):
+    with progress(_length(state, filters, output), "Exporting") as bar:
+        for entry in _all(state, filters, bar.update):
             values = data(entry)
             if form == "jsonl":
                 output.write(json.dumps(values) + "\n")
@@ -269,14 +293,12 @@ def export(
     click.echo(f"{plural(count, 'event')} written.", err=True)
 
 
-def _length(
-    state: State, name: EntryState | None, player: str | None, output: t.TextIO
-) -> int:
-    """How many events an export writes, if that is worth a progress bar."""
-    if player or output.isatty():
+def _length(state: State, filters: Filters, output: t.TextIO) -> int:
+    """How many events an export writes, if that is known and worth a progress bar."""
+    if output.isatty() or filters.keys() - {"state"}:
         return 0
-    if name:
-        return state.outbox.inspector.count(name)
+    if filters:
+        return state.outbox.inspector.count(filters["state"])
     return sum(state.outbox.inspector.summary().counts.values())
 
 
@@ -288,15 +310,10 @@ def _cell(value: t.Any) -> t.Any:
 
 
 def _all(
-    state: State,
-    name: EntryState | None,
-    player: str | None,
-    progress: t.Callable[[int], object],
+    state: State, filters: Filters, progress: t.Callable[[int], object]
 ) -> t.Iterator[Entry]:
     before = None
-    while page := state.outbox.inspector.page(
-        state=name, player=player, before=before, limit=_PAGE
-    ):
+    while page := state.outbox.inspector.page(**filters, before=before, limit=_PAGE):
         yield from page
         before = page[-1].id
         progress(len(page))

@@ -117,4 +117,4 @@ def referrers(state: State, limit: int, as_json: bool) -> None:
             for e in best
         ]
         head = ("Arrived", "Friends", "Qualified", "Rewarded", "Player")
-        print_table([head, *rows], [len(name) for name in head[:-1]])
+        print_table([head, *rows])

@@ -32,6 +32,9 @@ COLORS: dict[str, dict[str, t.Any]] = {
     "critical": {"fg": "red", "bold": True},
 }
 
+#: The widest column of a table that has others behind it: a UUID fits.
+_WIDEST = 36
+
 #: How many things to do are worth a progress bar.
 _MUCH = 50
 
@@ -92,16 +95,22 @@ def show_entries(entries: t.Sequence[Entry], as_json: bool, none: str) -> None:
                 click.echo(f"         {line}")
 
 
-def print_table(rows: t.Iterable[t.Sequence[str]], widths: t.Sequence[int]) -> None:
-    """Print rows, and cut the last column where the terminal ends.
+def print_table(
+    rows: t.Sequence[t.Sequence[str]], widths: t.Sequence[int] = ()
+) -> list[int]:
+    """Print rows in columns, and cut the last one where the terminal ends.
 
-    :param widths: Those of all columns but the last; a longer text moves the rest.
+    :param widths: Those of all columns but the last, if they are known already.
+    :return: The widths. A longer text moves the rest of its row.
     """
+    longest = (max(map(len, column)) for column in zip(*rows, strict=True))
+    known = [*(widths or (min(each, _WIDEST) for each in longest))][: len(rows[0]) - 1]
     room = shutil.get_terminal_size((0, 0)).columns or sys.maxsize
     for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, known, strict=False)]
         line = "  ".join([*cells, row[-1]]).rstrip()
         click.echo(line if len(line) <= room else f"{line[: room - 1]}…")
+    return known
 
 
 def print_health(health: Health) -> None:

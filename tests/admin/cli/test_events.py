@@ -12,6 +12,7 @@ from flask_mmolove import MMOLove
 from flask_mmolove import qualify
 from flask_mmolove import Referral
 from flask_mmolove import registered
+from flask_mmolove.outbox.invitation import Invitation
 from flask_mmolove.testing import SiteSandbox
 from tests.admin.cli.conftest import Run
 from tests.conftest import MakeApp
@@ -26,21 +27,64 @@ def test_they_are_listed_newest_last(site: Flask, run: Run) -> None:
     assert json.loads(entry)["identity"] == "7"
 
 
-def test_they_are_filtered(site: Flask, run: Run) -> None:
-    for args in (["--state", "rejected"], ["--player", "9"]):
-        _, line = run(site, "events", *args).output.splitlines()
-        assert line.split()[:4] == ["4", "registered", "9", "rejected"]
-    assert "No events match." in run(site, "events", "--player", "x").output
-    for *options, count in (
-        ("--event", "registered", 4),
-        ("--event", "qualified", 0),
-        ("--referrer", "7", 0),
-        ("--since", "2020-01-01", "--until", "9999-12-31", 4),
-        ("--until", "2020-01-01", 0),
-        ("--since", "9999-12-31", 0),
-    ):
-        assert len(run(site, "events", "--json", *options).output.splitlines()) == count
-    assert "does not match" in run(site, "events", "--since", "today").output
+@pytest.fixture
+def _invited(site: Flask) -> None:
+    """A fifth event, of a friend of player 7."""
+    recorder = site.extensions["mmolove"].recorder
+    recorder.record(recorder.report("10", Invitation("other", "7"), "registered"))
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        (["--state", "rejected"], ["4", "5"]),
+        (["--state", "pending"], []),
+        (["--player", "9"], ["4"]),
+        (["--player", "x"], []),
+        (["--event", "registered"], ["1", "2", "3", "4", "5"]),
+        (["--event", "qualified"], []),
+        (["--referrer", "7"], ["5"]),
+        (["--since", "2020-01-01", "--until", "9999-12-31"], list("12345")),
+        (["--until", "2020-01-01"], []),
+        (["--since", "9999-12-31"], []),
+    ],
+)
+@pytest.mark.usefixtures("_invited")
+def test_they_are_filtered(
+    site: Flask, run: Run, tmp_path: Path, filters: list[str], ids: list[str]
+) -> None:
+    head, *rows = run(site, "events", *filters).output.splitlines()
+    assert [row.split()[0] for row in rows] == ids
+    assert ids or head == "No events match."
+    file = tmp_path / "events.jsonl"
+    run(site, "export", "--format", "jsonl", "--output", str(file), *filters)
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [str(each["id"]) for each in reversed(found)] == ids
+
+
+def test_a_day_that_is_none_is_told(site: Flask, run: Run) -> None:
+    for command in ("events", "export"):
+        assert "does not match" in run(site, command, "--since", "today").output
+
+
+@pytest.mark.usefixtures("_invited")
+def test_the_columns_say_who_referred_a_player(site: Flask, run: Run) -> None:
+    _, *rows = run(site, "events").output.splitlines()
+    players = [row.split()[2:4] for row in rows]
+    expected = [["7", "-"], ["8", "-"], ["=1+1", "-"], ["9", "-"], ["10", "7"]]
+    assert players == expected
+
+
+def test_columns_are_as_wide_as_what_is_in_them(
+    site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with site.app_context():
+        registered("n" * 200, token="long")
+    head, first, *_, last = run(site, "events").output.splitlines()
+    # A name that is far too long moves its own row alone.
+    assert head.index("Referrer") == first.index("-  ") == len("ID  registered  ") + 38
+    assert last.index("-  ") > 200
 
 
 def test_a_dry_run_is_marked(
