@@ -58,6 +58,7 @@ class MMOLove:
         self._callbacks = Callbacks()
         self._database: SiteDatabase | None = None
         if db is not None:
+            # No sooner: much of what imports this package has no app.
             from .wiring import load_database
 
             self._database = load_database(db)
@@ -75,16 +76,15 @@ class MMOLove:
                 "MMOLove is registered on this Flask app already. Call MMOLove(app) or "
                 "init_app(app), and only once."
             )
-        # No sooner: much of what imports this package has no app.
+        from .wiring import add_hooks
         from .wiring import assemble
-        from .wiring import connect
 
         state = assemble(app, self._callbacks, self._database)
         app.extensions["mmolove"] = state
         app.add_template_global(current_mmref)
         app.add_template_global(current_referrer)
         if state.settings.enabled:
-            connect(state)
+            add_hooks(state)
 
     @t.overload
     def reward(self, callback: R) -> R: ...

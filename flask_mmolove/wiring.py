@@ -1,4 +1,4 @@
-"""Puts together what one app has of this extension.
+"""Puts together what one app has of this extension, and adds its hooks.
 
 What not every site needs, such as SQLAlchemy or Celery, is loaded where it is chosen.
 """
@@ -99,8 +99,10 @@ def assemble(app: Flask, callbacks: Callbacks, database: SiteDatabase | None) ->
     return state
 
 
-def connect(state: State) -> None:
-    """Have the app of a state call what belongs before, into and after its requests."""
+def add_hooks(state: State) -> None:
+    """Register our hooks with the state's app: before each request, after it, and at
+    the end of the app context.
+    """
     app = state.app
     if state.session is not None:
         # Called before Flask-SQLAlchemy's own, which was registered earlier.

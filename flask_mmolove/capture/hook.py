@@ -39,8 +39,8 @@ _PAUSE = 60
 # Bytes of a cookie, its name and attributes included, that every browser stores.
 _COOKIE_LIMIT = 4093
 
-# What to look for in the raw query and the raw Cookie header.
-_SIGN = f"{visit.MMREF}="
+# What to look for in the query and in the Cookie header, as the server received them.
+_ASSIGNED = f"{visit.MMREF}="
 
 # The variable behind ``flask.request``, for it costs half as much as the proxy. From
 # Flask 3.2 on a request is in the app's context.
@@ -68,21 +68,22 @@ class Capture:
     def make_hook(self) -> t.Callable[[], None]:
         """The hook before each request: it never raises and never answers."""
 
-        # Nearly every request has no token, and is let go after a look at two raw
-        # headers. Reading ``session`` would already mark the response as varying. Each
-        # page pays for this, so it is a function, for which Flask needs less time than
-        # for a method; a ``try`` costs nothing.
+        # Nearly every request has no token, and is let go after a look at its query and
+        # its Cookie header. Reading ``session`` would already mark the response as
+        # varying. Each page pays for this, so it is a function, for which Flask needs
+        # less time than for a method; a ``try`` costs nothing.
         def before_request() -> None:
             try:
                 environ = _context.get().request.environ
-                query = environ.get("QUERY_STRING")
-                cookie = environ.get("HTTP_COOKIE")
+                query = environ.get("QUERY_STRING", "")
+                cookie = environ.get("HTTP_COOKIE", "")
                 if (
                     not self._is_started
-                    or (query and _SIGN in query)
-                    or (cookie and (_SIGN in cookie or self._cookie_name in cookie))
+                    or _ASSIGNED in query
+                    or _ASSIGNED in cookie
+                    or self._cookie_name in cookie
                 ):
-                    self._handle(query or "", cookie or "")
+                    self._handle(query, cookie)
             except Exception as e:
                 log_failure("Something in Flask-MMOLove failed before a view.", e)
 
@@ -97,9 +98,9 @@ class Capture:
             self._get_ready()
         if self._cookie_name in cookie:
             self._drop_used()
-        if _SIGN in query:
+        if _ASSIGNED in query:
             self._take_from_query()
-        elif _SIGN in cookie:
+        elif _ASSIGNED in cookie:
             self._take_from_cookie()
         if not _is_uwsgi_master():
             self._state.engine.start()

@@ -1,4 +1,6 @@
-"""By what a player came."""
+"""How a player was invited."""
+
+from __future__ import annotations
 
 import typing as t
 
@@ -7,7 +9,7 @@ from ..protocol.wire import shorten
 
 
 class Invitation(t.NamedTuple):
-    """By what a player came.
+    """The token that a player came with, and who invited them.
 
     :param token: The ``mmref``.
     :param referrer: The identity of the player who invited, where it is known.
@@ -21,7 +23,7 @@ class Invitation(t.NamedTuple):
         return self.token if self.referrer is None else [self.token, self.referrer]
 
     @classmethod
-    def unpack(cls, packed: t.Any) -> "Invitation | None":
+    def unpack(cls, packed: t.Any) -> Invitation | None:
         """Take it back; None if it is none."""
         match packed:
             case [str(token), str(referrer)] if is_token(token):

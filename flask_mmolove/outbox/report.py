@@ -1,4 +1,4 @@
-"""What happened to a player, before it is an entry of the outbox."""
+"""What the site says of a player, and the event that it becomes."""
 
 import typing as t
 

@@ -47,7 +47,7 @@ class Transaction(Held, Friends, Actions):
         return new
 
     def _invitation_of(self, report: Report) -> Invitation | None:
-        """By what the player of a report came."""
+        """How the player of a report was invited; None if it is not known."""
         if report.token is not None:
             return Invitation(report.token, report.referrer)
         if report.held is not None:

@@ -117,7 +117,7 @@ class Outbox(abc.ABC):
     def record_all(
         self, reports: t.Sequence[Report], server_id: str, timeout: float | None = None
     ) -> list[Entry]:
-        """The same as :meth:`record` for some hundred reports at once."""
+        """Record some hundred reports at once."""
 
         def work(db: Transaction) -> list[Entry]:
             new = (db.record(report, server_id) for report in reports)
