@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import create_engine
+from sqlalchemy import Engine
 from sqlalchemy import URL
 
 from example_app import servers
@@ -224,6 +226,21 @@ def find_url(name: str, request: pytest.FixtureRequest) -> URL:
     url: URL = request.getfixturevalue(name)
     execute(url, *(statement.format(url.database) for statement in EMPTY[name]))
     return url
+
+
+@pytest.fixture(autouse=True)
+def _engines(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
+    """Close what the engines of Flask-SQLAlchemy keep open: none of ours are."""
+    make, made = SQLAlchemy._make_engine, []
+
+    def note(db: SQLAlchemy, *args: t.Any) -> Engine:
+        made.append(make(db, *args))
+        return made[-1]
+
+    monkeypatch.setattr(SQLAlchemy, "_make_engine", note)
+    yield
+    for engine in made:
+        engine.dispose()
 
 
 @pytest.fixture(params=SQL)

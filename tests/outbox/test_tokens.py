@@ -693,4 +693,3 @@ def test_a_second_account_in_the_site_s_session_breaks_no_signup(
         db.session.commit()
         assert states(outbox, "1") == ["ignored"]
         outbox.close()
-        db.engine.dispose()

@@ -213,16 +213,10 @@ class Site:
         with app.app_context():
             db.create_all()
 
-    def dispose(self) -> None:
-        with self.app.app_context():
-            self.db.engine.dispose()
-
 
 @pytest.fixture
-def site(app: Flask, tmp_path: t.Any) -> t.Iterator[Site]:
-    site = Site(app, tmp_path / "site.db")
-    yield site
-    site.dispose()
+def site(app: Flask, tmp_path: t.Any) -> Site:
+    return Site(app, tmp_path / "site.db")
 
 
 @pytest.mark.parametrize("how", ["commit", "begin", "close"])

@@ -152,8 +152,6 @@ class Site:
         self.state.outbox.close()
         with self.app.app_context():
             self.db.drop_all()
-            for engine in self.db.engines.values():
-                engine.dispose()
 
 
 MakeSite = t.Callable[..., Site]
@@ -674,9 +672,6 @@ def test_a_row_in_another_database_of_the_site_counts(
     state = app.extensions["mmolove"]
     assert [entry.identity for entry in state.outbox.inspector.page()] == ["1"]
     state.outbox.close()
-    with app.app_context():
-        for engine in db.engines.values():
-            engine.dispose()
 
 
 def test_an_async_session_is_watched_alike(

@@ -149,8 +149,6 @@ def test_a_migration_makes_the_tables_and_nothing_else_does(
     assert state.spool.read() == []
     assert {*mmolove_sandbox.reported} == {("registered", "7"), ("registered", "8")}
     state.outbox.close()
-    with app.app_context():
-        db.engine.dispose()
 
 
 @pytest.mark.slow
@@ -177,7 +175,6 @@ def test_where_the_migrations_are_not_the_owner_s_a_command_makes_the_tables(
         db.session.add(player)
         registered(player, token=mmolove_sandbox.mint())
         db.session.commit()
-        db.engine.dispose()
     state = app.extensions["mmolove"]
     assert state.spool.read() == []
     assert [*state.outbox.of("8", False)] == ["registered"]

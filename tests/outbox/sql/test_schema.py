@@ -255,8 +255,6 @@ def test_a_player_of_another_bind_signs_up_whatever_becomes_of_ours(
         registered(player, token=mmolove_sandbox.mint())
         db.session.commit()
         assert db.session.get(Player, 1)
-        for engine in db.engines.values():
-            engine.dispose()
     state = app.extensions["mmolove"]
     if is_there:
         assert state.outbox.of("1", False)["registered"].state == "pending"

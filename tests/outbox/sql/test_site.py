@@ -104,7 +104,6 @@ class TestSettings:
                 assert state.outbox.of(name, False).keys() == {"registered"}
                 assert state.outbox.inspector.summary().counts == {"pending": 1}
                 state.outbox.close()
-                db.engine.dispose()
 
 
 def test_the_lines_of_the_docs_work(
@@ -140,5 +139,4 @@ def test_the_lines_of_the_docs_work(
         names["on_level_up"](player)
         assert db.session.scalar(select(func.count()).select_from(Gift)) == 1
         app.extensions["mmolove"].outbox.close()
-        db.engine.dispose()
     assert mmolove_sandbox.reported == [("registered", "1"), ("qualified", "1")]
