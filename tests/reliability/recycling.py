@@ -19,6 +19,7 @@ import contextlib
 import http.client
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -63,6 +64,13 @@ MAX_REQUESTS = 10
 START = 20.0
 TIMEOUT = 0.25
 FINISH = 30.0
+
+# What Python says when it ends where gevent took threads apart before it came to the
+# log handlers of another library: the site was loaded before gevent was.
+_FAREWELL = re.compile(
+    r"Exception ignored in: <function _removeHandlerRef .*\n"
+    r"Traceback .*\n(?:  .*\n)+TypeError: 'NoneType' object is not callable\n"
+)
 
 _SITE = "tests.reliability.recycling:create_site()"
 
@@ -250,7 +258,15 @@ class Running:
     @property
     def log(self) -> str:
         """What the server and its site said."""
-        return self._log.read_text(errors="replace")
+        return _FAREWELL.sub("", self._log.read_text(errors="replace"))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each worker answered. uWSGI forgets to stop one that is loading."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return {*map(int, children.split())} <= self.pids
 
     def start(self) -> None:
         """Start, and wait until it listens; no request is made."""
@@ -403,6 +419,7 @@ def _recycle(name: str, server: Server, recycles: int, report: Findings) -> Coun
         with Load(running) as load:
             kills = _trouble(name, server, running, recycles)
         _visit(running, lambda: load.acknowledged <= truth.accepted)
+        _visit(running, lambda: running.is_complete)
         code = running.stop()
         outbox = SQLiteOutbox(folder / "outbox.db")
         counts = outbox.inspector.summary().counts
