@@ -42,6 +42,9 @@ _FOLLOWED = 200
 
 _HEAD = ("ID", "Event", "Player", "Referrer", "State", "Recorded (UTC)", "Response")
 
+# The widths of a table whose rows are yet to come.
+_USUAL = (4, 10, 8, 8, 8, 19)
+
 # What a spreadsheet takes for the beginning of a formula: = + - @, full-width or not.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
@@ -149,10 +152,10 @@ def events(
     if not entries and not (follow or as_json):
         click.echo("No events match." if filters or before else "No events yet.")
         return
-    widths = _print(entries[::-1], as_json)
+    widths = _print(entries[::-1], as_json, _USUAL if follow else (), [_HEAD])
     if follow:
         for changed in _changes(state, filters):
-            _print(changed, as_json, widths)
+            widths = _print(changed, as_json, widths)
     elif is_more and not as_json:
         click.echo(f"Older events: --before {entries[-1].id}")
 
@@ -177,15 +180,17 @@ def _mark(entry: Entry | None) -> tuple[t.Any, ...] | None:
 
 
 def _print(
-    entries: t.Sequence[Entry], as_json: bool, widths: t.Sequence[int] = ()
+    entries: t.Sequence[Entry],
+    as_json: bool,
+    widths: t.Sequence[int],
+    head: t.Sequence[tuple[str, ...]] = (),
 ) -> t.Sequence[int]:
-    """Print entries, under a head unless the widths of a table are known already."""
-    if as_json:
-        for entry in entries:
-            click.echo(json.dumps(data(entry)))
-        return ()
-    rows = [*map(_row, entries)]
-    return print_table(rows if widths else [_HEAD, *rows], widths)
+    """Print entries, and return the widths of their columns."""
+    if not as_json:
+        return print_table([*head, *map(_row, entries)], widths)
+    for entry in entries:
+        click.echo(json.dumps(data(entry)))
+    return widths
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import sys
 import time
 import typing as t
 from functools import update_wrapper
+from itertools import zip_longest
 
 import click
 from flask.cli import ScriptInfo
@@ -96,21 +97,25 @@ def show_entries(entries: t.Sequence[Entry], as_json: bool, none: str) -> None:
 
 
 def print_table(
-    rows: t.Sequence[t.Sequence[str]], widths: t.Sequence[int] = ()
-) -> list[int]:
+    rows: t.Sequence[t.Sequence[str]], least: t.Sequence[int] = ()
+) -> t.Sequence[int]:
     """Print rows in columns, and cut the last one where the terminal ends.
 
-    :param widths: Those of all columns but the last, if they are known already.
+    :param least: The least widths of the columns, for rows that continue a table.
     :return: The widths. A longer text moves the rest of its row.
     """
-    longest = (max(map(len, column)) for column in zip(*rows, strict=True))
-    known = [*(widths or (min(each, _WIDEST) for each in longest))][: len(rows[0]) - 1]
+    if not rows:
+        return least
+    longest = [
+        min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)
+    ]
+    widths = [*map(max, zip_longest(longest, least, fillvalue=0))]
     room = shutil.get_terminal_size((0, 0)).columns or sys.maxsize
-    for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, known, strict=False)]
-        line = "  ".join([*cells, row[-1]]).rstrip()
+    for *cells, last in rows:
+        padded = map(str.ljust, cells, widths)
+        line = "  ".join([*padded, last]).rstrip()
         click.echo(line if len(line) <= room else f"{line[: room - 1]}…")
-    return known
+    return widths
 
 
 def print_health(health: Health) -> None:

@@ -19,7 +19,10 @@ Run = t.Callable[..., Result]
 def run() -> Run:
     def run(app: Flask, *args: str) -> Result:
         info = ScriptInfo(create_app=lambda: app)
-        return app.test_cli_runner().invoke(command, args, obj=info)
+        # A command that crashes is a test that fails, whatever it printed before.
+        return app.test_cli_runner().invoke(
+            command, args, obj=info, catch_exceptions=False
+        )
 
     return run
 

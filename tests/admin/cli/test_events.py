@@ -116,20 +116,43 @@ def test_where_there_is_no_terminal_nothing_is_cut(
     assert "HTTP 404: unknown_token\n" in run(site, "events").output
 
 
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_it_follows_what_happens(
-    site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+    site: Flask, run: Run, monkeypatch: pytest.MonkeyPatch, as_json: list[str]
 ) -> None:
-    looks = [False, True]
+    looks = ["nothing", "4", "nothing", "nothing"]
 
     def wait(seconds: float) -> None:
         if not looks:
             raise KeyboardInterrupt
-        if looks.pop():
-            run(site, "retry", "4")
+        if (id := looks.pop()) != "nothing":
+            run(site, "retry", id)
 
     monkeypatch.setattr(time, "sleep", wait)
-    output = run(site, "events", "--limit", "1", "--follow").output
-    assert [line.split()[0] for line in output.splitlines()] == ["ID", "4", "4"]
+    output = run(site, "events", "--limit", "1", "--follow", *as_json).output
+    if as_json:
+        assert [json.loads(line)["id"] for line in output.splitlines()] == [4, 4]
+    else:
+        assert [line.split()[0] for line in output.splitlines()] == ["ID", "4", "4"]
+
+
+def test_the_columns_of_what_follows_stand_below_each_other(
+    make_app: MakeApp, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(DELIVERY="manual")
+    players = ["7842", "n" * 20, "8"]
+
+    def wait(seconds: float) -> None:
+        if not players:
+            raise KeyboardInterrupt
+        with app.app_context():
+            registered(players.pop(), token=f"junk-{len(players)}")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    head, *rows = run(app, "events", "--follow").output.splitlines()
+    states = [row.index("pending") for row in rows]
+    assert states == [head.index("State"), states[1], states[1]]
 
 
 def test_one_is_shown_with_its_responses(site: Flask, run: Run) -> None:
