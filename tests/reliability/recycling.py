@@ -265,7 +265,10 @@ class Running:
         """Whether each worker answered. uWSGI forgets to stop one that is loading."""
         assert self._process is not None
         pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        except OSError:
+            return True  # a system that does not tell
         return {*map(int, children.split())} <= self.pids
 
     def start(self) -> None:
