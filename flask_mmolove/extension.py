@@ -58,7 +58,7 @@ class MMOLove:
         self._callbacks = Callbacks()
         self._database: SiteDatabase | None = None
         if db is not None:
-            # No sooner: much of what imports this package has no app.
+            # Not at the top: much of what imports this package makes no app.
             from .wiring import load_database
 
             self._database = load_database(db)

@@ -230,7 +230,9 @@ def find_url(name: str, request: pytest.FixtureRequest) -> URL:
 
 @pytest.fixture(autouse=True)
 def _engines(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
-    """Close what the engines of Flask-SQLAlchemy keep open: none of ours are."""
+    """Close the connections that a test's Flask-SQLAlchemy leaves open. The outbox
+    has engines of its own, so what it leaves open is still noticed.
+    """
     make, made = SQLAlchemy._make_engine, []
 
     def note(db: SQLAlchemy, *args: t.Any) -> Engine:

@@ -65,7 +65,7 @@ class Arrivals:
             return
         try:
             self._outbox.count(list(marks.elements()), _TIMEOUT)
-        except OutboxError:  # whoever needs it will say so
+        except OutboxError:  # logged by whoever needs the outbox
             with counted.lock:
                 counted.marks.update(marks)
 

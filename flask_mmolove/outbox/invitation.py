@@ -9,10 +9,10 @@ from ..protocol.wire import shorten
 
 
 class Invitation(t.NamedTuple):
-    """The token that a player came with, and who invited them.
+    """The token that a player came with, and their referrer.
 
     :param token: The ``mmref``.
-    :param referrer: The identity of the player who invited, where it is known.
+    :param referrer: The referrer's identity, where it is known.
     """
 
     token: str

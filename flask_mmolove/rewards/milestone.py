@@ -98,8 +98,8 @@ class MilestoneAsker:
             try:
                 reached = self._call(callback, friends)
             except Exception as e:  # the site's: whatever it is, it is called again
-                # From the next friends on, or one of whom it always raises would keep
-                # all others from being asked about.
+                # From the next friends on, or one friend for whom it always raises
+                # would keep all others from being asked about.
                 self._failed(known, claim, e)
                 return asked
             qualify_all(self._state, reached)
